@@ -1,0 +1,289 @@
+"""Everything the SDK raises on purpose. Imports the types and the standard library only.
+
+EnclaveError
+├── ConfigurationError            the client cannot be built from what it was given (also a ValueError)
+├── UsageError                    a call that cannot work here: closed client, stream not entered (also a RuntimeError)
+├── APIStatusError                the server answered, and not with 2xx
+│   ├── BadRequestError           400
+│   ├── AuthenticationError       401
+│   ├── PermissionDeniedError     403
+│   ├── NotFoundError             404, also for a session of another org
+│   ├── ConflictError             409, the result is not ready
+│   ├── PayloadTooLargeError      413
+│   ├── RateLimitError            429
+│   └── ServerError               5xx
+│       └── ServiceUnavailableError   503
+├── APIConnectionError            no answer: the connection failed, or broke before the answer was complete
+│   ├── ConnectError              no connection was made, so the server saw nothing of the request
+│   └── APITimeoutError           the answer took longer than a timeout allows (also a TimeoutError)
+│       └── ConnectTimeoutError   no connection was made in time (also a ConnectError)
+├── ProtocolError                 the server answered something that the wire contract does not allow
+│   ├── MalformedFrameError       one frame of a stream; the frames around it are not lost
+│   ├── MalformedResponseError    the body, or the content type, of a response
+│   ├── EventTooLargeError        one event exceeds `max_event_bytes`
+│   └── ResponseTooLargeError     one body or header section exceeds its bound
+├── StreamError                   a stream gave less than the whole session
+│   └── StreamInterrupted         it broke, and could not be resumed exactly where it broke
+└── WorkloadError                 the session did its work; the workload did not
+    ├── WorkloadFailed            non-zero exit code
+    ├── WorkloadKilled            killed by the platform, see `kill_reason`
+    ├── ResultTypeError           its result does not fit the type asked for
+    └── SessionTornDown           torn down before there was a result
+
+Cancellation is not an error and never turned into one. No error holds a request, a header or a credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .types import KillReason, SessionResult
+
+MAX_EXCERPT_CHARS = 200
+"""How much of a malformed text an error shows, in characters."""
+
+
+def excerpt(text: bytes | str) -> str:
+    """The start of a text as one printable line of at most `MAX_EXCERPT_CHARS`, for messages."""
+    head = text[: MAX_EXCERPT_CHARS + 1]
+    if isinstance(head, bytes):
+        head = head.decode("utf-8", "replace")
+    shown = head[:MAX_EXCERPT_CHARS].encode("unicode_escape").decode("ascii")[:MAX_EXCERPT_CHARS]
+    return shown + "…" if len(text) > MAX_EXCERPT_CHARS else shown
+
+
+class EnclaveError(Exception):
+    """The root: catch it to catch everything the SDK raises on purpose."""
+
+    retries: int = 0
+    """How many times the failed operation was tried again before this was raised."""
+
+
+class ConfigurationError(EnclaveError, ValueError):
+    """The client cannot be built: no base URL, a malformed one, or a credential that no header can carry."""
+
+
+class UsageError(EnclaveError, RuntimeError):
+    """A call that cannot work here, whatever the server does: the client is closed, a stream was not entered."""
+
+
+class APIStatusError(EnclaveError):
+    """The server answered with a status other than 2xx. Wire: contract "Routes", errors."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        operation: str = "",
+        code: str | None = None,
+        body: Any = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        """HTTP status code."""
+        self.message = message
+        """What the server said, or the reason phrase where it said nothing readable."""
+        self.operation = operation
+        """Method and path, as in ``GET /sessions/s-1``."""
+        self.code = code
+        """Machine-readable code of the error, where the server gives one."""
+        self.body = body
+        """The body: decoded where it is JSON, else an excerpt as text, None where it is empty."""
+        self.request_id = request_id
+        """The ``x-request-id`` of the response: what the operator of the server asks for."""
+        self.retry_after = retry_after
+        """Seconds after which the server wants to be asked again, from ``Retry-After``."""
+
+    def __str__(self) -> str:
+        text = f"{self.operation}: " if self.operation else ""
+        text += f"{self.status} {self.message}"
+        details = {"code": self.code, "request id": self.request_id, "retry after": self.retry_after}
+        shown = [f"{name} {value}" for name, value in details.items() if value is not None]
+        return f"{text} ({', '.join(shown)})" if shown else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class BadRequestError(APIStatusError):
+    """400: the server refuses the request as it stands; the message says why."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: no credential, or one the server does not know. Set ``ENCLAVE_API_KEY`` or pass ``api_key=``."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the credential is good, but lacks the scope: ``sessions:write`` to create and tear down."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such session in this org."""
+
+
+class ConflictError(APIStatusError):
+    """409: not now; the result is not ready before the session is terminal."""
+
+
+class PayloadTooLargeError(APIStatusError):
+    """413: the request is larger than the server takes."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests; see `retry_after`."""
+
+
+class ServerError(APIStatusError):
+    """5xx: the server failed."""
+
+
+class ServiceUnavailableError(ServerError):
+    """503: the server cannot take the request now; see `retry_after`."""
+
+
+STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: PayloadTooLargeError,
+    429: RateLimitError,
+    503: ServiceUnavailableError,
+}
+"""Which class stands for which status; other 5xx are `ServerError`, the rest `APIStatusError`."""
+
+
+class APIConnectionError(EnclaveError):
+    """No complete answer came: the connection could not be made or broke. The request may have been carried out."""
+
+
+class ConnectError(APIConnectionError):
+    """No connection was made, so the server saw nothing of the request."""
+
+
+class APITimeoutError(APIConnectionError, TimeoutError):
+    """A timeout of the client passed before the answer was there. The request may have been carried out."""
+
+
+class ConnectTimeoutError(APITimeoutError, ConnectError):
+    """No connection was made in time, so the server saw nothing of the request."""
+
+
+class ProtocolError(EnclaveError):
+    """The server answered something that the wire contract does not allow."""
+
+
+class MalformedFrameError(ProtocolError):
+    """One frame of a stream is not a frame. The stream stays usable: iterate on for the frames after it."""
+
+    def __init__(self, reason: str, *, index: int, event_id: str | None = None, data: bytes | str = b"") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """What is wrong, with the path inside the JSON where there is one."""
+        self.index = index
+        """Which frame of the session it is, counted from 0."""
+        self.event_id = event_id
+        """The SSE id in force at the frame, if any."""
+        self.excerpt = excerpt(data)
+        """The start of the frame's text, printable."""
+
+    def __str__(self) -> str:
+        where = f"frame {self.index}" + (f" (id {excerpt(self.event_id)})" if self.event_id else "")
+        return f"{where} is malformed: {self.reason}; it starts with: {self.excerpt}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class MalformedResponseError(ProtocolError):
+    """A response is not what its route promises: not JSON, another shape, another content type, no body."""
+
+
+class EventTooLargeError(ProtocolError):
+    """One event of a stream exceeds ``max_event_bytes``. Never retried: it would come again."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"an event exceeds max_event_bytes={limit_bytes}; raise the bound if such events are expected")
+        self.limit_bytes = limit_bytes
+        """The bound that was in force, in bytes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.limit_bytes,)
+
+
+class ResponseTooLargeError(ProtocolError):
+    """A response's body or header section exceeds the client's bound. Never retried."""
+
+
+class StreamError(EnclaveError):
+    """A stream gave less than the whole session."""
+
+
+class StreamInterrupted(StreamError):
+    """The stream broke and could not be resumed exactly; every frame up to the break was delivered."""
+
+    def __init__(self, reason: str, *, delivered: int = 0, session_id: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """Why the stream could not go on."""
+        self.delivered = delivered
+        """How many frames were received, in order and each once, before the break."""
+        self.session_id = session_id
+        """The session whose stream it was."""
+
+    def __str__(self) -> str:
+        return f"stream of session {self.session_id} interrupted after {self.delivered} frames: {self.reason}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class WorkloadError(EnclaveError):
+    """The session did its work; the workload did not."""
+
+    def __init__(self, message: str, *, result: SessionResult[Any] | None = None) -> None:
+        super().__init__(message)
+        self.result = result
+        """The result with its value undecoded (plain JSON types), where there is one."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+class WorkloadFailed(WorkloadError):
+    """The workload ended with a non-zero exit code, ``result.exit_code``."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """The workload's exit code."""
+        return self.result.exit_code if self.result else None
+
+
+class WorkloadKilled(WorkloadError):
+    """The platform killed the workload."""
+
+    @property
+    def kill_reason(self) -> KillReason | None:
+        """Which limit it exceeded, where that is known."""
+        return self.result.kill_reason if self.result else None
+
+
+class ResultTypeError(WorkloadError):
+    """The value that the workload returned does not fit the type asked for; the message names the path."""
+
+
+class SessionTornDown(WorkloadError):
+    """The session was torn down before there was a result."""
+
+
+def _rebuild(cls: type[EnclaveError], args: tuple[Any, ...], state: dict[str, Any]) -> EnclaveError:
+    # Errors with keyword-only fields cross process boundaries (multiprocessing, pytest-xdist) only with help.
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,46 @@
+"""Every type of the wire, and nothing that does I/O. Imports msgspec and the standard library only.
+
+_open_enum.py  string enumerations that accept members they do not know
+_limits.py     SessionLimits, EgressPolicy: in requests and responses alike
+_request.py    CreateSessionRequest: checked when made, unset fields not sent
+_session.py    Session, SessionResult, AuditEvent, Health and their enumerations
+_frames.py     the live stream's frames, a union discriminated on `kind`
+_json.py       decoding text that JavaScript cut in the middle of a character
+"""
+
+from ._frames import (
+    AuditFrame,
+    EndFrame,
+    KnownFrame,
+    PhaseFrame,
+    ResultFrame,
+    StderrFrame,
+    StdoutFrame,
+    StreamFrame,
+    UnknownFrame,
+)
+from ._limits import EgressPolicy, SessionLimits
+from ._request import CreateSessionRequest
+from ._session import AuditEvent, AuditType, Health, KillReason, Session, SessionPhase, SessionResult
+
+__all__ = [
+    "AuditEvent",
+    "AuditFrame",
+    "AuditType",
+    "CreateSessionRequest",
+    "EgressPolicy",
+    "EndFrame",
+    "Health",
+    "KillReason",
+    "KnownFrame",
+    "PhaseFrame",
+    "ResultFrame",
+    "Session",
+    "SessionLimits",
+    "SessionPhase",
+    "SessionResult",
+    "StderrFrame",
+    "StdoutFrame",
+    "StreamFrame",
+    "UnknownFrame",
+]

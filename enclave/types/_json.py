@@ -1,0 +1,79 @@
+"""JSON as an untrusted JavaScript server writes it: repairing text, and decoding what Structs alone cannot hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from ._limits import SessionLimits
+from ._session import Session
+
+T = TypeVar("T")
+
+# Scans escapes from left to right, so that the backslash of `\\` never starts another one. A surrogate pair is kept
+# whole; a surrogate that is not part of a pair is the only thing ever replaced.
+_ESCAPE = re.compile(
+    rb"\\(?:(u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+
+
+def _keep_or_replace(match: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if match[2] else match[0]
+
+
+def repair_text(document: bytes) -> bytes:
+    """The same JSON with invalid UTF-8 and lone surrogate escapes replaced by U+FFFD, and nothing else changed.
+
+    JavaScript cuts strings between the halves of a pair, and workloads print any bytes; neither may lose a document.
+    """
+    document = document.decode("utf-8", "replace").encode()
+    return _ESCAPE.sub(_keep_or_replace, document) if rb"\u" in document else document
+
+
+def decode_text(decoder: msgspec.json.Decoder[T], document: bytes) -> T:
+    """Decode, and where that fails decode the repaired text.
+
+    Raises:
+        msgspec.DecodeError: the document is not JSON, or (as ValidationError) not of the decoder's type.
+    """
+    try:
+        return decoder.decode(document)
+    except msgspec.ValidationError:
+        # Validation can fail before the text does (a lone surrogate further on), but a repaired text cannot mend it.
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        repaired = repair_text(document)
+        if repaired == document:
+            raise
+        return decoder.decode(repaired)
+
+
+class _HasLimits(msgspec.Struct):
+    limits: dict[str, Any] = {}
+
+
+_session = msgspec.json.Decoder(Session)
+_session_list = msgspec.json.Decoder(list[Session])
+_limits = msgspec.json.Decoder(_HasLimits)
+_limits_list = msgspec.json.Decoder(list[_HasLimits])
+_LIMIT_NAMES = frozenset(field.encode_name for field in msgspec.structs.fields(SessionLimits)) - {"__extra__"}
+
+
+def _with_unknown_limits(session: Session, seen: _HasLimits) -> Session:
+    unknown = {name: value for name, value in seen.limits.items() if name not in _LIMIT_NAMES}
+    if not unknown:
+        return session
+    return msgspec.structs.replace(session, limits=msgspec.structs.replace(session.limits, extra=unknown))
+
+
+def decode_session(document: bytes) -> Session:
+    """Decode a `Session`, unknown limits included. Raises as `decode_text` does."""
+    return _with_unknown_limits(decode_text(_session, document), decode_text(_limits, document))
+
+
+def decode_sessions(document: bytes) -> list[Session]:
+    """Decode a list of `Session`, unknown limits included. Raises as `decode_text` does."""
+    sessions = decode_text(_session_list, document)
+    return [_with_unknown_limits(*pair) for pair in zip(sessions, decode_text(_limits_list, document), strict=True)]

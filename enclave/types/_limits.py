@@ -1,0 +1,92 @@
+"""What a session may use and whom it may talk to: `SessionLimits` and `EgressPolicy`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any, Self
+
+import msgspec
+
+
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """Resource limits of a session. In a request every field is optional; a `Session` shows the effective ones.
+
+    Wire: contract "Types", `SessionLimits`; the names and units are ours where the documentation gives none.
+    """
+
+    cpu_millis: int | None = None
+    """CPU share in thousandths of a core."""
+    memory_mb: int | None = None
+    """Memory in mebibytes."""
+    wall_clock_ms: int | None = None
+    """Wall-clock time of the workload in milliseconds."""
+    pids: int | None = None
+    """Number of processes and threads alive at once."""
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="__extra__")
+    """Limits this version has no name for, under their wire names. Sent as given; kept when received."""
+
+
+class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
+    """Which addresses a session may connect to. Both fields always travel.
+
+    The metadata address 169.254.169.254 stays blocked, whatever the policy allows.
+    Wire: contract "Types", `EgressPolicy`.
+    """
+
+    mode: str = "deny_all"
+    """``"deny_all"`` or ``"allowlist"``."""
+    allow: Sequence[str] = ()
+    """CIDR strings, as in ``"203.0.113.0/24"``; only an ``"allowlist"`` has any."""
+
+    @classmethod
+    def deny_all(cls) -> Self:
+        """No connection leaves the session (the server's default)."""
+        return cls("deny_all", ())
+
+    @classmethod
+    def allowlist(cls, *cidrs: str) -> Self:
+        """Connections only to these networks, each a CIDR string such as ``"203.0.113.0/24"``.
+
+        Raises:
+            ValueError: a string is not a network in CIDR form.
+        """
+        policy = cls("allowlist", cidrs)
+        check_egress(policy)
+        return policy
+
+
+_KNOWN_LIMITS = ("cpu_millis", "memory_mb", "wall_clock_ms", "pids")
+
+
+def check_limits(limits: SessionLimits) -> None:
+    """Raise TypeError or ValueError, naming the field, for limits that no server can mean."""
+    if not isinstance(limits, SessionLimits):
+        raise TypeError(f"limits: expected SessionLimits(memory_mb=...), got {type(limits).__name__}")
+    for name in _KNOWN_LIMITS:
+        value = getattr(limits, name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"limits.{name}: expected a whole number, got {value!r}")
+        if value <= 0:
+            raise ValueError(f"limits.{name}: must be positive, got {value}; leave it out for the server's default")
+
+
+def check_egress(egress: EgressPolicy) -> None:
+    """Raise TypeError or ValueError, naming the field, for a policy that would be refused or misread."""
+    if not isinstance(egress, EgressPolicy):
+        raise TypeError(
+            f"egress: expected EgressPolicy.deny_all() or EgressPolicy.allowlist(...), got {type(egress).__name__}"
+        )
+    if isinstance(egress.allow, str):
+        raise TypeError(f"egress.allow: expected a list of CIDR strings, got the string {egress.allow!r}")
+    if egress.mode == "deny_all" and egress.allow:
+        raise ValueError('egress.allow: mode "deny_all" takes no networks; use EgressPolicy.allowlist(...)')
+    for index, cidr in enumerate(egress.allow):
+        if not isinstance(cidr, str):
+            raise TypeError(f"egress.allow[{index}]: expected a CIDR string, got {cidr!r}")
+        try:
+            ipaddress.ip_network(cidr)
+        except ValueError as error:
+            raise ValueError(f'egress.allow[{index}]: {error}; write a network such as "203.0.113.0/24"') from None

@@ -1,0 +1,110 @@
+"""What a caller sends: `CreateSessionRequest`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
+
+
+class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A program to run and the terms it runs on. Only `code` is required; what is unset is not sent.
+
+    Wire: contract "Types", `CreateSessionRequest`.
+
+    Raises:
+        TypeError: a field has the wrong type; the message names it.
+        ValueError: a field has a value no server can take; the message names it and the fix.
+    """
+
+    code: str
+    """The source text to run."""
+    language: str | None = None
+    """``"python"`` (the server's default) or ``"node"``."""
+    limits: SessionLimits | None = None
+    """Resource limits; unset ones are the server's defaults."""
+    egress: EgressPolicy | None = None
+    """Network policy; the server's default denies everything."""
+    service_bindings: Sequence[str] | None = None
+    """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
+    webhook_url: str | None = None
+    """Where the server POSTs the result event on completion."""
+    labels: Mapping[str, str] | None = None
+    """Free-form strings to find the session by."""
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="__extra__")
+    """Request fields this version has no name for, under their wire names; merged into the JSON as given."""
+
+    def __post_init__(self) -> None:
+        _check_text("code", self.code)
+        for name in ("language", "webhook_url"):
+            value = getattr(self, name)
+            if value is not None:
+                _check_text(name, value)
+        if self.limits is not None:
+            check_limits(self.limits)
+        if self.egress is not None:
+            check_egress(self.egress)
+        _check_bindings(self.service_bindings)
+        _check_labels(self.labels)
+        _check_extra("extra", self.extra, type(self))
+        if self.limits is not None:
+            _check_extra("limits.extra", self.limits.extra, SessionLimits)
+
+    def to_json(self) -> bytes:
+        """The request body: camelCase names, unset fields left out, `extra` merged in.
+
+        Raises:
+            TypeError: `extra` holds a value that JSON cannot express.
+        """
+        document = msgspec.to_builtins(self)
+        _merge_extra(document)
+        if "limits" in document:
+            _merge_extra(document["limits"])
+        return msgspec.json.encode(document)
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}: character {error.start} is a lone surrogate, which UTF-8 cannot carry; "
+            'decode the source with errors="replace"'
+        ) from None
+
+
+def _check_bindings(bindings: Sequence[str] | None) -> None:
+    if bindings is None:
+        return
+    if isinstance(bindings, str):
+        raise TypeError(f"service_bindings: expected a list of names, got the string {bindings!r}")
+    for index, name in enumerate(bindings):
+        _check_text(f"service_bindings[{index}]", name)
+
+
+def _check_labels(labels: Mapping[str, str] | None) -> None:
+    if labels is None:
+        return
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels: expected a mapping of string to string, got {type(labels).__name__}")
+    for key, value in labels.items():
+        _check_text("labels: each key", key)
+        _check_text(f"labels[{key!r}]", value)
+
+
+def _check_extra(where: str, extra: object, struct: type[msgspec.Struct]) -> None:
+    if not isinstance(extra, dict):
+        raise TypeError(f"{where}: expected a dict of wire names to values, got {type(extra).__name__}")
+    named = {field.encode_name: field.name for field in msgspec.structs.fields(struct) if field.name != "extra"}
+    for key in extra:
+        if key in named:
+            raise ValueError(f"{where}[{key!r}]: this field has a name of its own; pass {named[key]}=... instead")
+
+
+def _merge_extra(document: dict[str, Any]) -> None:
+    document.update(document.pop("__extra__", {}))
