@@ -76,4 +76,5 @@ def decode_session(document: bytes) -> Session:
 def decode_sessions(document: bytes) -> list[Session]:
     """Decode a list of `Session`, unknown limits included. Raises as `decode_text` does."""
     sessions = decode_text(_session_list, document)
-    return [_with_unknown_limits(*pair) for pair in zip(sessions, decode_text(_limits_list, document), strict=True)]
+    limits = decode_text(_limits_list, document)
+    return [_with_unknown_limits(*pair) for pair in zip(sessions, limits, strict=True)]

@@ -34,7 +34,7 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     """Where the server POSTs the result event on completion."""
     labels: Mapping[str, str] | None = None
     """Free-form strings to find the session by."""
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name="__extra__")
+    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name="__extra__")
     """Request fields this version has no name for, under their wire names; merged into the JSON as given."""
 
     def __post_init__(self) -> None:
@@ -97,7 +97,7 @@ def _check_labels(labels: Mapping[str, str] | None) -> None:
         _check_text(f"labels[{key!r}]", value)
 
 
-def _check_extra(where: str, extra: object, struct: type[msgspec.Struct]) -> None:
+def _check_extra(where: str, extra: dict[str, Any], struct: type[msgspec.Struct]) -> None:
     if not isinstance(extra, dict):
         raise TypeError(f"{where}: expected a dict of wire names to values, got {type(extra).__name__}")
     named = {field.encode_name: field.name for field in msgspec.structs.fields(struct) if field.name != "extra"}

@@ -1,0 +1,73 @@
+"""Which stretches of a stream are plain, and how to take the JSON texts out of them at once. Without state.
+
+Plain is a block of ``id``, ``event`` and one ``data`` line, in any order, whose data goes from ``{`` to ``}``. All
+functions take a *region*: bytes that begin at a block, end with a blank line, and hold neither CR nor NUL.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+_FIELD_LINE = {b"id": rb"id:.*\n", b"event": rb"event:.*\n", b"data": rb"data: ?(\{.*\})\n"}
+ANY_PLAIN_BLOCK = re.compile(rb"(?:\A|(?<=\n\n))(?:(?:id|event):.*\n)*data: ?(\{.*\})\n(?:(?:id|event):.*\n)*\n")
+"""Finds plain blocks of any shape, at the start of blocks only; group 1 is the JSON text."""
+
+
+class _Shape:
+    """The blocks that have lines of these names in this order."""
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self.newlines = len(names) + 1
+        self.has_id = b"id" in names
+        pattern = b"^" + b"".join(_FIELD_LINE[name] for name in names) + b"\n"
+        self.find_texts = re.compile(pattern, re.MULTILINE).findall
+
+
+_SHAPES = {
+    names: _Shape(names)
+    for others in ((), (b"event",), (b"id",), (b"id", b"event"))
+    for names in itertools.permutations((*others, b"data"))
+}
+
+
+def texts_of_one_shape(region: bytes) -> tuple[list[bytes], bool] | None:
+    """All JSON texts of a region whose blocks have one shape, and whether the shape has ids; None for other regions.
+
+    A match consumes a fixed number of newlines, and whatever a match skips has newlines too (matches begin at line
+    starts). So the newlines add up exactly when nothing was skipped.
+    """
+    first_block = region[: region.index(b"\n\n")]
+    shape = _SHAPES.get(tuple([line.partition(b":")[0] for line in first_block.split(b"\n")]))
+    if shape is None:
+        return None
+    texts: list[bytes] = shape.find_texts(region)
+    if region.count(b"\n") != len(texts) * shape.newlines:
+        return None
+    return texts, shape.has_id
+
+
+def has_ids(region: bytes) -> bool:
+    """Whether any block of the region sets an id."""
+    return b"\nid:" in region or region.startswith(b"id:")
+
+
+def last_id(region: bytes, end: int) -> bytes | None:
+    """The last id that the region sets before `end`."""
+    start = region.rfind(b"\nid:", 0, end) + 1
+    if not start and not region.startswith(b"id:", 0, end):
+        return None
+    return region[start + len(b"id:") : region.index(b"\n", start)].removeprefix(b" ")
+
+
+def end_of_first_block(data: bytes) -> int:
+    """Where the first blank line ends, after LF or CRLF lines; 0 where there is none."""
+    ends = [found + len(blank) for blank in (b"\n\n", b"\n\r\n") if (found := data.find(blank)) >= 0]
+    return min(ends, default=0)
+
+
+def end_of_last_block(data: bytes) -> int:
+    """Where the last blank line ends, after LF or CRLF lines; 0 where there is none."""
+    blanks = (b"\n\n", b"\n\r\n") if b"\r" in data else (b"\n\n",)
+    ends = [found + len(blank) for blank in blanks if (found := data.rfind(blank)) >= 0]
+    return max(ends, default=0)
