@@ -1,0 +1,135 @@
+"""The Python client of the Enclave control plane: run untrusted code in isolated, ephemeral sessions.
+
+Which module holds what, lowest first; each imports only from those above it:
+
+types/             the wire's types
+errors.py          everything that is raised on purpose
+transport/         HTTP and the decoding of event streams
+_stream.py         FrameStream, over _stream_reader.py (the task that reads) and _frame_buffer.py (what it hands over)
+_shielded.py       work that goes on although its caller is cancelled
+_session.py        SessionHandle; _result.py: from a terminal session to its typed result
+_client.py         EnclaveClient
+simulator/         a control plane on this machine (extra `simulator`); imports types, and nothing here imports it
+"""
+
+from . import errors, types
+from ._client import EnclaveClient
+from ._session import SessionHandle
+from ._stream import FrameBatches, FrameStream
+from ._version import __version__
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    ConflictError,
+    ConnectError,
+    ConnectTimeoutError,
+    EnclaveError,
+    EventTooLargeError,
+    InvalidArgumentError,
+    MalformedFrameError,
+    MalformedResponseError,
+    NotFoundError,
+    PayloadTooLargeError,
+    PermissionDeniedError,
+    ProtocolError,
+    RateLimitError,
+    ResponseTooLargeError,
+    ResultTypeError,
+    ServerError,
+    ServiceUnavailableError,
+    SessionTornDown,
+    StreamError,
+    StreamInterrupted,
+    UsageError,
+    WorkloadError,
+    WorkloadFailed,
+    WorkloadKilled,
+)
+from .transport import InsecureTransportWarning, RetryPolicy, Timeout
+from .types import (
+    AuditEvent,
+    AuditFrame,
+    AuditType,
+    CreateSessionRequest,
+    EgressPolicy,
+    EndFrame,
+    Health,
+    KillReason,
+    KnownFrame,
+    PhaseFrame,
+    ResultFrame,
+    Session,
+    SessionLimits,
+    SessionPhase,
+    SessionResult,
+    StderrFrame,
+    StdoutFrame,
+    StreamFrame,
+    UnknownFrame,
+)
+
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuditEvent",
+    "AuditFrame",
+    "AuditType",
+    "AuthenticationError",
+    "BadRequestError",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "CreateSessionRequest",
+    "EgressPolicy",
+    "EnclaveClient",
+    "EnclaveError",
+    "EndFrame",
+    "EventTooLargeError",
+    "FrameBatches",
+    "FrameStream",
+    "Health",
+    "InsecureTransportWarning",
+    "InvalidArgumentError",
+    "KillReason",
+    "KnownFrame",
+    "MalformedFrameError",
+    "MalformedResponseError",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "PhaseFrame",
+    "ProtocolError",
+    "RateLimitError",
+    "ResponseTooLargeError",
+    "ResultFrame",
+    "ResultTypeError",
+    "RetryPolicy",
+    "ServerError",
+    "ServiceUnavailableError",
+    "Session",
+    "SessionHandle",
+    "SessionLimits",
+    "SessionPhase",
+    "SessionResult",
+    "SessionTornDown",
+    "StderrFrame",
+    "StdoutFrame",
+    "StreamError",
+    "StreamFrame",
+    "StreamInterrupted",
+    "Timeout",
+    "UnknownFrame",
+    "UsageError",
+    "WorkloadError",
+    "WorkloadFailed",
+    "WorkloadKilled",
+    "__version__",
+    "errors",
+    "types",
+]

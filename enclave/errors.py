@@ -41,6 +41,39 @@ from typing import Any
 
 from .types import KillReason, SessionResult
 
+__all__ = [
+    "APIConnectionError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AuthenticationError",
+    "BadRequestError",
+    "ConfigurationError",
+    "ConflictError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "EnclaveError",
+    "EventTooLargeError",
+    "InvalidArgumentError",
+    "MalformedFrameError",
+    "MalformedResponseError",
+    "NotFoundError",
+    "PayloadTooLargeError",
+    "PermissionDeniedError",
+    "ProtocolError",
+    "RateLimitError",
+    "ResponseTooLargeError",
+    "ResultTypeError",
+    "ServerError",
+    "ServiceUnavailableError",
+    "SessionTornDown",
+    "StreamError",
+    "StreamInterrupted",
+    "UsageError",
+    "WorkloadError",
+    "WorkloadFailed",
+    "WorkloadKilled",
+]
+
 MAX_EXCERPT_CHARS = 200
 """How much of a malformed text an error shows, in characters."""
 
@@ -59,6 +92,17 @@ class EnclaveError(Exception):
 
     retries: int = 0
     """How many times the failed operation was tried again before this was raised."""
+
+    def _describe(self) -> str:
+        return super().__str__()
+
+    def __str__(self) -> str:
+        text = self._describe()
+        return f"{text} (gave up after {self.retries} retries)" if self.retries else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default rebuilds from `args` alone and loses keyword-only fields on the way between processes.
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class ConfigurationError(EnclaveError, ValueError):
@@ -103,15 +147,12 @@ class APIStatusError(EnclaveError):
         self.retry_after = retry_after
         """Seconds after which the server wants to be asked again, from ``Retry-After``."""
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         text = f"{self.operation}: " if self.operation else ""
         text += f"{self.status} {self.message}"
         details = {"code": self.code, "request id": self.request_id, "retry after": self.retry_after}
         shown = [f"{name} {value}" for name, value in details.items() if value is not None]
         return f"{text} ({', '.join(shown)})" if shown else text
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class BadRequestError(APIStatusError):
@@ -197,12 +238,9 @@ class MalformedFrameError(ProtocolError):
         self.excerpt = excerpt(data)
         """The start of the frame's text, printable."""
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         where = f"frame {self.index}" + (f" (id {excerpt(self.event_id)})" if self.event_id else "")
         return f"{where} is malformed: {self.reason}; it starts with: {self.excerpt}"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class MalformedResponseError(ProtocolError):
@@ -216,9 +254,6 @@ class EventTooLargeError(ProtocolError):
         super().__init__(f"an event exceeds max_event_bytes={limit_bytes}; raise the bound if such events are expected")
         self.limit_bytes = limit_bytes
         """The bound that was in force, in bytes."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.limit_bytes,)
 
 
 class ResponseTooLargeError(ProtocolError):
@@ -241,11 +276,8 @@ class StreamInterrupted(StreamError):
         self.session_id = session_id
         """The session whose stream it was."""
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         return f"stream of session {self.session_id} interrupted after {self.delivered} frames: {self.reason}"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class WorkloadError(EnclaveError):
@@ -255,9 +287,6 @@ class WorkloadError(EnclaveError):
         super().__init__(message)
         self.result = result
         """The result with its value undecoded (plain JSON types), where there is one."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
 class WorkloadFailed(WorkloadError):
@@ -278,6 +307,16 @@ class WorkloadKilled(WorkloadError):
         return self.result.kill_reason if self.result else None
 
 
+def workload_error(result: SessionResult[Any]) -> WorkloadError:
+    """The error for a result whose exit code is not 0."""
+    if result.exit_code is None:
+        why = result.kill_reason or "for a reason the server does not tell"
+        return WorkloadKilled(f"the platform killed the workload: {why}", result=result)
+    last_line = (result.stderr or "").rstrip().rpartition("\n")[2]
+    shown = f": {excerpt(last_line)}" if last_line else ""
+    return WorkloadFailed(f"the workload ended with exit code {result.exit_code}{shown}", result=result)
+
+
 class ResultTypeError(WorkloadError):
     """The value that the workload returned does not fit the type asked for; the message names the path."""
 
@@ -287,7 +326,6 @@ class SessionTornDown(WorkloadError):
 
 
 def _rebuild(cls: type[EnclaveError], args: tuple[Any, ...], state: dict[str, Any]) -> EnclaveError:
-    # Errors with keyword-only fields cross process boundaries (multiprocessing, pytest-xdist) only with help.
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)

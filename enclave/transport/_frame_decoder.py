@@ -82,6 +82,11 @@ class FrameDecoder:
         """The reconnection time the server asked for on this connection, in milliseconds."""
         return self._exact.retry_ms
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether all that has come so far repeats what an earlier connection gave."""
+        return self._replay_left > 0
+
     def feed(self, data: bytes) -> list[Batch]:
         """Take in the next bytes and give the frames that they complete, in order.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
 
@@ -91,6 +91,19 @@ class SessionResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, renam
     """How long the workload ran, in milliseconds."""
     kill_reason: KillReason | None = None
     """Why the platform killed the workload. The client fills it in from the session; the wire's result has none."""
+
+    def raise_for_exit(self) -> Self:
+        """Give the result back if the workload succeeded.
+
+        Raises:
+            WorkloadFailed: its exit code is not 0. WorkloadKilled: the platform killed it.
+        """
+        if self.exit_code == 0:
+            return self
+        # The errors stand above the types, so a type may only reach for them at the last moment.
+        from enclave.errors import workload_error  # noqa: PLC0415
+
+        raise workload_error(self)
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

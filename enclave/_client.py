@@ -1,0 +1,344 @@
+"""`EnclaveClient`: the control plane's calls, and the two ways to hold a session: `run` and `session`."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+import anyio
+import msgspec
+
+from ._result import drain_to_terminal_phase, result_decoder
+from ._session import SessionHandle
+from ._shielded import finish, finish_or_undo
+from ._stream import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ConflictError,
+    EnclaveError,
+    InvalidArgumentError,
+    NotFoundError,
+    ProtocolError,
+    SessionTornDown,
+    StreamError,
+)
+from .transport import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_MAX_RESPONSE_BYTES,
+    NO_RETRY,
+    Http,
+    RetryPolicy,
+    Secret,
+    Settings,
+    Timeout,
+    TokenSource,
+    decoded,
+    session_path,
+)
+from .types import AuditEvent, CreateSessionRequest, Health, KillReason, Session, SessionPhase, SessionResult
+from .types._json import decode_session, decode_sessions, decode_text
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+_DEFAULT_TIMEOUT = Timeout()
+_DEFAULT_RETRY = RetryPolicy()
+_health = msgspec.json.Decoder(Health)
+_audit = msgspec.json.Decoder(list[AuditEvent])
+
+
+class EnclaveClient:
+    """A client of one control plane, for asyncio and trio alike.
+
+    ::
+
+        async with EnclaveClient() as enclave:
+            async with enclave.session("print('hello')") as session:
+                result = await session.result()
+
+    It can be made anywhere, also before an event loop runs, and shared by any number of tasks. It is closed by its
+    ``async with`` or by `aclose`. Wire: contract "Base and authentication" and "Routes".
+
+    Args:
+        base_url: the control plane, as in ``"http://127.0.0.1:8088"``; by default ``ENCLAVE_BASE_URL``.
+        api_key: ``ek_<id>_<secret>``; by default ``ENCLAVE_API_KEY``. Wins over `token`.
+        token: a user JWT, or an async callable that returns one, asked before each request; by default
+            ``ENCLAVE_TOKEN``.
+        transport: any `httpx.AsyncBaseTransport` to use instead of the client's own; closed with the client.
+        timeout: a `Timeout`, or one number of seconds for connect, read, write and acquire, or None for none of these.
+        retry: a `RetryPolicy`, or None to try everything once, the resuming of streams included.
+        max_event_bytes: bound of one event of a stream.
+        max_response_bytes: bound of one response that is not a stream.
+        max_buffered_bytes: how much of a stream may have been read and wait for its consumer.
+
+    Raises:
+        ConfigurationError: there is no base URL, or an argument cannot be used; the message names it.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        token: TokenSource | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout: float | Timeout | None = _DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = _DEFAULT_RETRY,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
+        max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    ) -> None:
+        # Before anything can raise: a traceback that shows local variables must not show these two.
+        secrets = Secret(api_key), Secret(token)
+        del api_key, token
+        settings = Settings.resolve(
+            base_url,
+            api_key=secrets[0],
+            token=secrets[1],
+            timeout=timeout,
+            max_event_bytes=max_event_bytes,
+            max_response_bytes=max_response_bytes,
+        )
+        self.base_url = settings.base_url
+        """Where the control plane is."""
+        self._http = Http(settings, retry or NO_RETRY, transport)
+        self._max_buffered_bytes = max_buffered_bytes
+
+    def __repr__(self) -> str:
+        state = "closed" if self._http.closed else "open"
+        return f"<EnclaveClient {self.base_url!r} {state}>"
+
+    async def __aenter__(self) -> Self:
+        self._http.check_open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection, cancelled or not. Harmless when called twice; other calls raise `UsageError` then."""
+        await self._http.aclose()
+
+    # Holding a session
+
+    async def run(self, request: CreateSessionRequest | str | None = None, **fields: Any) -> SessionHandle:
+        """Create a session, which starts at once and outlives this call. Use `session` to have it torn down for sure.
+
+        Cancelled while the request is under way, the call still learns the session's id and tears it down.
+
+        Args:
+            request: the source text, or a whole `CreateSessionRequest`.
+            **fields: fields of `CreateSessionRequest`, in place of a request or on top of source text.
+
+        Raises:
+            TypeError, ValueError: the request is not valid; the message names the field.
+            BadRequestError, AuthenticationError, PermissionDeniedError, PayloadTooLargeError, RateLimitError,
+            ServiceUnavailableError: the server refuses. APIConnectionError: it cannot be reached.
+        """
+        body = _as_request(request, fields).to_json()
+        session = await finish_or_undo(
+            lambda: self._create(body),
+            lambda session: self._discard(session.id),
+            seconds=self._http.settings.timeout.teardown,
+            what="creating a session",
+        )
+        return SessionHandle(self, session.id, session)
+
+    @asynccontextmanager
+    async def session(
+        self, request: CreateSessionRequest | str | None = None, **fields: Any
+    ) -> AsyncGenerator[SessionHandle]:
+        """A session for the length of a block, torn down on every exit: shielded from cancellation, with a deadline.
+
+        Takes what `run` takes, and raises what `run` raises.
+
+        If tearing down fails, that is raised; if the block itself raised, its exception goes on and the failure is
+        attached to it as a note. A session that is gone already counts as torn down.
+        """
+        handle = await self.run(request, **fields)
+        try:
+            yield handle
+        except BaseException as error:
+            await self._leave(handle.id, error)
+            raise
+        await self._leave(handle.id, None)
+
+    def attach(self, session_id: str) -> SessionHandle:
+        """A handle for an existing session. Sends nothing, so whether the session exists shows with the first call.
+
+        Raises:
+            InvalidArgumentError: the id names no session.
+        """
+        session_path(session_id)
+        return SessionHandle(self, session_id)
+
+    def stream(self, session_id: str) -> FrameStream:
+        """The frames of a session, from the first one: an async context manager and iterator. See `FrameStream`.
+
+        Raises:
+            InvalidArgumentError: the id names no session.
+        """
+        return FrameStream(
+            self._http,
+            session_id,
+            timeout=self._http.settings.timeout,
+            retry=self._http.retry,
+            max_buffered_bytes=self._max_buffered_bytes,
+        )
+
+    # Single calls
+
+    async def get(self, session_id: str) -> Session:
+        """The session as it is now.
+
+        Raises:
+            NotFoundError: there is none of this id in the caller's org. And what every call raises: `APIStatusError`,
+                `APIConnectionError`, `ProtocolError`; `InvalidArgumentError` for an id that names no session.
+        """
+        return await self._fetch(session_path(session_id), decode_session)
+
+    async def list(self) -> builtins.list[Session]:
+        """All sessions of the caller's org, newest first. Raises what every call raises, see `get`."""
+        return await self._fetch("/sessions", decode_sessions)
+
+    async def audit(self, session_id: str) -> builtins.list[AuditEvent]:
+        """The session's audit trail so far, oldest first. Raises as `get` does."""
+        return await self._fetch(session_path(session_id, "audit"), lambda body: decode_text(_audit, body))
+
+    async def teardown(self, session_id: str) -> None:
+        """Stop the workload if it runs, and reclaim everything. Idempotent. Raises as `get` does."""
+        await self._http.request("DELETE", session_path(session_id))
+
+    async def health(self) -> Health:
+        """Whether the control plane and its backend are well. Sends no credential. Raises what every call raises."""
+        path = "/healthz"
+        body = await self._http.request("GET", path, authenticated=False)
+        return decoded(lambda body: decode_text(_health, body), body, f"GET {path}")
+
+    @overload
+    async def result(self, session_id: str) -> SessionResult[Any]: ...
+    @overload
+    async def result(self, session_id: str, type: type[T]) -> SessionResult[T]: ...
+    @overload
+    async def result(self, session_id: str, type: Any) -> SessionResult[Any]: ...
+
+    async def result(self, session_id: str, type: Any = Any) -> SessionResult[Any]:  # noqa: A002 - the fixed name
+        """Wait until the workload has ended, then give its result. A session that has ended already resolves as well.
+
+        Consumes the session's stream until a terminal phase, across dropped connections; cancel it at any time.
+
+        Args:
+            session_id: which session.
+            type: what the workload's value is decoded into: a Struct, dataclass, TypedDict or built-in type.
+
+        Raises:
+            ResultTypeError: the value does not fit `type`; the error names the path and carries the undecoded result.
+            SessionTornDown: the session was torn down before there was a result.
+            StreamInterrupted: the stream could not be resumed, and the session has not ended.
+            TypeError: msgspec cannot decode into `type`. And what every call raises, see `get`.
+        """
+        decode = result_decoder(type)
+        kill_reason = await self._wait_for_end(session_id)
+        body = await self._fetch_result(session_id)
+        result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
+        if result.exit_code is None and result.kill_reason is None:
+            kill_reason = kill_reason or (await self.get(session_id)).kill_reason
+            result = msgspec.structs.replace(result, kill_reason=kill_reason)
+        return result
+
+    async def _wait_for_end(self, session_id: str) -> KillReason | None:
+        try:
+            async with self.stream(session_id) as frames:
+                last = await drain_to_terminal_phase(frames)
+        except (StreamError, APIStatusError, APIConnectionError, ProtocolError) as error:
+            # The frames themselves are not needed: where the session has ended, its result can be had all the same.
+            if not await self._has_ended(session_id):
+                raise error from error.__cause__
+            return None
+        return last.kill_reason if last else None
+
+    async def _has_ended(self, session_id: str) -> bool:
+        try:
+            return (await self.get(session_id)).phase.is_terminal
+        except EnclaveError:
+            return False  # the stream's own error says more
+
+    async def _fetch_result(self, session_id: str) -> bytes:
+        """The body of the result of a session that has ended."""
+        path = session_path(session_id, "result")
+        for attempt in itertools.count(1):
+            try:
+                return await self._http.request("GET", path)
+            except (ConflictError, NotFoundError) as error:
+                session = await self.get(session_id)
+                if session.result is not None:
+                    return msgspec.json.encode(session.result)
+                if session.phase == SessionPhase.TORN_DOWN:
+                    raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
+                if attempt >= self._http.retry.attempts:
+                    raise
+            # The phase was announced a moment before the result can be had.
+            await anyio.sleep(self._http.retry.wait_before(attempt))
+        raise AssertionError("unreachable")
+
+    async def _fetch(self, path: str, decode: Callable[[bytes], T]) -> T:
+        return decoded(decode, await self._http.request("GET", path), f"GET {path}")
+
+    async def _create(self, body: bytes) -> Session:
+        answer = await self._http.request("POST", "/sessions", content=body)
+        return decoded(decode_session, answer, "POST /sessions")
+
+    async def _discard(self, session_id: str) -> None:
+        with suppress(NotFoundError):  # gone already, which is what was wanted
+            await self.teardown(session_id)
+
+    async def _leave(self, session_id: str, body_error: BaseException | None) -> None:
+        seconds = self._http.settings.timeout.teardown
+
+        async def discard() -> None:
+            try:
+                with anyio.move_on_after(seconds) as scope:
+                    await self._discard(session_id)
+                if scope.cancelled_caught:
+                    raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
+            except EnclaveError as error:
+                if body_error is None:
+                    raise
+                body_error.add_note(f"tearing down session {session_id} failed as well: {error}")
+
+        await finish(discard, seconds=2 * seconds)
+
+
+def _as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any]) -> CreateSessionRequest:
+    _check_field_names(fields)
+    if isinstance(request, CreateSessionRequest):
+        return msgspec.structs.replace(request, **fields) if fields else request
+    if isinstance(request, str):
+        if "code" in fields:
+            raise InvalidArgumentError("code: given twice, as the first argument and by name")
+        fields = {"code": request, **fields}
+    elif request is not None:
+        raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")
+    if "code" not in fields:
+        raise TypeError("code: missing; pass the source text to run")
+    return CreateSessionRequest(**fields)
+
+
+def _check_field_names(fields: dict[str, Any]) -> None:
+    known = CreateSessionRequest.__struct_fields__
+    for name in fields:
+        if name not in known:
+            raise TypeError(
+                f"{name}: not a field of CreateSessionRequest ({', '.join(known)}); "
+                "send fields the SDK has no name for with extra={'wireName': value}"
+            )

@@ -1,0 +1,104 @@
+"""What a stream's reader hands to its consumer: batches of frames, bounded in bytes, with the reason for the end.
+
+One reader and usually one consumer, both in one event loop, so no state here needs a lock. A batch is taken out
+without an await between taking and returning, so a consumer that is cancelled loses nothing; a memory object stream
+can lose an item there, and costs several times as much for each read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .errors import EnclaveError
+from .types import StreamFrame
+
+Batch = list[StreamFrame] | EnclaveError
+
+
+class FrameBuffer:
+    """Batches on their way from the reader to the consumer.
+
+    Args:
+        max_bytes: how many bytes of the wire may wait here. The reader stops reading from then on, at most one network
+            read (64 KiB) later, and so the server is slowed down, not memory filled.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._batches: deque[tuple[Batch, int]] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._end_error: Exception | None = None
+        self._data: anyio.Event | None = None  # exists while a consumer waits
+        self._room: anyio.Event | None = None  # exists while the reader waits
+
+    def put(self, batches: list[Batch], wire_bytes: int) -> None:
+        """Add what one network read gave. Never waits; call `wait_for_room` before the next read."""
+        for index, batch in enumerate(batches):
+            self._batches.append((batch, 0 if index else wire_bytes))
+        self._bytes += wire_bytes
+        self._wake_consumer()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the reader must wait for the consumer."""
+        return self._bytes >= self._max_bytes
+
+    async def wait_for_room(self) -> None:
+        """Wait until the consumer has taken enough."""
+        while self.is_full:
+            self._room = self._room or anyio.Event()
+            await self._room.wait()
+
+    def end(self, error: Exception | None) -> None:
+        """Nothing follows what is here already; `error` is why, None where the stream is complete."""
+        if not self._ended:
+            self._ended = True
+            self._end_error = error
+        self._wake_consumer()
+
+    def discard(self) -> None:
+        """Drop what waits and end: the consumer wants no more."""
+        self._batches.clear()
+        self._bytes = 0
+        self._end_error = None
+        self._ended = True
+        self._wake_consumer()
+        self._wake_reader()
+
+    def raise_if_failed(self) -> None:
+        """Raise the error that ended the stream, where not a single batch came before it."""
+        if self._end_error is not None and not self._batches:
+            raise self._end_error
+
+    async def get(self) -> list[StreamFrame]:
+        """The next batch; an empty one at the end of a complete stream. Raises the error that stands next in line."""
+        if self._batches or self._ended:
+            await checkpoint()
+        while not self._batches:
+            if self._ended:
+                if self._end_error is not None:
+                    raise self._end_error
+                return []
+            self._data = self._data or anyio.Event()
+            await self._data.wait()
+        batch, wire_bytes = self._batches.popleft()
+        self._bytes -= wire_bytes
+        if not self.is_full:
+            self._wake_reader()
+        if isinstance(batch, EnclaveError):
+            raise batch
+        return batch
+
+    def _wake_consumer(self) -> None:
+        if self._data is not None:
+            self._data.set()
+            self._data = None
+
+    def _wake_reader(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None

@@ -1,0 +1,133 @@
+"""Work that must come to its end although its caller is cancelled: learning a session's id, tearing a session down.
+
+A shielded scope alone does not do it: under asyncio a ``Task.cancel()`` (and so ``asyncio.timeout``, and Ctrl-C
+through ``asyncio.run``) goes through shields, into whatever the task awaits. So the work runs in a task of its own, in
+a shield of its own, inside a task group that the caller cannot leave before the work has ended. Every shield here has a
+deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Generic, TypeVar, cast
+
+import anyio
+
+from .transport import logger
+
+T = TypeVar("T")
+
+
+@contextmanager
+def plain_exceptions() -> Generator[None]:
+    """Let an exception that a task group wrapped out of its group."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        inner = _only_one(group)
+        if inner is None:
+            raise
+        raise inner from inner.__cause__
+
+
+def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    if len(group.exceptions) != 1:
+        return None
+    inner = group.exceptions[0]
+    if not isinstance(inner, BaseExceptionGroup):
+        return inner
+    return _only_one(cast("BaseExceptionGroup[BaseException]", inner))
+
+
+class _Work(Generic[T]):
+    """A call in a task of its own: how it ended, and a deadline that can be set while it runs."""
+
+    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+        self._call = call
+        self._scope = anyio.CancelScope(shield=True)
+        self._finished = anyio.Event()
+        self.values: list[T] = []  # the value, once there is one
+        self.error: Exception | None = None
+
+    def end_within(self, seconds: float) -> None:
+        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+
+    async def wait(self) -> None:
+        await self._finished.wait()
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                self.values.append(await self._call())
+        except Exception as error:  # noqa: BLE001 - the caller raises it, outside the task group
+            self.error = error
+        finally:
+            self._finished.set()
+
+    def result(self) -> T:
+        if self.error is not None:
+            raise self.error
+        if not self.values:
+            raise TimeoutError("not finished in time")
+        return self.values[0]
+
+
+async def finish(call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+    """Run `call` to its end, cancelled or not, for at most `seconds`.
+
+    Raises:
+        TimeoutError: it took longer. What `call` raises. The caller's cancellation, after `call` has ended.
+    """
+    work = _Work(call)
+    work.end_within(seconds)
+    with plain_exceptions():
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(work.run)
+    return work.result()
+
+
+async def finish_or_undo(
+    call: Callable[[], Awaitable[T]],
+    undo: Callable[[T], Awaitable[object]],
+    *,
+    seconds: float,
+    what: str,
+) -> T:
+    """Run `call`; if the caller is cancelled meanwhile, let it end all the same and `undo` what it made.
+
+    `call` is not bounded by `seconds` as long as nobody cancels: from then on it has `seconds`, and `undo` as long
+    again. What goes wrong then is logged, with `what` was cancelled, since nobody may see the cancellation.
+
+    Raises:
+        What `call` raises. The caller's cancellation, after the undoing.
+    """
+    work = _Work(call)
+    try:
+        with plain_exceptions():
+            async with anyio.create_task_group() as task_group:
+                task_group.start_soon(work.run)
+                try:
+                    await work.wait()
+                except BaseException:
+                    work.end_within(seconds)
+                    raise
+    except BaseException:
+        await _undo(work, undo, seconds, what)
+        raise
+    return work.result()
+
+
+async def _undo(work: _Work[T], undo: Callable[[T], Awaitable[object]], seconds: float, what: str) -> None:
+    if not work.values and work.error is None:
+        logger.warning("%s was cancelled and did not end within %g s; it may have left something behind", what, seconds)
+    for value in work.values:
+
+        async def attempt(value: T = value) -> None:
+            try:
+                with anyio.fail_after(seconds):
+                    await undo(value)
+            except Exception as error:  # noqa: BLE001 - the cancellation goes first, and nobody may see it
+                logger.warning("%s was cancelled, and undoing it failed: %s", what, str(error) or "not done in time")
+
+        await finish(attempt, seconds=2 * seconds)

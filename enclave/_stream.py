@@ -1,0 +1,188 @@
+"""`FrameStream`: the live frames of one session, as an async context manager and iterator.
+
+Entering starts one task, the `StreamReader`, in a task group of the stream's own; leaving ends it. The reader never
+raises into the group: it records why it ended, and the consumer raises that. So callers get one plain exception, never
+a group, and an exception of the body passes through as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ._frame_buffer import FrameBuffer
+from ._shielded import plain_exceptions
+from ._stream_reader import StreamReader
+from .errors import UsageError
+from .transport import Http, RetryPolicy, Timeout, session_path
+from .types import StreamFrame
+
+DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
+"""Default bound of what was read from the network and not yet taken by the consumer, in bytes."""
+
+_CLOSE_SECONDS = 10.0
+
+
+class FrameStream:
+    """The frames of one session: the past ones first, then the live ones, each once and in order, `EndFrame` last.
+
+    ::
+
+        async with client.stream(session_id) as frames:
+            async for frame in frames:
+                ...
+
+    Connections that break are resumed; where that cannot be done exactly, iterating raises `StreamInterrupted`.
+    A `MalformedFrameError` stands in the place of the one frame it is about: iterate again for the frames after it.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        session_id: str,
+        *,
+        timeout: Timeout,
+        retry: RetryPolicy,
+        max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+    ) -> None:
+        if max_buffered_bytes <= 0:
+            raise ValueError(f"max_buffered_bytes: must be positive, got {max_buffered_bytes}")
+        self.session_id = session_id
+        """The session whose frames these are."""
+        session_path(session_id)  # raises for an id that names no session
+        self._http = http
+        self._timeout = timeout
+        self._retry = retry
+        self._buffer = FrameBuffer(max_buffered_bytes)
+        self._reader: StreamReader | None = None
+        self._task_group: TaskGroup | None = None
+        self._state = "new"
+        self._batch: list[StreamFrame] = []
+        self._next = 0
+
+    @property
+    def resumes(self) -> int:
+        """How many times the stream was resumed on a new connection."""
+        return self._reader.resumes if self._reader else 0
+
+    def cancel(self) -> None:
+        """Stop the stream: iteration ends without an error, frames not yet taken are dropped. From any task."""
+        if self._reader:
+            self._reader.cancel()
+        self._buffer.discard()
+        self._batch, self._next = [], 0
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            UsageError: the client is closed, or the stream was entered before.
+            APIStatusError: the server refuses, as with `NotFoundError`. APIConnectionError: it cannot be reached.
+            ProtocolError: it answers something that is no event stream.
+        """
+        if self._state != "new":
+            raise UsageError("a FrameStream is entered once; call stream() again for another one")
+        self._http.check_open()
+        self._state = "open"
+        task_group = anyio.create_task_group()
+        await task_group.__aenter__()
+        self._task_group = task_group
+        self._reader = reader = StreamReader(
+            self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry
+        )
+        task_group.start_soon(reader.run, name=f"enclave stream {self.session_id}")
+        try:
+            await reader.opened.wait()
+            self._buffer.raise_if_failed()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        # The group's own scope is never cancelled and never sees the body's exception: so it has nothing to wrap.
+        self._state = "closed"
+        self.cancel()
+        task_group, self._task_group = self._task_group, None
+        if task_group is None or self._reader is None:
+            return
+        try:
+            with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await self._reader.finished.wait()
+        finally:
+            with plain_exceptions():
+                await task_group.__aexit__(None, None, None)
+
+    def __aiter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __anext__(self) -> StreamFrame:
+        """The next frame.
+
+        Raises:
+            MalformedFrameError: this one is not a frame; the next call gives the one after it.
+            StreamInterrupted: the stream broke and could not be resumed exactly.
+            EventTooLargeError: an event exceeds the client's `max_event_bytes`.
+        """
+        if self._next >= len(self._batch):
+            self._batch, self._next = await self._take(), 0
+        frame = self._batch[self._next]
+        self._next += 1
+        return frame
+
+    def batches(self) -> FrameBatches:
+        """The same frames in lists, as they arrived together: the fast lane for much output.
+
+        ::
+
+            async for batch in frames.batches():
+                for frame in batch:
+                    ...
+        """
+        self._check_open()
+        return FrameBatches(self._next_batch)
+
+    async def _next_batch(self) -> list[StreamFrame]:
+        if self._next < len(self._batch):
+            rest, self._batch = self._batch[self._next :], []
+            return rest
+        return await self._take()
+
+    async def _take(self) -> list[StreamFrame]:
+        self._check_open()
+        batch = await self._buffer.get()
+        if not batch:
+            raise StopAsyncIteration
+        return batch
+
+    def _check_open(self) -> None:
+        if self._state == "new":
+            raise UsageError(
+                "this stream is not open; write: async with session.stream() as frames: async for frame in frames: ..."
+            )
+        if self._state == "closed":
+            raise UsageError("this stream is closed; iterate inside its async with block")
+
+
+class FrameBatches:
+    """An async iterator over lists of frames. Not a generator: after an error it can be iterated on."""
+
+    def __init__(self, next_batch: Callable[[], Awaitable[list[StreamFrame]]]) -> None:
+        self._next_batch = next_batch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[StreamFrame]:
+        """The next batch, never an empty one. Raises as `FrameStream.__anext__` does."""
+        return await self._next_batch()

@@ -1,0 +1,161 @@
+"""The task behind a stream: reads, decodes, reconnects, and records why it ended. It never raises into its task group.
+
+A connection that ends before the `end` frame is a drop, however cleanly it closed. The reader then connects again,
+after a growing wait, and goes on exactly where it stood: after the last id where there are ids, else by comparing the
+server's replay with what was received (see `FrameDecoder`). What is bounded is the number of consecutive attempts that
+bring nothing new; a silent session may time out and be resumed any number of times.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from ._frame_buffer import FrameBuffer
+from .errors import APITimeoutError, EnclaveError, EventTooLargeError, ProtocolError, StreamInterrupted
+from .transport import (
+    EventSource,
+    FrameDecoder,
+    HistoryMismatch,
+    Http,
+    Position,
+    RetryPolicy,
+    Timeout,
+    logger,
+    may_retry,
+    session_path,
+)
+
+
+class _Dropped(EnclaveError):
+    """The server closed the stream before the `end` frame."""
+
+
+class StreamReader:
+    """Fills a `FrameBuffer` with the frames of one session, each once and in order."""
+
+    def __init__(
+        self, http: Http, session_id: str, buffer: FrameBuffer, *, timeout: Timeout, retry: RetryPolicy
+    ) -> None:
+        self._http = http
+        self._session_id = session_id
+        self._path = session_path(session_id, "stream")
+        self._buffer = buffer
+        self._timeout = timeout
+        self._retry = retry
+        self._position = Position()
+        self._progressed = False
+        self._retry_ms: int | None = None
+        self._scope = anyio.CancelScope()
+        self.opened = anyio.Event()
+        """Set once the first connection stands, or the reader has ended without one."""
+        self.finished = anyio.Event()
+        """Set when the reader's last await is behind it."""
+        self.resumes = 0
+        """How many times the stream was resumed on a new connection."""
+
+    def cancel(self) -> None:
+        """Stop reading; the connection is closed by the time `finished` is set."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Read to the end of the session, or until cancelled; then `finished` is set."""
+        error: Exception | None = None
+        try:
+            with self._scope:
+                error = await self._read_session()
+        finally:
+            self._buffer.end(error)
+            self.opened.set()
+            self.finished.set()
+
+    async def _read_session(self) -> Exception | None:
+        """Give the reason why the stream ended short, None where it is complete."""
+        try:
+            await self._read_connections()
+        except EnclaveError as error:
+            return self._final(error)
+        except Exception as error:  # noqa: BLE001 - a caller's transport or token callable; the consumer raises it
+            return error
+        return None
+
+    async def _read_connections(self) -> None:
+        failures = 0
+        while True:
+            self._progressed = False
+            try:
+                await self._read_connection()
+            except EnclaveError as error:
+                failures = 1 if self._progressed else failures + 1
+                wait = self._wait_after(error, failures)
+            else:
+                return
+            await anyio.sleep(wait)
+
+    def _wait_after(self, error: EnclaveError, failures: int) -> float:
+        """How long to wait before the next connection; raises `error` where there should be none."""
+        error.retries = failures - 1
+        if failures >= self._retry.attempts or not (isinstance(error, _Dropped) or may_retry(error, creates=False)):
+            raise error
+        base_seconds = None if self._retry_ms is None else self._retry_ms / 1000
+        wait = self._retry.wait_before(failures, error, base_seconds=base_seconds)
+        logger.debug(
+            "stream of session %s: %s; resume after %d frames, attempt %d of %d, in %.2f s",
+            self._session_id,
+            error,
+            self._position.count,
+            failures,
+            self._retry.attempts - 1,
+            wait,
+        )
+        return wait
+
+    async def _read_connection(self) -> None:
+        """Read one connection to the end of the session. Raises where it ends before that."""
+        source = EventSource(self._http, self._path, timeout=self._timeout, position=self._position)
+        async with source:
+            if self.opened.is_set():
+                self.resumes += 1
+            self.opened.set()
+            decoder = FrameDecoder(
+                max_event_bytes=self._http.settings.max_event_bytes,
+                position=self._position,
+                replays=source.last_event_id is None and self._position.count > 0,
+            )
+            try:
+                await self._pump(source, decoder)
+            except APITimeoutError:
+                # Silence on a connection that was good is what a long quiet session looks like, not a failure.
+                self._progressed = self._progressed or not decoder.is_replaying
+                raise
+            finally:
+                self._retry_ms = self._retry_ms if decoder.retry_ms is None else decoder.retry_ms
+
+    async def _pump(self, source: EventSource, decoder: FrameDecoder) -> None:
+        while data := await source.read():
+            batches = decoder.feed(data)
+            self._position = decoder.position
+            last = batches[-1] if batches else None
+            if decoder.ended and isinstance(last, ProtocolError):
+                self._buffer.put([*batches[:-1]], len(data))
+                raise last
+            if batches:
+                self._progressed = True
+                self._buffer.put([*batches], len(data))
+            if decoder.ended:
+                self._buffer.end(None)
+                await source.drain()
+                return
+            if self._buffer.is_full:
+                await self._buffer.wait_for_room()
+        raise _Dropped("the server closed the stream before its end frame")
+
+    def _final(self, error: EnclaveError) -> EnclaveError:
+        """What the consumer raises: that the stream was interrupted, or the error itself where it never began."""
+        if isinstance(error, EventTooLargeError):
+            return error
+        if not self._position.count and not isinstance(error, _Dropped | HistoryMismatch):
+            return error
+        interrupted = StreamInterrupted(str(error), delivered=self._position.count, session_id=self._session_id)
+        if not isinstance(error, _Dropped | HistoryMismatch):
+            interrupted.__cause__ = error
+        return interrupted

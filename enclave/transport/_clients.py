@@ -1,0 +1,83 @@
+"""The httpx clients behind `Http`: our own transport where it serves, another where a proxy or the caller asks."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from urllib.parse import urlsplit
+
+import httpx
+
+from ._settings import Settings
+from .http11 import OriginTransport, default_ssl_context
+
+_REQUEST_CONNECTIONS = 100
+_KEEPALIVE_SECONDS = 30.0
+
+
+class Clients:
+    """Makes each httpx client when it is first needed, and closes those it made.
+
+    Streams and requests never share a pool: a hundred open streams would leave no connection for a request. Our own
+    transport sees to that by itself and serves both; httpx's gets two clients.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None) -> None:
+        self._settings = settings
+        self._given = transport
+        self._requests: httpx.AsyncClient | None = None
+        self._streams: httpx.AsyncClient | None = None
+        self.closed = False
+
+    def for_requests(self) -> httpx.AsyncClient:
+        """The client for everything that is not a stream."""
+        if self._requests is None:
+            self._requests = self._make()
+        return self._requests
+
+    def for_streams(self) -> httpx.AsyncClient:
+        """The client for event streams, each on a connection of its own."""
+        if self._streams is None:
+            self._streams = self._make_proxied(streams=True) if self._takes_proxy() else self.for_requests()
+        return self._streams
+
+    async def aclose(self) -> None:
+        """Close the clients; harmless when called twice."""
+        self.closed = True
+        clients = {id(client): client for client in (self._requests, self._streams) if client}
+        for client in clients.values():
+            await client.aclose()
+
+    def _takes_proxy(self) -> bool:
+        return self._given is None and _proxy_for(self._settings.base_url) is not None
+
+    def _make(self) -> httpx.AsyncClient:
+        if self._given is not None:
+            return httpx.AsyncClient(transport=self._given, trust_env=False)
+        if self._takes_proxy():
+            return self._make_proxied(streams=False)
+        transport = OriginTransport(
+            httpx.URL(self._settings.base_url),
+            max_connections=_REQUEST_CONNECTIONS,
+            keepalive_seconds=_KEEPALIVE_SECONDS,
+        )
+        return httpx.AsyncClient(transport=transport, trust_env=False)
+
+    def _make_proxied(self, *, streams: bool) -> httpx.AsyncClient:
+        limits = httpx.Limits(
+            max_connections=None if streams else _REQUEST_CONNECTIONS,
+            max_keepalive_connections=0 if streams else _REQUEST_CONNECTIONS,
+            keepalive_expiry=_KEEPALIVE_SECONDS,
+        )
+        verify: ssl.SSLContext = default_ssl_context()
+        proxy = _proxy_for(self._settings.base_url)
+        return httpx.AsyncClient(proxy=proxy, limits=limits, verify=verify, trust_env=False)
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment (``HTTPS_PROXY``, ``NO_PROXY`` and so on) names for the control plane."""
+    parts = urlsplit(base_url)
+    if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")

@@ -1,0 +1,46 @@
+"""Undoing a ``Content-Encoding`` we did not ask for, in pieces, so that a bomb cannot outgrow a bound. Without I/O."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+from enclave.errors import MalformedResponseError
+
+_MAX_PIECE_BYTES = 64 * 1024
+
+
+class Inflater:
+    """Decompresses gzip or deflate in pieces of at most 64 KiB.
+
+    Raises:
+        MalformedResponseError: another encoding, or data that is not of this one.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        match encoding.strip().lower():
+            case "gzip" | "x-gzip":
+                self._inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            case "deflate":
+                self._inflater = zlib.decompressobj()
+            case other:
+                raise MalformedResponseError(f"content-encoding {other!r} was not asked for and is not understood")
+        self._encoding = encoding
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The decompressed pieces of the next bytes; stop iterating and nothing more is decompressed."""
+        while data:
+            try:
+                piece = self._inflater.decompress(data, _MAX_PIECE_BYTES)
+            except zlib.error as error:
+                raise MalformedResponseError(f"the body is not {self._encoding}: {error}") from None
+            data = self._inflater.unconsumed_tail
+            if piece:
+                yield piece
+
+
+def inflater_for(content_encoding: str | None) -> Inflater | None:
+    """The inflater that a ``Content-Encoding`` header asks for; None where there is nothing to undo."""
+    if content_encoding is None or content_encoding.strip().lower() in ("", "identity"):
+        return None
+    return Inflater(content_encoding)

@@ -1,0 +1,109 @@
+"""One connection of an event stream, from the request to its close. Resuming is the business of the stream above."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+
+import anyio
+import httpx
+
+from enclave.errors import MalformedResponseError, excerpt
+
+from ._body_reader import BodyReader
+from ._exceptions import time_limit, transport_errors
+from ._http import Http
+from ._position import Position
+from ._responses import status_error
+from ._settings import Timeout
+
+_EXCERPT_BYTES = 1024
+_DRAIN_SECONDS = 1.0
+
+
+def header_value(event_id: str) -> bytes | None:
+    """An event id as ``Last-Event-ID`` carries it, in UTF-8; None for one that a header would not carry unchanged."""
+    value = event_id.encode("utf-8", "surrogatepass")
+    if not value or value != value.strip() or any(byte < ord(" ") or byte == 0x7F for byte in value):  # noqa: PLR2004
+        return None
+    return value
+
+
+class EventSource:
+    """An open event stream: `read` gives its bytes. Use it with ``async with``, which raises as `Http.request` does."""
+
+    def __init__(self, http: Http, path: str, *, timeout: Timeout, position: Position) -> None:
+        self._http = http
+        self._path = path
+        self._timeout = timeout
+        self.last_event_id = header_value(position.last_event_id) if position.can_resume_by_id else None
+        """The ``Last-Event-ID`` that this connection asks to go on after; None where it asks for a replay."""
+
+    @property
+    def operation(self) -> str:
+        """Method and path, for messages."""
+        return f"GET {self._path}"
+
+    async def __aenter__(self) -> Self:
+        with transport_errors(self.operation), time_limit(self._open_seconds(), "no response came"):
+            response = await self._send()
+        self._body = BodyReader(response, read_seconds=self._timeout.stream_idle)
+        try:
+            with transport_errors(self.operation), time_limit(self._timeout.read, "no whole response came"):
+                await self._check(response)
+        except BaseException:
+            await self._body.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._body.aclose()
+
+    async def read(self) -> bytes:
+        """The next bytes of the stream; empty once the server ended it.
+
+        Raises:
+            APIConnectionError: the connection broke. APITimeoutError: nothing came in ``timeout.stream_idle``.
+        """
+        with transport_errors(self.operation):
+            return await self._body.read()
+
+    async def drain(self) -> None:
+        """After the last frame, read on to the end that the server is about to send, so that it is not cut off."""
+        with transport_errors(self.operation), anyio.move_on_after(_DRAIN_SECONDS):
+            while await self._body.read():
+                pass
+
+    async def _send(self) -> httpx.Response:
+        headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache")]
+        if self.last_event_id is not None:
+            headers.append((b"Last-Event-ID", self.last_event_id))
+        return await self._http.send(
+            "GET",
+            self._path,
+            headers=headers,
+            timeout=self._timeout,
+            read_timeout=self._timeout.stream_idle,
+            is_stream=True,
+        )
+
+    def _open_seconds(self) -> float | None:
+        # httpx knows one read timeout for a response's head and its body; a stream's head is due sooner.
+        connect, read = self._timeout.connect, self._timeout.read
+        return None if connect is None or read is None else connect + read
+
+    async def _check(self, response: httpx.Response) -> None:
+        if not response.is_success:
+            raise await status_error(response, self._body, self.operation)
+        # Parameters such as charset are ignored: an event stream is always UTF-8.
+        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if response.status_code != HTTPStatus.OK or content_type != "text/event-stream":
+            start = await self._body.read_start(_EXCERPT_BYTES)
+            shown = f"it starts with: {excerpt(start)}" if start else "its body is empty"
+            raise MalformedResponseError(
+                f"{self.operation}: expected an event stream, got {response.status_code} "
+                f"with content-type {excerpt(content_type) or 'none'}; {shown}"
+            )

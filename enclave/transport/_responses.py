@@ -1,0 +1,105 @@
+"""What a response says: its body within a bound, the error a status stands for, the value a body decodes to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, TypeVar, cast
+
+import httpx
+import msgspec
+
+from enclave.errors import (
+    STATUS_ERRORS,
+    APIStatusError,
+    MalformedResponseError,
+    ServerError,
+    excerpt,
+)
+
+from ._body_reader import BodyReader
+
+T = TypeVar("T")
+
+DEFAULT_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+"""Default bound of the body of one response that is not a stream, in bytes after decompression."""
+
+_MAX_ERROR_BODY_BYTES = 64 * 1024
+
+_json = msgspec.json.Decoder()
+
+
+async def status_error(response: httpx.Response, reader: BodyReader, operation: str) -> APIStatusError:
+    """The error for a response whose status is not 2xx. Wire: contract "Routes", errors, for the body's shape."""
+    try:
+        text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
+    except MalformedResponseError:
+        text = b""  # the status is what matters
+    status = response.status_code
+    body, message, code = _explain(text)
+    if not message:
+        message = response.reason_phrase or "no reason given"
+        message += f"; the body starts with: {excerpt(text)}" if text else ""
+    if response.has_redirect_location:
+        message += f"; redirects are not followed (to {excerpt(response.headers['location'])})"
+    cls = STATUS_ERRORS.get(status, ServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError)
+    return cls(
+        status,
+        message,
+        operation=operation,
+        code=code,
+        body=body,
+        request_id=response.headers.get("x-request-id"),
+        retry_after=_retry_after(response),
+    )
+
+
+def _explain(text: bytes) -> tuple[Any, str, str | None]:
+    """Body, message and code of an error: of the documented shape, of another one, or of none."""
+    if not text:
+        return None, "", None
+    try:
+        body = _json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return excerpt(text), "", None
+    if not isinstance(body, dict):
+        return body, "", None
+    fields = cast(dict[str, Any], body)
+    message = next((value for name in ("message", "error") if isinstance(value := fields.get(name), str) and value), "")
+    code = fields.get("code")
+    return fields, message, code if isinstance(code, str) else None
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds from ``Retry-After``, given as seconds or as a date. Wire: contract "Routes", errors."""
+    value: str = response.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    moment = _timestamp(value)
+    if moment is None:
+        return None
+    now = _timestamp(response.headers.get("date", ""))  # by the server's clock, where it tells it
+    return max(0.0, moment - (time.time() if now is None else now))
+
+
+def _timestamp(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def decoded(decode: Callable[[bytes], T], body: bytes, operation: str) -> T:
+    """Decode the body of a successful response.
+
+    Raises:
+        MalformedResponseError: it is not what the route promises; the message says where, and shows its start.
+    """
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = str(error)
+    shown = f"it starts with: {excerpt(body)}" if body else "it is empty"
+    raise MalformedResponseError(f"{operation}: the response's body is not what the route promises: {reason}; {shown}")

@@ -1,0 +1,77 @@
+"""When to try again, and how long to wait before. Without I/O."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from enclave.errors import (
+    APIConnectionError,
+    APIStatusError,
+    ConfigurationError,
+    ConnectError,
+    EnclaveError,
+)
+
+_RETRIED_STATUSES = frozenset({429, 502, 503, 504})
+# 502 and 504 come from a proxy that may have passed the request on: a POST may have made a session nobody knows.
+_RETRIED_STATUSES_FOR_CREATE = frozenset({429, 503})
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how fast failed requests are tried again.
+
+    GET and DELETE are tried again after connection failures, timeouts and statuses 429, 502, 503 and 504. Creating a
+    session is tried again only where none can have been made: no connection was established, or 429 or 503. A stream
+    that broke is resumed as long as it makes progress; `attempts` bounds the consecutive attempts that make none.
+
+    The wait before retry *n* (from 1) is ``min(max_wait_seconds, wait_seconds * 2 ** (n - 1))``, less a random part of
+    up to `jitter` of it. A ``Retry-After`` of the server's replaces it, up to `max_retry_after_seconds`.
+    """
+
+    attempts: int = 5
+    """Tries in all, the first included."""
+    total_seconds: float | None = 60.0
+    """No retry begins later than this after the first try; None for no bound. Streams are not bound by it."""
+    wait_seconds: float = 0.5
+    """The wait before the first retry."""
+    max_wait_seconds: float = 15.0
+    """The longest wait between two tries."""
+    jitter: float = 0.5
+    """Which part of each wait is random, from 0 to 1, so that clients that failed together do not return together."""
+    max_retry_after_seconds: float = 60.0
+    """The longest ``Retry-After`` that is honoured; a longer one is cut to this."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ConfigurationError(f"retry.attempts: expected a whole number from 1, got {self.attempts!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigurationError(f"retry.jitter: expected a number from 0 to 1, got {self.jitter!r}")
+        for name in ("total_seconds", "wait_seconds", "max_wait_seconds", "max_retry_after_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ConfigurationError(f"retry.{name}: expected a number of seconds from 0, got {value!r}")
+
+    def wait_before(self, retry: int, error: EnclaveError | None = None, *, base_seconds: float | None = None) -> float:
+        """Seconds to wait before retry number `retry`, counted from 1, after `error`.
+
+        `base_seconds` takes the place of `wait_seconds`, where a server asked for its own reconnection time.
+        """
+        if isinstance(error, APIStatusError) and error.retry_after is not None:
+            return min(error.retry_after, self.max_retry_after_seconds)
+        base = self.wait_seconds if base_seconds is None else base_seconds
+        longest = max(self.max_wait_seconds, base)
+        wait: float = min(longest, base * 2.0 ** min(retry - 1, 60))
+        return wait * (1 - self.jitter * random.random())  # noqa: S311 - spreads load, keeps no secret
+
+
+NO_RETRY = RetryPolicy(attempts=1)
+"""What ``retry=None`` stands for."""
+
+
+def may_retry(error: EnclaveError, *, creates: bool) -> bool:
+    """Whether the request that failed with `error` can be sent again without doing anything twice."""
+    if isinstance(error, APIStatusError):
+        return error.status in (_RETRIED_STATUSES_FOR_CREATE if creates else _RETRIED_STATUSES)
+    return isinstance(error, ConnectError if creates else APIConnectionError)

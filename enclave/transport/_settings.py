@@ -1,0 +1,149 @@
+"""What a client is configured with: checked here once, so that nothing further in needs to doubt it. Without I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import warnings
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from enclave.errors import ConfigurationError
+
+from ._credential import Credential, Secret
+
+
+class InsecureTransportWarning(UserWarning):
+    """A credential will travel unencrypted, to a host that is not this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long the client waits, in seconds; None waits for ever. A deadline of the caller's own scope always wins."""
+
+    connect: float | None = 10.0
+    """For a connection, TLS included."""
+    read: float | None = 60.0
+    """For the next bytes of a response to a request that is not a stream."""
+    write: float | None = 60.0
+    """For the server to take the next bytes of a request."""
+    acquire: float | None = 60.0
+    """For one of the connections that requests share to come free."""
+    stream_idle: float | None = 300.0
+    """For the next bytes of a stream, heartbeats included; then it is taken for dropped and resumed. Keep it longer
+    than the server's heartbeat interval."""
+    teardown: float = 30.0
+    """For work that goes on although its caller is cancelled: learning the id of a session that is being created, and
+    tearing it down. Each of the two has this long."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is None and name != "teardown":
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+                raise ConfigurationError(f"timeout.{name}: expected a positive number of seconds, got {value!r}")
+
+    @classmethod
+    def of(cls, timeout: float | Timeout | None) -> Timeout:
+        """A `Timeout` from what callers may pass: one number for connect, read, write and acquire, or None for none."""
+        if isinstance(timeout, Timeout):
+            return timeout
+        return cls(connect=timeout, read=timeout, write=timeout, acquire=timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the control plane is and how to speak to it."""
+
+    base_url: str
+    """Without a slash at its end."""
+    credential: Credential | None
+    timeout: Timeout
+    max_event_bytes: int
+    max_response_bytes: int
+
+    @classmethod
+    def resolve(
+        cls,
+        base_url: str | None,
+        *,
+        api_key: Secret,
+        token: Secret,
+        timeout: float | Timeout | None,
+        max_event_bytes: int,
+        max_response_bytes: int,
+    ) -> Settings:
+        """Fill in from the environment what was not given, and check everything.
+
+        Wire: contract "Base and authentication" for the variables' names and for which credential wins.
+
+        Raises:
+            ConfigurationError: there is no base URL, or something cannot be used; the message names it.
+        """
+        url = _checked_url(base_url)
+        for name, bound in (("max_event_bytes", max_event_bytes), ("max_response_bytes", max_response_bytes)):
+            if not isinstance(bound, int) or bound <= 0:
+                raise ConfigurationError(f"{name}: expected a positive number of bytes, got {bound!r}")
+        settings = cls(
+            url,
+            _credential(api_key, token),
+            Timeout.of(timeout),
+            max_event_bytes,
+            max_response_bytes,
+        )
+        if settings.credential and not _is_protected(url):
+            warnings.warn(
+                f"the credential will travel unencrypted to {url}; use https",
+                InsecureTransportWarning,
+                stacklevel=3,  # whoever makes the client,
+            )
+        return settings
+
+
+def _credential(api_key: Secret, token: Secret) -> Credential | None:
+    # Explicit arguments win over the environment; between equals, the API key wins.
+    for name, secret in (("api_key", api_key), ("token", token)):
+        if secret.reveal() is not None:
+            return Credential(name, secret)
+    for name in ("ENCLAVE_API_KEY", "ENCLAVE_TOKEN"):
+        if os.environ.get(name):
+            return Credential(name, Secret(os.environ[name]))
+    return None
+
+
+def _checked_url(base_url: str | None) -> str:
+    name, url = "base_url", base_url
+    if url is None:
+        name, url = "ENCLAVE_BASE_URL", os.environ.get("ENCLAVE_BASE_URL") or None
+    if url is None:
+        raise ConfigurationError(
+            "no base URL: pass EnclaveClient(base_url=...) or set ENCLAVE_BASE_URL, as in http://127.0.0.1:8088"
+        )
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{name}: expected a string, got {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"{name}: must not hold a user name or password; pass api_key= or token=")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"{name}: expected http://host or https://host, got {url!r}")
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"{name}: must not hold a query or a fragment, got {url!r}")
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise ConfigurationError(f"{name}: holds a space or a control character: {url!r}")
+    return url.rstrip("/")
+
+
+def _is_protected(url: str) -> bool:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https" or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
