@@ -6,14 +6,16 @@ types/             the wire's types
 errors.py          everything that is raised on purpose
 transport/         HTTP and the decoding of event streams
 _stream.py         FrameStream, over _stream_reader.py (the task that reads) and _frame_buffer.py (what it hands over)
-_shielded.py       work that goes on although its caller is cancelled
+_shielded.py       work that goes on although its caller is cancelled; _background_task.py: a task inside a block
 _session.py        SessionHandle; _result.py: from a terminal session to its typed result
+_fan_out.py        FanOut: many sessions at once
 _client.py         EnclaveClient
 simulator/         a control plane on this machine (extra `simulator`); imports types, and nothing here imports it
 """
 
 from . import errors, types
 from ._client import EnclaveClient
+from ._fan_out import FanOut, Outcome
 from ._session import SessionHandle
 from ._stream import FrameBatches, FrameStream
 from ._version import __version__
@@ -91,6 +93,7 @@ __all__ = [
     "EnclaveError",
     "EndFrame",
     "EventTooLargeError",
+    "FanOut",
     "FrameBatches",
     "FrameStream",
     "Health",
@@ -101,6 +104,7 @@ __all__ = [
     "MalformedFrameError",
     "MalformedResponseError",
     "NotFoundError",
+    "Outcome",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PhaseFrame",

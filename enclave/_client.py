@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 import anyio
 import msgspec
 
+from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Outcome, Progress, RequestLike, Requests
 from ._result import drain_to_terminal_phase, result_decoder
 from ._session import SessionHandle
 from ._shielded import finish, finish_or_undo
@@ -196,6 +197,78 @@ class EnclaveClient:
             max_buffered_bytes=self._max_buffered_bytes,
         )
 
+    @overload
+    def fan_out(self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...) -> FanOut[Any]: ...
+    @overload
+    def fan_out(
+        self, requests: Requests, *, max_concurrency: int = ..., type: type[T], fail_fast: bool = ...
+    ) -> FanOut[T]: ...
+    @overload
+    def fan_out(
+        self, requests: Requests, *, max_concurrency: int = ..., type: Any, fail_fast: bool = ...
+    ) -> FanOut[Any]: ...
+
+    def fan_out(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        type: Any = Any,
+        fail_fast: bool = False,
+    ) -> FanOut[Any]:
+        """Run many requests, each in a session of its own that is torn down when it has ended.
+
+        ::
+
+            async with enclave.fan_out(requests, max_concurrency=50, type=Answer) as outcomes:
+                async for outcome in outcomes:
+                    ...
+
+        Args:
+            requests: source texts or `CreateSessionRequest` objects, from any iterable or async iterable. Taken as
+                needed: never more than `max_concurrency` whose outcome was not yet taken out.
+            max_concurrency: how many sessions run at once.
+            type: what each result's value is decoded into, as for `result`.
+            fail_fast: whether the first error is raised and ends the fan-out, instead of standing in its outcome.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be used; the message names it.
+        """
+        result_decoder(type)  # a type that cannot be decoded into shows here, not in every outcome
+
+        async def run(request: RequestLike, progress: Progress[Any]) -> None:
+            async with self.session(request) as session:
+                progress.created(session)
+                progress.ended(await session.result(type))
+
+        return FanOut(run, requests, max_concurrency=max_concurrency, fail_fast=fail_fast)
+
+    @overload
+    async def map(
+        self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...
+    ) -> builtins.list[Outcome[Any]]: ...
+    @overload
+    async def map(
+        self, requests: Requests, *, max_concurrency: int = ..., type: type[T], fail_fast: bool = ...
+    ) -> builtins.list[Outcome[T]]: ...
+    @overload
+    async def map(
+        self, requests: Requests, *, max_concurrency: int = ..., type: Any, fail_fast: bool = ...
+    ) -> builtins.list[Outcome[Any]]: ...
+
+    async def map(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        type: Any = Any,
+        fail_fast: bool = False,
+    ) -> builtins.list[Outcome[Any]]:
+        """What `fan_out` gives, as a list in the order of the input. Takes and raises the same."""
+        async with self.fan_out(requests, max_concurrency=max_concurrency, type=type, fail_fast=fail_fast) as outcomes:
+            collected = [outcome async for outcome in outcomes]
+        return sorted(collected, key=lambda outcome: outcome.index)
+
     # Single calls
 
     async def get(self, session_id: str) -> Session:
@@ -232,7 +305,7 @@ class EnclaveClient:
     @overload
     async def result(self, session_id: str, type: Any) -> SessionResult[Any]: ...
 
-    async def result(self, session_id: str, type: Any = Any) -> SessionResult[Any]:  # noqa: A002 - the fixed name
+    async def result(self, session_id: str, type: Any = Any) -> SessionResult[Any]:
         """Wait until the workload has ended, then give its result. A session that has ended already resolves as well.
 
         Consumes the session's stream until a terminal phase, across dropped connections; cancel it at any time.

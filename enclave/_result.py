@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -53,7 +53,7 @@ def _decode(decoder: msgspec.json.Decoder[SessionResult[Any]], type_: Any, body:
         return untyped  # a workload that failed or was killed rarely has a value; its exit is what the caller must see
     if "$.json" not in reason:
         reason += " - at `$.json`"
-    name = getattr(type_, "__qualname__", None) or str(type_)
+    name = type_.__qualname__ if isinstance(type_, type) and not get_args(type_) else str(type_)
     raise ResultTypeError(f"the workload's result does not fit {name}: {reason}", result=untyped)
 
 

@@ -43,7 +43,7 @@ class SessionHandle:
     @overload
     async def result(self, type: Any) -> SessionResult[Any]: ...
 
-    async def result(self, type: Any = Any) -> SessionResult[Any]:  # noqa: A002 - the fixed name, and the plain word
+    async def result(self, type: Any = Any) -> SessionResult[Any]:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
         return await self._client.result(self.id, type)
 

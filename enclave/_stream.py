@@ -11,11 +11,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-import anyio
-from anyio.abc import TaskGroup
-
+from ._background_task import BackgroundTask
 from ._frame_buffer import FrameBuffer
-from ._shielded import plain_exceptions
 from ._stream_reader import StreamReader
 from .errors import UsageError
 from .transport import Http, RetryPolicy, Timeout, session_path
@@ -23,8 +20,6 @@ from .types import StreamFrame
 
 DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 """Default bound of what was read from the network and not yet taken by the consumer, in bytes."""
-
-_CLOSE_SECONDS = 10.0
 
 
 class FrameStream:
@@ -59,7 +54,7 @@ class FrameStream:
         self._retry = retry
         self._buffer = FrameBuffer(max_buffered_bytes)
         self._reader: StreamReader | None = None
-        self._task_group: TaskGroup | None = None
+        self._task: BackgroundTask | None = None
         self._state = "new"
         self._batch: list[StreamFrame] = []
         self._next = 0
@@ -71,8 +66,8 @@ class FrameStream:
 
     def cancel(self) -> None:
         """Stop the stream: iteration ends without an error, frames not yet taken are dropped. From any task."""
-        if self._reader:
-            self._reader.cancel()
+        if self._task:
+            self._task.cancel()
         self._buffer.discard()
         self._batch, self._next = [], 0
 
@@ -88,13 +83,11 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once; call stream() again for another one")
         self._http.check_open()
         self._state = "open"
-        task_group = anyio.create_task_group()
-        await task_group.__aenter__()
-        self._task_group = task_group
         self._reader = reader = StreamReader(
             self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry
         )
-        task_group.start_soon(reader.run, name=f"enclave stream {self.session_id}")
+        self._task = BackgroundTask(reader.run, f"enclave stream {self.session_id}")
+        await self._task.start()
         try:
             await reader.opened.wait()
             self._buffer.raise_if_failed()
@@ -109,18 +102,10 @@ class FrameStream:
         await self._close()
 
     async def _close(self) -> None:
-        # The group's own scope is never cancelled and never sees the body's exception: so it has nothing to wrap.
         self._state = "closed"
-        self.cancel()
-        task_group, self._task_group = self._task_group, None
-        if task_group is None or self._reader is None:
-            return
-        try:
-            with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-                await self._reader.finished.wait()
-        finally:
-            with plain_exceptions():
-                await task_group.__aexit__(None, None, None)
+        self._buffer.discard()
+        if self._task:
+            await self._task.aclose()
 
     def __aiter__(self) -> Self:
         self._check_open()

@@ -45,28 +45,19 @@ class StreamReader:
         self._position = Position()
         self._progressed = False
         self._retry_ms: int | None = None
-        self._scope = anyio.CancelScope()
         self.opened = anyio.Event()
         """Set once the first connection stands, or the reader has ended without one."""
-        self.finished = anyio.Event()
-        """Set when the reader's last await is behind it."""
         self.resumes = 0
         """How many times the stream was resumed on a new connection."""
 
-    def cancel(self) -> None:
-        """Stop reading; the connection is closed by the time `finished` is set."""
-        self._scope.cancel()
-
     async def run(self) -> None:
-        """Read to the end of the session, or until cancelled; then `finished` is set."""
+        """Read to the end of the session, or until cancelled."""
         error: Exception | None = None
         try:
-            with self._scope:
-                error = await self._read_session()
+            error = await self._read_session()
         finally:
             self._buffer.end(error)
             self.opened.set()
-            self.finished.set()
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short, None where it is complete."""

@@ -1,0 +1,229 @@
+"""Many sessions at once: `FanOut` gives their outcomes as they come, and takes requests as outcomes are taken.
+
+One task, the feeder, takes requests from the input, never more than `max_concurrency` ahead of the outcomes that were
+taken out; so a slow consumer slows the intake. Each request runs in a task of its own, inside a `session` block, so its
+session is torn down however the fan-out ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from ._background_task import BackgroundTask
+from ._session import SessionHandle
+from .errors import UsageError
+from .types import CreateSessionRequest, SessionResult
+
+T = TypeVar("T")
+RequestLike = CreateSessionRequest | str
+Requests = Iterable[RequestLike] | AsyncIterable[RequestLike]
+
+DEFAULT_MAX_CONCURRENCY = 16
+_CLOSE_INPUT_SECONDS = 10.0
+
+
+class Outcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What became of one request of a fan-out."""
+
+    index: int
+    """The request's place in the input, from 0."""
+    request: RequestLike
+    """The request as it was given."""
+    session_id: str | None
+    """The session it ran in; None where none was created."""
+    result: SessionResult[T] | None
+    """How the workload ended; None where that could not be learned. A failed or killed workload has a result."""
+    error: Exception | None
+    """Why there is no result, or why the session could not be torn down; None where all went well."""
+    duration: float
+    """Seconds from taking the request to its result or error, the session's creation included."""
+
+
+class FanOut(Generic[T]):
+    """An async context manager and iterator over outcomes, in the order in which the sessions end.
+
+    Leaving the block, by whatever way, cancels what still runs and tears its sessions down.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[RequestLike, Progress[T]], Awaitable[None]],
+        requests: Requests,
+        *,
+        max_concurrency: int,
+        fail_fast: bool,
+    ) -> None:
+        if not isinstance(max_concurrency, int) or max_concurrency < 1:
+            raise ValueError(f"max_concurrency: expected a whole number from 1, got {max_concurrency!r}")
+        if isinstance(requests, str | CreateSessionRequest) or not isinstance(requests, Iterable | AsyncIterable):
+            raise TypeError(f"requests: expected an iterable of requests, got {type(requests).__name__}")
+        self._run = run
+        self._requests = requests
+        self._max_concurrency = max_concurrency
+        self._fail_fast = fail_fast
+        self._outcomes: deque[Outcome[T]] = deque()
+        self._in_flight = 0  # taken from the input, and its outcome not yet taken out
+        self._changed: anyio.Event | None = None
+        self._ended = False
+        self._input_error: Exception | None = None
+        self._task: BackgroundTask | None = None
+        self._state = "new"
+
+    async def __aenter__(self) -> Self:
+        if self._state != "new":
+            raise UsageError("a fan-out is entered once; call fan_out() again for another one")
+        self._state = "open"
+        self._task = BackgroundTask(self._feed, "enclave fan-out")
+        await self._task.start()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._state = "closed"
+        if self._task:
+            await self._task.aclose()
+
+    def __aiter__(self) -> Self:
+        self._check_open()
+        return self
+
+    async def __anext__(self) -> Outcome[T]:
+        """The next outcome.
+
+        Raises:
+            What the input raises, once the outcomes of the requests before it are taken. With ``fail_fast``, the first
+            outcome's error instead of that outcome.
+        """
+        self._check_open()
+        await checkpoint()
+        while not self._outcomes:
+            if self._ended:
+                if self._input_error is not None:
+                    raise self._input_error
+                raise StopAsyncIteration
+            await self._change()
+        outcome = self._outcomes.popleft()
+        self._in_flight -= 1
+        self._notify()
+        if self._fail_fast and outcome.error is not None:
+            raise outcome.error
+        return outcome
+
+    def _check_open(self) -> None:
+        if self._state == "new":
+            raise UsageError(
+                "this fan-out is not open; write: async with enclave.fan_out(...) as outcomes: "
+                "async for outcome in outcomes: ..."
+            )
+        if self._state == "closed":
+            raise UsageError("this fan-out is closed; iterate inside its async with block")
+
+    async def _feed(self) -> None:
+        try:
+            async with anyio.create_task_group() as task_group:
+                await self._take_requests(task_group)
+        finally:
+            self._ended = True
+            self._notify()
+
+    async def _take_requests(self, task_group: TaskGroup) -> None:
+        requests = _as_async(self._requests)
+        try:
+            for index in itertools.count():
+                while self._in_flight >= self._max_concurrency:
+                    await self._change()
+                request = await anext(requests)
+                self._in_flight += 1
+                task_group.start_soon(self._run_one, index, request)
+        except StopAsyncIteration:
+            pass  # the input is through
+        except Exception as error:  # noqa: BLE001 - the consumer raises it
+            self._input_error = error
+        finally:
+            await _close(requests)
+
+    async def _run_one(self, index: int, request: RequestLike) -> None:
+        progress = Progress[T]()
+        error: Exception | None = None
+        try:
+            await self._run(request, progress)
+        except Exception as exception:  # noqa: BLE001 - handed to the consumer in the outcome
+            error = exception
+        outcome = Outcome[T](
+            index=index,
+            request=request,
+            session_id=progress.session_id,
+            result=progress.result,
+            error=error,
+            duration=progress.seconds(),
+        )
+        self._outcomes.append(outcome)
+        self._notify()
+
+    async def _change(self) -> None:
+        self._changed = self._changed or anyio.Event()
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+class Progress(Generic[T]):
+    """How far one request has come, kept where a failure does not lose it."""
+
+    def __init__(self) -> None:
+        self._started = anyio.current_time()
+        self._ended: float | None = None
+        self.session_id: str | None = None
+        self.result: SessionResult[T] | None = None
+
+    def created(self, session: SessionHandle) -> None:
+        self.session_id = session.id
+
+    def ended(self, result: SessionResult[T]) -> None:
+        self.result = result
+        self._ended = anyio.current_time()
+
+    def seconds(self) -> float:
+        return (anyio.current_time() if self._ended is None else self._ended) - self._started
+
+
+def _as_async(requests: Requests) -> AsyncIterator[RequestLike]:
+    return aiter(requests) if isinstance(requests, AsyncIterable) else _IteratedInLoop(iter(requests))
+
+
+class _IteratedInLoop:
+    """A plain iterator, asked from the event loop, with a checkpoint before each item."""
+
+    def __init__(self, items: Any) -> None:
+        self._items = items
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> RequestLike:
+        await checkpoint()
+        try:
+            item: RequestLike = next(self._items)
+        except StopIteration:
+            raise StopAsyncIteration from None
+        return item
+
+
+async def _close(requests: AsyncIterator[RequestLike]) -> None:
+    """Close a generator we stopped early, so that what it holds open is not left to the garbage collector."""
+    if isinstance(requests, AsyncGenerator):
+        with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
+            await requests.aclose()
