@@ -33,7 +33,6 @@ from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MAX_RESPONSE_BYTES,
     NO_RETRY,
-    Http,
     RetryPolicy,
     Secret,
     Settings,
@@ -47,6 +46,8 @@ from .types._json import decode_session, decode_sessions, decode_text
 
 if TYPE_CHECKING:
     import httpx
+
+    from .transport import Http
 
 T = TypeVar("T")
 
@@ -107,11 +108,13 @@ class EnclaveClient:
             timeout=timeout,
             max_event_bytes=max_event_bytes,
             max_response_bytes=max_response_bytes,
+            max_buffered_bytes=max_buffered_bytes,
         )
         self.base_url = settings.base_url
         """Where the control plane is."""
-        self._http = Http(settings, retry or NO_RETRY, transport)
-        self._max_buffered_bytes = max_buffered_bytes
+        from .transport import Http  # noqa: PLC0415 - brings in httpx, which costs more than all the rest
+
+        self._http: Http = Http(settings, retry or NO_RETRY, transport)
 
     def __repr__(self) -> str:
         state = "closed" if self._http.closed else "open"
@@ -194,7 +197,7 @@ class EnclaveClient:
             session_id,
             timeout=self._http.settings.timeout,
             retry=self._http.retry,
-            max_buffered_bytes=self._max_buffered_bytes,
+            max_buffered_bytes=self._http.settings.max_buffered_bytes,
         )
 
     @overload
@@ -232,8 +235,9 @@ class EnclaveClient:
             fail_fast: whether the first error is raised and ends the fan-out, instead of standing in its outcome.
 
         Raises:
-            TypeError, ValueError: an argument cannot be used; the message names it.
+            TypeError, ValueError: an argument cannot be used; the message names it. UsageError: the client is closed.
         """
+        self._http.check_open()
         result_decoder(type)  # a type that cannot be decoded into shows here, not in every outcome
 
         async def run(request: RequestLike, progress: Progress[Any]) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ._background_task import BackgroundTask
 from ._frame_buffer import FrameBuffer
-from ._stream_reader import StreamReader
 from .errors import UsageError
-from .transport import Http, RetryPolicy, Timeout, session_path
+from .transport import RetryPolicy, Timeout, session_path
 from .types import StreamFrame
+
+if TYPE_CHECKING:
+    from ._stream_reader import StreamReader
+    from .transport import Http
 
 DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 """Default bound of what was read from the network and not yet taken by the consumer, in bytes."""
@@ -83,6 +86,8 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once; call stream() again for another one")
         self._http.check_open()
         self._state = "open"
+        from ._stream_reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
+
         self._reader = reader = StreamReader(
             self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry
         )

@@ -1,34 +1,52 @@
 """Bytes to and from the control plane. The only place that imports httpx. Imports types and errors.
 
-Without I/O:
+Without httpx, so that importing the SDK does not pay for it:
+_settings.py       what a client is configured with; _credential.py: the part of it that must not show
+_retry.py          RetryPolicy
+_routes.py         the paths that take a session id
+_decoded.py        the value that a body decodes to
+_position.py       how far a stream has come, and what proves a replay to be of the same session
+_log.py            the logger
+
+Decoding, without I/O:
 _sse.py            SSEDecoder: the event stream by the WHATWG rules
 _frames.py         one event's data to one frame
 _plain.py          which stretches of a stream can be decoded at once
 _frame_decoder.py  FrameDecoder: a connection's bytes to batches of frames, fast where it can be, exact everywhere
-_position.py       how far a stream has come, and what proves a replay to be of the same session
-_settings.py       what a client is configured with; _credential.py: the part of it that must not show
-_retry.py          RetryPolicy
 _encoding.py       decompression within bounds
-_exceptions.py     the boundary at which foreign exceptions become ours
 
 With I/O:
 http11/            our transport: HTTP/1.1 to one origin
 _clients.py        the httpx clients, on that transport or on another one
+_exceptions.py     the boundary at which foreign exceptions become ours
 _body_reader.py    a response's body, piece by piece
-_responses.py      what a response says: its error, its value
+_responses.py      the error that a response stands for
 _http.py           Http: requests, with credential, timeouts and retries
 _event_source.py   EventSource: one connection of an event stream
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._credential import Secret, TokenSource
-from ._event_source import EventSource
-from ._frame_decoder import FrameDecoder
-from ._http import Http, logger, session_path
+from ._decoded import decoded
+from ._log import logger
 from ._position import HistoryMismatch, Position
-from ._responses import DEFAULT_MAX_RESPONSE_BYTES, decoded
 from ._retry import NO_RETRY, RetryPolicy, may_retry
-from ._settings import InsecureTransportWarning, Settings, Timeout
-from ._sse import DEFAULT_MAX_EVENT_BYTES, SSEDecoder
+from ._routes import session_path
+from ._settings import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_MAX_RESPONSE_BYTES,
+    InsecureTransportWarning,
+    Settings,
+    Timeout,
+)
+
+if TYPE_CHECKING:
+    from ._event_source import EventSource
+    from ._frame_decoder import FrameDecoder
+    from ._http import Http
+    from ._sse import SSEDecoder
 
 __all__ = [
     "DEFAULT_MAX_EVENT_BYTES",
@@ -51,3 +69,20 @@ __all__ = [
     "may_retry",
     "session_path",
 ]
+
+# Importing httpx takes longer than importing all the rest of the SDK. The first client pays for it, not every process
+# that imports the SDK for its types, its errors or its command line.
+_WITH_HTTPX = {
+    "EventSource": "_event_source",
+    "FrameDecoder": "_frame_decoder",
+    "Http": "_http",
+    "SSEDecoder": "_sse",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_HTTPX:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_WITH_HTTPX[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import cast
 
 import anyio
 import httpx
@@ -29,7 +30,8 @@ class BodyReader:
         self._inflater = inflater_for(response.headers.get("content-encoding"))
         self._pieces: Iterator[bytes] = iter(())
         self._own = raw_body(response)
-        self._foreign: AsyncIterator[bytes] = response.aiter_raw()  # does nothing before it is iterated
+        # Not `aiter_raw`, which closes at the end of the body: unshielded, so that a cancellation would cut it short.
+        self._foreign: AsyncIterator[bytes] = aiter(cast(httpx.AsyncByteStream, response.stream))
         self._read_seconds = read_seconds
         self._suspended = False
 

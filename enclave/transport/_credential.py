@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import NoReturn, cast
-
-import httpx
 
 from enclave.errors import ConfigurationError
 
@@ -32,8 +30,8 @@ class Secret:
         raise TypeError("a secret cannot be pickled")
 
 
-class Credential(httpx.Auth):
-    """Puts ``Authorization: Bearer`` on each request. Wire: contract "Base and authentication".
+class Credential:
+    """What authorises a request: an API key, a token, or what gives a token.
 
     Raises:
         ConfigurationError: the secret is nothing that a header can carry.
@@ -48,12 +46,12 @@ class Credential(httpx.Auth):
     def __repr__(self) -> str:
         return f"<Credential {self._name}=***>"
 
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Set the header. Called by httpx for each request it sends."""
-        request.headers["Authorization"] = f"Bearer {(await self._current()).reveal()}"
-        yield request
+    async def current(self) -> Secret:
+        """The secret to send now; a token callable is asked for it.
 
-    async def _current(self) -> Secret:
+        Raises:
+            ConfigurationError: the callable gave nothing that a header can carry. And what the callable raises.
+        """
         if not callable(self._secret.reveal()):
             return self._secret
         fetch = cast(Callable[[], Awaitable[str]], self._secret.reveal())

@@ -22,7 +22,8 @@ from enclave.types import EndFrame, StreamFrame
 from . import _plain
 from ._frames import decode_frame, known_frames
 from ._position import HistoryMismatch, Position
-from ._sse import DEFAULT_MAX_EVENT_BYTES, SSEDecoder
+from ._settings import DEFAULT_MAX_EVENT_BYTES
+from ._sse import SSEDecoder
 
 Batch = list[StreamFrame] | ProtocolError
 """Consecutive frames, or the error that stands in the place of one."""

@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import itertools
-import logging
+from collections.abc import AsyncGenerator
 from typing import Any
-from urllib.parse import quote
 
 import anyio
 import httpx
 
 from enclave._version import __version__
-from enclave.errors import EnclaveError, InvalidArgumentError, UsageError
+from enclave.errors import EnclaveError, UsageError
 
 from ._body_reader import BodyReader
 from ._clients import Clients
+from ._credential import Credential
 from ._exceptions import transport_errors
+from ._log import logger
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
 from ._settings import Settings, Timeout
-
-logger = logging.getLogger("enclave")
 
 Headers = list[tuple[bytes, bytes]]
 
 _HEADERS: Headers = [(b"Accept-Encoding", b"identity"), (b"User-Agent", f"enclave-sdk-python/{__version__}".encode())]
 _JSON_HEADERS: Headers = [(b"Accept", b"application/json")]
 _JSON_BODY_HEADERS: Headers = [*_JSON_HEADERS, (b"Content-Type", b"application/json")]
-
-
-def session_path(session_id: str, *rest: str) -> str:
-    """The path of a session's route, the id quoted so that it can reach no other one.
-
-    Raises:
-        InvalidArgumentError: the id is empty, a dot segment, or no text that a URL can carry.
-    """
-    if not isinstance(session_id, str):
-        raise InvalidArgumentError(f"session id: expected a string, got {type(session_id).__name__}")
-    if session_id in ("", ".", ".."):
-        # Quoting does not help: "%2E%2E" is a dot segment like "..".
-        raise InvalidArgumentError(f"session id: {session_id!r} names no session")
-    try:
-        quoted = quote(session_id, safe="")
-    except UnicodeEncodeError:
-        raise InvalidArgumentError("session id: holds a lone surrogate, which no URL can carry") from None
-    return "/".join(("/sessions", quoted, *rest))
 
 
 class Http:
@@ -54,6 +35,7 @@ class Http:
         self.settings = settings
         self.retry = retry
         self._clients = Clients(settings, transport)
+        self._auth = _BearerAuth(settings.credential) if settings.credential else None
 
     @property
     def closed(self) -> bool:
@@ -148,5 +130,17 @@ class Http:
             ),
             extensions=extensions,
         )
-        auth = self.settings.credential if authenticated else None
+        auth = self._auth if authenticated else None
         return await client.send(request, auth=auth, stream=True, follow_redirects=False)
+
+
+class _BearerAuth(httpx.Auth):
+    """Puts the credential on each request. Wire: contract "Base and authentication"."""
+
+    def __init__(self, credential: Credential) -> None:
+        self._credential = credential
+
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        # Never a variable: it would show in tracebacks.
+        request.headers["Authorization"] = f"Bearer {(await self._credential.current()).reveal()}"
+        yield request

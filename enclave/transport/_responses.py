@@ -1,12 +1,11 @@
-"""What a response says: its body within a bound, the error a status stands for, the value a body decodes to."""
+"""What a response says: the error that its status and body stand for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -20,11 +19,6 @@ from enclave.errors import (
 )
 
 from ._body_reader import BodyReader
-
-T = TypeVar("T")
-
-DEFAULT_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-"""Default bound of the body of one response that is not a stream, in bytes after decompression."""
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 
@@ -89,17 +83,3 @@ def _timestamp(date: str) -> float | None:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def decoded(decode: Callable[[bytes], T], body: bytes, operation: str) -> T:
-    """Decode the body of a successful response.
-
-    Raises:
-        MalformedResponseError: it is not what the route promises; the message says where, and shows its start.
-    """
-    try:
-        return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error)
-    shown = f"it starts with: {excerpt(body)}" if body else "it is empty"
-    raise MalformedResponseError(f"{operation}: the response's body is not what the route promises: {reason}; {shown}")

@@ -18,6 +18,10 @@ _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 _RETRIED_STATUSES_FOR_CREATE = frozenset({429, 503})
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and how fast failed requests are tried again.
@@ -46,11 +50,13 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise ConfigurationError(f"retry.attempts: expected a whole number from 1, got {self.attempts!r}")
-        if not 0 <= self.jitter <= 1:
+        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"retry.jitter: expected a number from 0 to 1, got {self.jitter!r}")
         for name in ("total_seconds", "wait_seconds", "max_wait_seconds", "max_retry_after_seconds"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
+            if value is None and name == "total_seconds":
+                continue
+            if not _is_number(value) or not value >= 0:
                 raise ConfigurationError(f"retry.{name}: expected a number of seconds from 0, got {value!r}")
 
     def wait_before(self, retry: int, error: EnclaveError | None = None, *, base_seconds: float | None = None) -> float:

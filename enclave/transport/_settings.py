@@ -12,6 +12,12 @@ from enclave.errors import ConfigurationError
 
 from ._credential import Credential, Secret
 
+DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""Default bound of one event of a stream, in bytes of its field lines."""
+
+DEFAULT_MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+"""Default bound of the body of one response that is not a stream, in bytes after decompression."""
+
 
 class InsecureTransportWarning(UserWarning):
     """A credential will travel unencrypted, to a host that is not this machine."""
@@ -62,6 +68,7 @@ class Settings:
     timeout: Timeout
     max_event_bytes: int
     max_response_bytes: int
+    max_buffered_bytes: int
 
     @classmethod
     def resolve(
@@ -73,6 +80,7 @@ class Settings:
         timeout: float | Timeout | None,
         max_event_bytes: int,
         max_response_bytes: int,
+        max_buffered_bytes: int,
     ) -> Settings:
         """Fill in from the environment what was not given, and check everything.
 
@@ -82,15 +90,13 @@ class Settings:
             ConfigurationError: there is no base URL, or something cannot be used; the message names it.
         """
         url = _checked_url(base_url)
-        for name, bound in (("max_event_bytes", max_event_bytes), ("max_response_bytes", max_response_bytes)):
-            if not isinstance(bound, int) or bound <= 0:
-                raise ConfigurationError(f"{name}: expected a positive number of bytes, got {bound!r}")
         settings = cls(
             url,
             _credential(api_key, token),
             Timeout.of(timeout),
-            max_event_bytes,
-            max_response_bytes,
+            _checked_bound("max_event_bytes", max_event_bytes),
+            _checked_bound("max_response_bytes", max_response_bytes),
+            _checked_bound("max_buffered_bytes", max_buffered_bytes),
         )
         if settings.credential and not _is_protected(url):
             warnings.warn(
@@ -112,6 +118,12 @@ def _credential(api_key: Secret, token: Secret) -> Credential | None:
     return None
 
 
+def _checked_bound(name: str, size: int) -> int:
+    if not isinstance(size, int) or size <= 0:
+        raise ConfigurationError(f"{name}: expected a positive number of bytes, got {size!r}")
+    return size
+
+
 def _checked_url(base_url: str | None) -> str:
     name, url = "base_url", base_url
     if url is None:
@@ -131,7 +143,7 @@ def _checked_url(base_url: str | None) -> str:
         raise ConfigurationError(f"{name}: must not hold a user name or password; pass api_key= or token=")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"{name}: expected http://host or https://host, got {url!r}")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:  # an empty one counts: what is appended to the URL would become its content
         raise ConfigurationError(f"{name}: must not hold a query or a fragment, got {url!r}")
     if any(char.isspace() or not char.isprintable() for char in url):
         raise ConfigurationError(f"{name}: holds a space or a control character: {url!r}")

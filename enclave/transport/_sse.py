@@ -12,8 +12,7 @@ from httpx_sse import ServerSentEvent
 
 from enclave.errors import EventTooLargeError
 
-DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
-"""Default bound of one event, in bytes of its field lines."""
+from ._settings import DEFAULT_MAX_EVENT_BYTES
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_RETRY_MS = 10**12 - 1  # thirty years; a longer number would only serve to make int() slow
