@@ -31,6 +31,11 @@ types: $(READY)
 unit: $(READY)
 	$(BIN)/python -m pytest
 
+bench: $(READY)  ## measure ours against other clients, about 20 minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
+	$(BIN)/python -m benchmarks --write-readme
+
 format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
