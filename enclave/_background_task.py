@@ -38,7 +38,8 @@ class BackgroundTask:
 
     def cancel(self) -> None:
         """Cancel the call. From any task."""
-        self._scope.cancel()
+        if not self._finished.is_set():
+            self._scope.cancel()
 
     async def aclose(self) -> None:
         """Cancel the call, and wait until it has cleaned up."""

@@ -39,6 +39,7 @@ from .transport import (
     Timeout,
     TokenSource,
     decoded,
+    logger,
     session_path,
 )
 from .types import AuditEvent, CreateSessionRequest, Health, KillReason, Session, SessionPhase, SessionResult
@@ -379,21 +380,27 @@ class EnclaveClient:
         with suppress(NotFoundError):  # gone already, which is what was wanted
             await self.teardown(session_id)
 
+    async def _discard_within(self, session_id: str, seconds: float) -> None:
+        with anyio.move_on_after(seconds) as scope:
+            await self._discard(session_id)
+        if scope.cancelled_caught:
+            raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
+
     async def _leave(self, session_id: str, body_error: BaseException | None) -> None:
         seconds = self._http.settings.timeout.teardown
+        what = f"tearing down session {session_id}"
 
         async def discard() -> None:
             try:
-                with anyio.move_on_after(seconds) as scope:
-                    await self._discard(session_id)
-                if scope.cancelled_caught:
-                    raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
-            except EnclaveError as error:
+                await self._discard_within(session_id, seconds)
+            except Exception as error:
                 if body_error is None:
                     raise
-                body_error.add_note(f"tearing down session {session_id} failed as well: {error}")
+                body_error.add_note(f"{what} failed as well: {error}")
+                if not isinstance(body_error, Exception):  # a cancellation: nobody may see its notes
+                    logger.warning("%s failed: %s", what, error)
 
-        await finish(discard, seconds=2 * seconds)
+        await finish(discard, seconds=2 * seconds, what=what)
 
 
 def _as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any]) -> CreateSessionRequest:

@@ -23,7 +23,7 @@ class FrameBuffer:
 
     Args:
         max_bytes: how many bytes of the wire may wait here. The reader stops reading from then on, at most one network
-            read (64 KiB) later, and so the server is slowed down, not memory filled.
+            read (256 KiB) later, and so the server is slowed down, not memory filled.
     """
 
     def __init__(self, max_bytes: int) -> None:

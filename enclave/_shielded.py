@@ -3,16 +3,20 @@
 A shielded scope alone does not do it: under asyncio a ``Task.cancel()`` (and so ``asyncio.timeout``, and Ctrl-C
 through ``asyncio.run``) goes through shields, into whatever the task awaits. So the work runs in a task of its own, in
 a shield of its own, inside a task group that the caller cannot leave before the work has ended. Every shield here has a
-deadline.
+deadline. Under trio Ctrl-C is raised in whatever code runs, be it the work; so there it is kept for the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager
-from typing import Generic, TypeVar, cast
+from functools import lru_cache
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from .transport import logger
 
@@ -73,17 +77,43 @@ class _Work(Generic[T]):
         return self.values[0]
 
 
-async def finish(call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
+@lru_cache(maxsize=2)
+def _uninterrupted(trio: Any) -> Callable[[_Work[Any]], Coroutine[Any, Any, None]]:
+    """Runs work; under trio, which is handed in where it is loaded, no Ctrl-C is raised inside."""
+
+    async def run(work: _Work[Any]) -> None:
+        await work.run()
+
+    return (
+        cast(Callable[[_Work[Any]], Coroutine[Any, Any, None]], trio.lowlevel.enable_ki_protection(run))
+        if trio
+        else run
+    )
+
+
+def _start(task_group: TaskGroup, work: _Work[Any]) -> None:
+    task_group.start_soon(_uninterrupted(sys.modules.get("trio")), work)
+
+
+async def finish(call: Callable[[], Awaitable[T]], *, seconds: float, what: str) -> T:
     """Run `call` to its end, cancelled or not, for at most `seconds`.
+
+    A failure that gives way to the cancellation is logged, with `what` failed, since nobody may see the cancellation.
 
     Raises:
         TimeoutError: it took longer. What `call` raises. The caller's cancellation, after `call` has ended.
     """
     work = _Work(call)
     work.end_within(seconds)
-    with plain_exceptions():
-        async with anyio.create_task_group() as task_group:
-            task_group.start_soon(work.run)
+    try:
+        with plain_exceptions():
+            async with anyio.create_task_group() as task_group:
+                _start(task_group, work)
+        await checkpoint_if_cancelled()  # trio's nurseries do not raise it by themselves
+    except BaseException:
+        if work.error is not None:
+            logger.warning("%s failed, and was cancelled: %s", what, work.error)
+        raise
     return work.result()
 
 
@@ -106,7 +136,7 @@ async def finish_or_undo(
     try:
         with plain_exceptions():
             async with anyio.create_task_group() as task_group:
-                task_group.start_soon(work.run)
+                _start(task_group, work)
                 try:
                     await work.wait()
                 except BaseException:
@@ -130,4 +160,4 @@ async def _undo(work: _Work[T], undo: Callable[[T], Awaitable[object]], seconds:
             except Exception as error:  # noqa: BLE001 - the cancellation goes first, and nobody may see it
                 logger.warning("%s was cancelled, and undoing it failed: %s", what, str(error) or "not done in time")
 
-        await finish(attempt, seconds=2 * seconds)
+        await finish(attempt, seconds=2 * seconds, what=what)

@@ -125,7 +125,10 @@ class FrameStream:
             EventTooLargeError: an event exceeds the client's `max_event_bytes`.
         """
         if self._next >= len(self._batch):
-            self._batch, self._next = await self._take(), 0
+            batch = await self._take()
+            # Another task may have taken a batch meanwhile; what is left of it comes first.
+            left = self._batch[self._next :]
+            self._batch, self._next = left + batch if left else batch, 0
         frame = self._batch[self._next]
         self._next += 1
         return frame

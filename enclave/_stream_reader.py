@@ -8,10 +8,12 @@ bring nothing new; a silent session may time out and be resumed any number of ti
 
 from __future__ import annotations
 
+import math
+
 import anyio
 
-from ._frame_buffer import FrameBuffer
-from .errors import APITimeoutError, EnclaveError, EventTooLargeError, ProtocolError, StreamInterrupted
+from ._frame_buffer import Batch, FrameBuffer
+from .errors import APITimeoutError, EnclaveError, EventTooLargeError, StreamInterrupted
 from .transport import (
     EventSource,
     FrameDecoder,
@@ -45,6 +47,7 @@ class StreamReader:
         self._position = Position()
         self._progressed = False
         self._retry_ms: int | None = None
+        self._last_read = 0.0  # on the event loop's clock
         self.opened = anyio.Event()
         """Set once the first connection stands, or the reader has ended without one."""
         self.resumes = 0
@@ -84,8 +87,8 @@ class StreamReader:
 
     def _wait_after(self, error: EnclaveError, failures: int) -> float:
         """How long to wait before the next connection; raises `error` where there should be none."""
-        error.retries = failures - 1
         if failures >= self._retry.attempts or not (isinstance(error, _Dropped) or may_retry(error, creates=False)):
+            error.retries = failures - 1
             raise error
         base_seconds = None if self._retry_ms is None else self._retry_ms / 1000
         wait = self._retry.wait_before(failures, error, base_seconds=base_seconds)
@@ -113,32 +116,55 @@ class StreamReader:
                 replays=source.last_event_id is None and self._position.count > 0,
             )
             try:
-                await self._pump(source, decoder)
+                await self._read_to_end(source, decoder)
             except APITimeoutError:
                 # Silence on a connection that was good is what a long quiet session looks like, not a failure.
                 self._progressed = self._progressed or not decoder.is_replaying
                 raise
             finally:
+                self._position = decoder.position
                 self._retry_ms = self._retry_ms if decoder.retry_ms is None else decoder.retry_ms
 
-    async def _pump(self, source: EventSource, decoder: FrameDecoder) -> None:
+    async def _read_to_end(self, source: EventSource, decoder: FrameDecoder) -> None:
+        while not await self._read_while_room(source, decoder):
+            await self._buffer.wait_for_room()
+        await source.drain()
+
+    async def _read_while_room(self, source: EventSource, decoder: FrameDecoder) -> bool:
+        """Read until the session has ended (True) or the buffer is full (False), within the idle timeout.
+
+        One cancel scope spans many reads, since making one costs as much as a read. Its deadline is only looked at when
+        it has passed: if bytes have come since it was set, it is set anew. The cancelled read has lost nothing.
+        """
+        idle_seconds = math.inf if source.idle_seconds is None else source.idle_seconds
+        self._last_read = anyio.current_time()
+        while True:
+            with source.errors(), anyio.CancelScope(deadline=self._last_read + idle_seconds):
+                return await self._read(source, decoder)
+            if anyio.current_time() >= self._last_read + idle_seconds:
+                raise APITimeoutError(f"{source.operation}: no bytes came within {idle_seconds:g} s")
+
+    async def _read(self, source: EventSource, decoder: FrameDecoder) -> bool:
         while data := await source.read():
+            self._last_read = anyio.current_time()
             batches = decoder.feed(data)
-            self._position = decoder.position
-            last = batches[-1] if batches else None
-            if decoder.ended and isinstance(last, ProtocolError):
-                self._buffer.put([*batches[:-1]], len(data))
-                raise last
             if batches:
-                self._progressed = True
-                self._buffer.put([*batches], len(data))
+                self._hand_over(batches, len(data), decoder)
             if decoder.ended:
-                self._buffer.end(None)
-                await source.drain()
-                return
+                return True
             if self._buffer.is_full:
-                await self._buffer.wait_for_room()
+                return False
         raise _Dropped("the server closed the stream before its end frame")
+
+    def _hand_over(self, batches: list[Batch], wire_bytes: int, decoder: FrameDecoder) -> None:
+        fatal = batches.pop() if decoder.ended and isinstance(batches[-1], EnclaveError) else None
+        if batches:
+            self._progressed = True
+            self._buffer.put(batches, wire_bytes)
+        if isinstance(fatal, EnclaveError):
+            raise fatal
+        if decoder.ended:
+            self._buffer.end(None)
 
     def _final(self, error: EnclaveError) -> EnclaveError:
         """What the consumer raises: that the stream was interrupted, or the error itself where it never began."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import cast
 
 import anyio
@@ -34,6 +34,16 @@ class BodyReader:
         self._foreign: AsyncIterator[bytes] = aiter(cast(httpx.AsyncByteStream, response.stream))
         self._read_seconds = read_seconds
         self._suspended = False
+
+    @property
+    def read_is_repeatable(self) -> bool:
+        """Whether a cancelled `read` loses nothing and can be done again."""
+        return self._own is not None
+
+    @property
+    def fastest_read(self) -> Callable[[], Awaitable[bytes]]:
+        """`read`, or what it comes down to where there is nothing to undo: a read here is a read for each few frames."""
+        return self._own.read_some if self._own is not None and self._inflater is None else self.read
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end of the body.

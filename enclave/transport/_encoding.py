@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from enclave.errors import MalformedResponseError
 
 _MAX_PIECE_BYTES = 64 * 1024
+_GZIP_MAGIC = b"\x1f"  # its first byte: the second may come with the next read
 
 
 class Inflater:
@@ -20,21 +21,26 @@ class Inflater:
     def __init__(self, encoding: str) -> None:
         match encoding.strip().lower():
             case "gzip" | "x-gzip":
-                self._inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+                self._wbits = zlib.MAX_WBITS | 16
             case "deflate":
-                self._inflater = zlib.decompressobj()
+                self._wbits = zlib.MAX_WBITS
             case other:
                 raise MalformedResponseError(f"content-encoding {other!r} was not asked for and is not understood")
+        self._inflater = zlib.decompressobj(self._wbits)
         self._encoding = encoding
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decompressed pieces of the next bytes; stop iterating and nothing more is decompressed."""
         while data:
+            if self._inflater.eof:
+                if not data.startswith(_GZIP_MAGIC):
+                    return  # padding
+                self._inflater = zlib.decompressobj(self._wbits)  # gzip may go on with another member
             try:
                 piece = self._inflater.decompress(data, _MAX_PIECE_BYTES)
             except zlib.error as error:
                 raise MalformedResponseError(f"the body is not {self._encoding}: {error}") from None
-            data = self._inflater.unconsumed_tail
+            data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
             if piece:
                 yield piece
 

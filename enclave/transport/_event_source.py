@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -62,14 +64,22 @@ class EventSource:
     ) -> None:
         await self._body.aclose()
 
-    async def read(self) -> bytes:
-        """The next bytes of the stream; empty once the server ended it.
+    @property
+    def idle_seconds(self) -> float | None:
+        """The idle timeout, for the caller to see to; None where there is none, or a read sees to it itself.
 
-        Raises:
-            APIConnectionError: the connection broke. APITimeoutError: nothing came in ``timeout.stream_idle``.
+        A read on our own transport can be cancelled and done again. One on another transport cannot.
         """
-        with transport_errors(self.operation):
-            return await self._body.read()
+        return self._timeout.stream_idle if self._body.read_is_repeatable else None
+
+    @property
+    def read(self) -> Callable[[], Awaitable[bytes]]:
+        """Gives the next bytes of the stream; empty once the server ended it. Raises what `errors` turns into ours."""
+        return self._body.fastest_read
+
+    def errors(self) -> AbstractContextManager[None]:
+        """Raises what `read` raises as our errors: one context for many reads."""
+        return transport_errors(self.operation)
 
     async def drain(self) -> None:
         """After the last frame, read on to the end that the server is about to send, so that it is not cut off."""
@@ -86,7 +96,7 @@ class EventSource:
             self._path,
             headers=headers,
             timeout=self._timeout,
-            read_timeout=self._timeout.stream_idle,
+            read_timeout=None,  # seen to by whoever reads; a session may be silent for long
             is_stream=True,
         )
 

@@ -12,11 +12,12 @@ holds at least one value, and as many values as texts means exactly one value in
 from __future__ import annotations
 
 import re
+from typing import cast
 from zlib import crc32
 
 import msgspec
 
-from enclave.errors import EventTooLargeError, MalformedFrameError, ProtocolError
+from enclave.errors import EnclaveError, EventTooLargeError, MalformedFrameError
 from enclave.types import EndFrame, StreamFrame
 
 from . import _plain
@@ -25,7 +26,7 @@ from ._position import HistoryMismatch, Position
 from ._settings import DEFAULT_MAX_EVENT_BYTES
 from ._sse import SSEDecoder
 
-Batch = list[StreamFrame] | ProtocolError
+Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""
 
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
@@ -76,7 +77,9 @@ class FrameDecoder:
         if self._replay_left:
             return self._before
         last_event_id = self._exact.last_event_id if self._exact.saw_id else self._before.last_event_id
-        return Position(self._count, self._checksum, self._first_event_id, last_event_id)
+        current = self._exact.id_is_current
+        id_is_current = self._before.id_is_current if current is None else current
+        return Position(self._count, self._checksum, self._first_event_id, last_event_id, id_is_current)
 
     @property
     def retry_ms(self) -> int | None:
@@ -105,7 +108,10 @@ class FrameDecoder:
         return self._batches
 
     def _needs_exact(self) -> bool:
-        return bool(self._replay_left) or self._awaits_continuation or not self._exact.at_block_start
+        # The first event of all is looked at: its id is what tells a server that ignores `Last-Event-ID`.
+        if not self._count or self._replay_left or self._awaits_continuation:
+            return True
+        return not self._exact.at_block_start
 
     def _feed_blocks(self, data: bytes, *, may_hold: bool) -> None:
         end = _plain.end_of_last_block(data)
@@ -122,9 +128,11 @@ class FrameDecoder:
             self._rest = data
 
     def _feed_region(self, region: bytes) -> None:
-        if b"\r" in region and region.count(b"\r") == region.count(b"\r\n"):
-            region = region.replace(b"\r\n", b"\n")
-        if b"\r" in region or b"\0" in region or len(region) > self._max_event_bytes:
+        is_plain = len(region) <= self._max_event_bytes
+        if b"\r" in region:
+            is_plain = is_plain and region.count(b"\r") == region.count(b"\r\n")
+            region = region.replace(b"\r\n", b"\n") if is_plain else region
+        if not is_plain:
             self._feed_exact(region)
         elif not self._feed_bulk(region):
             self._feed_mixed(region)
@@ -133,37 +141,38 @@ class FrameDecoder:
         found = _plain.texts_of_one_shape(region)
         if found is None or not self._decode_texts(found[0]):
             return False
-        if found[1]:
-            self._note_last_id(region, len(region))
+        self._note_id(_plain.last_id(region, 0, len(region)) if found[1] else None)
         return True
 
     def _feed_mixed(self, region: bytes) -> None:
         """Take the plain blocks in runs, whatever their shapes, and what lies between them exactly."""
-        ids = _plain.has_ids(region)
         run: list[re.Match[bytes]] = []
         position = 0
         for match in _plain.ANY_PLAIN_BLOCK.finditer(region):
             if match.start() != position:
-                self._feed_run(run, region, ids=ids)
+                self._feed_run(run, region)
                 run = []
-                self._feed_exact_part(region, position, match.start(), ids=ids)
+                self._feed_exact(region[position : match.start()])
             run.append(match)
             position = match.end()
-        self._feed_run(run, region, ids=ids)
-        self._feed_exact_part(region, position, len(region), ids=ids)
-        if ids:
-            self._note_last_id(region, len(region))
+        self._feed_run(run, region)
+        if position < len(region):
+            self._feed_exact(region[position:])
 
-    def _feed_run(self, run: list[re.Match[bytes]], region: bytes, *, ids: bool) -> None:
+    def _feed_run(self, run: list[re.Match[bytes]], region: bytes) -> None:
         """Decode a run of plain blocks in bulk, halving it around whatever does not decode."""
-        if not run or self._decode_texts([match[1] for match in run]):
+        if not run:
+            return
+        if self._decode_texts([match[1] for match in run]):
+            last = _plain.last_id(region, run[0].start(), run[-1].end())
+            self._note_id(last, in_last_block=last is not None and last[1] >= run[-1].start())
             return
         if len(run) == 1:
-            self._feed_exact_part(region, run[0].start(), run[0].end(), ids=ids)
+            self._feed_exact(run[0][0])
             return
         middle = len(run) // 2
-        self._feed_run(run[:middle], region, ids=ids)
-        self._feed_run(run[middle:], region, ids=ids)
+        self._feed_run(run[:middle], region)
+        self._feed_run(run[middle:], region)
 
     def _decode_texts(self, texts: list[bytes]) -> bool:
         joined = b"\n".join(texts) + b"\n"
@@ -177,20 +186,17 @@ class FrameDecoder:
             return False
         self._count += len(frames)
         self._checksum = crc32(joined, self._checksum)
-        self._give(list[StreamFrame](frames), may_end=b'"end"' in joined)
+        self._give(cast(list[StreamFrame], frames), may_end=EndFrame in map(type, frames))
         return True
 
-    def _note_last_id(self, region: bytes, end: int) -> None:
-        last = _plain.last_id(region, end)
-        if last is not None and not self.ended:
-            self._exact.skip_to_id(last)
-
-    def _feed_exact_part(self, region: bytes, start: int, end: int, *, ids: bool) -> None:
-        if start == end:
+    def _note_id(self, last: tuple[bytes, int] | None, *, in_last_block: bool = True) -> None:
+        """Tell the exact decoder what ids it missed: the last one, and whether the last block was the one to set it."""
+        if self.ended:
             return
-        if ids:
-            self._note_last_id(region, start)
-        self._feed_exact(region[start:end])
+        if last is not None:
+            self._exact.skip_to_id(last[0])
+        if last is None or not in_last_block:
+            self._exact.skip_event_without_id()
 
     def _feed_exact(self, data: bytes) -> None:
         if self.ended:
@@ -260,6 +266,6 @@ class FrameDecoder:
         else:
             self._batches.append(frames)
 
-    def _give_error(self, error: ProtocolError) -> None:
+    def _give_error(self, error: EnclaveError) -> None:
         if not self.ended:
             self._batches.append(error)

@@ -74,10 +74,10 @@ class Http:
             try:
                 return await self._request_once(method, path, content, timeout, authenticated=authenticated)
             except EnclaveError as error:
-                error.retries = attempt - 1
                 wait = policy.wait_before(attempt, error)
                 late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
                 if attempt >= policy.attempts or late or not may_retry(error, creates=method == "POST"):
+                    error.retries = attempt - 1
                     raise
                 logger.info("%s; retry %d of %d in %.2f s", error, attempt, policy.attempts - 1, wait)
             await anyio.sleep(wait)

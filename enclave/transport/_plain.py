@@ -1,7 +1,7 @@
 """Which stretches of a stream are plain, and how to take the JSON texts out of them at once. Without state.
 
 Plain is a block of ``id``, ``event`` and one ``data`` line, in any order, whose data goes from ``{`` to ``}``. All
-functions take a *region*: bytes that begin at a block, end with a blank line, and hold neither CR nor NUL.
+functions take a *region*: bytes that begin at a block, end with a blank line, and hold no CR.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import itertools
 import re
 
-_FIELD_LINE = {b"id": rb"id:.*\n", b"event": rb"event:.*\n", b"data": rb"data: ?(\{.*\})\n"}
-ANY_PLAIN_BLOCK = re.compile(rb"(?:\A|(?<=\n\n))(?:(?:id|event):.*\n)*data: ?(\{.*\})\n(?:(?:id|event):.*\n)*\n")
+_FIELD_LINE = {b"id": rb"id:[^\0\n]*\n", b"event": rb"event:.*\n", b"data": rb"data: ?(\{.*\})\n"}
+ANY_PLAIN_BLOCK = re.compile(
+    rb"(?:\A|(?<=\n\n))(?:(?:id|event):[^\0\n]*\n)*data: ?(\{.*\})\n(?:(?:id|event):[^\0\n]*\n)*\n"
+)
 """Finds plain blocks of any shape, at the start of blocks only; group 1 is the JSON text."""
 
 
@@ -47,17 +49,12 @@ def texts_of_one_shape(region: bytes) -> tuple[list[bytes], bool] | None:
     return texts, shape.has_id
 
 
-def has_ids(region: bytes) -> bool:
-    """Whether any block of the region sets an id."""
-    return b"\nid:" in region or region.startswith(b"id:")
-
-
-def last_id(region: bytes, end: int) -> bytes | None:
-    """The last id that the region sets before `end`."""
-    start = region.rfind(b"\nid:", 0, end) + 1
-    if not start and not region.startswith(b"id:", 0, end):
+def last_id(region: bytes, start: int, end: int) -> tuple[bytes, int] | None:
+    """The last id that the plain blocks from `start` to `end` set, and where its line begins."""
+    line = region.rfind(b"\nid:", max(start - 1, 0), end) + 1
+    if not line and not region.startswith(b"id:", start, end):
         return None
-    return region[start + len(b"id:") : region.index(b"\n", start)].removeprefix(b" ")
+    return region[line + len(b"id:") : region.index(b"\n", line)].removeprefix(b" "), line
 
 
 def end_of_first_block(data: bytes) -> int:

@@ -20,10 +20,17 @@ class Position:
     last_event_id: str = ""
     """The id in force after the last event; empty where there is none."""
 
+    id_is_current: bool = True
+    """Whether no event without an id came after the one that set `last_event_id`."""
+
     @property
     def can_resume_by_id(self) -> bool:
-        """Whether ``Last-Event-ID`` can be trusted: a server that ignores it must be told apart by its first id."""
-        return bool(self.first_event_id and self.last_event_id)
+        """Whether ``Last-Event-ID`` can be trusted to go on after the last event.
+
+        A server that ignores it must be told apart by its first id; and one that does not would repeat what came after
+        the id.
+        """
+        return bool(self.first_event_id and self.last_event_id and self.id_is_current)
 
 
 class HistoryMismatch(ProtocolError):

@@ -17,6 +17,7 @@ from enclave.errors import (
     ServerError,
     excerpt,
 )
+from enclave.types._json import decode_text
 
 from ._body_reader import BodyReader
 
@@ -29,8 +30,8 @@ async def status_error(response: httpx.Response, reader: BodyReader, operation: 
     """The error for a response whose status is not 2xx. Wire: contract "Routes", errors, for the body's shape."""
     try:
         text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
-    except MalformedResponseError:
-        text = b""  # the status is what matters
+    except (MalformedResponseError, httpx.TransportError, TimeoutError):
+        text = b""  # cut or garbled; the status is what matters
     status = response.status_code
     body, message, code = _explain(text)
     if not message:
@@ -55,7 +56,7 @@ def _explain(text: bytes) -> tuple[Any, str, str | None]:
     if not text:
         return None, "", None
     try:
-        body = _json.decode(text)
+        body = decode_text(_json, text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return excerpt(text), "", None
     if not isinstance(body, dict):

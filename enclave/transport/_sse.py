@@ -38,6 +38,7 @@ class SSEDecoder:
         self._overflow: EventTooLargeError | None = None
         self._id: bytes | None = None
         self._committed_id: bytes | None = None
+        self._id_is_current: bool | None = None
         self._retry_ms: int | None = None
         self._start_block()
 
@@ -45,6 +46,7 @@ class SSEDecoder:
         self._data: list[bytes] = []
         self._event = b""
         self._block_retry_ms: int | None = None
+        self._block_has_id = False
         self._block_bytes = 0
 
     @property
@@ -56,6 +58,11 @@ class SSEDecoder:
     def saw_id(self) -> bool:
         """Whether a finished block had an ``id`` line, be it an empty one (which means: no id from here on)."""
         return self._committed_id is not None
+
+    @property
+    def id_is_current(self) -> bool | None:
+        """Whether no event came after the block that set the id in force; None before the first event or id."""
+        return self._id_is_current
 
     @property
     def retry_ms(self) -> int | None:
@@ -77,6 +84,11 @@ class SSEDecoder:
     def skip_to_id(self, event_id: bytes) -> None:
         """Note the id of a block that was decoded elsewhere; only between two blocks."""
         self._id = self._committed_id = event_id
+        self._id_is_current = True
+
+    def skip_event_without_id(self) -> None:
+        """Note that an event without an id of its own was decoded elsewhere; only between two blocks."""
+        self._id_is_current = False
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take in the next bytes and give the events that they complete, in order.
@@ -146,6 +158,7 @@ class SSEDecoder:
             if b"\0" in value:
                 return
             self._id = value
+            self._block_has_id = True
         elif name == b"retry":
             if value.isdigit():  # bytes.isdigit is ASCII only, and refuses signs and underscores
                 self._retry_ms = self._block_retry_ms = _bounded_int(value)
@@ -160,6 +173,8 @@ class SSEDecoder:
 
     def _dispatch(self) -> ServerSentEvent | None:
         self._committed_id = self._id
+        if self._block_has_id or self._data:
+            self._id_is_current = self._block_has_id
         event = None
         if self._data:
             event = ServerSentEvent(

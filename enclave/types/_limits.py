@@ -79,8 +79,10 @@ def check_egress(egress: EgressPolicy) -> None:
         raise TypeError(
             f"egress: expected EgressPolicy.deny_all() or EgressPolicy.allowlist(...), got {type(egress).__name__}"
         )
-    if isinstance(egress.allow, str):
-        raise TypeError(f"egress.allow: expected a list of CIDR strings, got the string {egress.allow!r}")
+    if not isinstance(egress.mode, str):
+        raise TypeError(f'egress.mode: expected "deny_all" or "allowlist", got {egress.mode!r}')
+    if isinstance(egress.allow, str) or not isinstance(egress.allow, Sequence):
+        raise TypeError(f"egress.allow: expected a list of CIDR strings, got {egress.allow!r}")
     if egress.mode == "deny_all" and egress.allow:
         raise ValueError('egress.allow: mode "deny_all" takes no networks; use EgressPolicy.allowlist(...)')
     for index, cidr in enumerate(egress.allow):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -57,13 +57,17 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
         """The request body: camelCase names, unset fields left out, `extra` merged in.
 
         Raises:
-            TypeError: `extra` holds a value that JSON cannot express.
+            TypeError, ValueError: `extra` holds a value that JSON cannot express.
         """
-        document = msgspec.to_builtins(self)
+        document = msgspec.to_builtins(self, enc_hook=_to_builtin)
         _merge_extra(document)
         if "limits" in document:
             _merge_extra(document["limits"])
-        return msgspec.json.encode(document)
+        try:
+            return msgspec.json.encode(document)
+        except UnicodeEncodeError:
+            # Every other text was checked when the request was made.
+            raise ValueError("extra: holds a lone surrogate, which UTF-8 cannot carry") from None
 
 
 def _check_text(name: str, value: object) -> None:
@@ -81,8 +85,8 @@ def _check_text(name: str, value: object) -> None:
 def _check_bindings(bindings: Sequence[str] | None) -> None:
     if bindings is None:
         return
-    if isinstance(bindings, str):
-        raise TypeError(f"service_bindings: expected a list of names, got the string {bindings!r}")
+    if isinstance(bindings, str) or not isinstance(bindings, Sequence):
+        raise TypeError(f"service_bindings: expected a list of names, got {bindings!r}")
     for index, name in enumerate(bindings):
         _check_text(f"service_bindings[{index}]", name)
 
@@ -104,6 +108,15 @@ def _check_extra(where: str, extra: dict[str, Any], struct: type[msgspec.Struct]
     for key in extra:
         if key in named:
             raise ValueError(f"{where}[{key!r}]: this field has a name of its own; pass {named[key]}=... instead")
+
+
+def _to_builtin(value: object) -> Any:
+    """For `msgspec.to_builtins`: mappings and sequences other than its own; anything else can only be in `extra`."""
+    if isinstance(value, Mapping):
+        return dict(cast(Mapping[Any, Any], value))
+    if isinstance(value, Sequence):
+        return list(cast(Sequence[Any], value))
+    raise TypeError(f"extra: JSON cannot express an object of type {type(value).__name__}")
 
 
 def _merge_extra(document: dict[str, Any]) -> None:
