@@ -1,0 +1,21 @@
+"""`python -m benchmarks [command] [options]`. A command is a module with `main(arguments) -> exit status`."""
+
+from __future__ import annotations
+
+import sys
+
+from . import _draw, _run, soak
+
+COMMANDS = {"run": _run.main, "report": _draw.main, "soak": soak.main}
+
+
+def main() -> int:
+    """Dispatch to a command; without one, run."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in COMMANDS:
+        return COMMANDS[arguments[0]](arguments[1:])
+    return _run.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""A few shapes as SVG. Coordinates are pixels, y grows downwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+FONT = "ui-sans-serif, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+CARD, BORDER = "#fbfbfa", "#d5d8dc"
+INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7ea"
+"""The picture brings its own card, so it reads the same on a light and on a dark page."""
+
+
+def text(
+    x: float, y: float, words: str, *, size: int = 12, fill: str = INK, anchor: str = "start", bold: bool = False
+) -> str:
+    weight = ' font-weight="600"' if bold else ""
+    style = f'font-size="{size}" fill="{fill}" text-anchor="{anchor}"{weight}'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'
+
+
+def bar(x: float, y: float, width: float, height: float, fill: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{height:.1f}" rx="2" fill="{fill}"/>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, stroke: str = GRID) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}"/>'
+
+
+def curve(points: Iterable[tuple[float, float]], stroke: str) -> str:
+    """A line through points, each marked."""
+    points = list(points)
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{stroke}"/>' for x, y in points)
+    return f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="2"/>{dots}'
+
+
+def picture(width: int, height: int, title: str, shapes: Iterable[str]) -> str:
+    body = "\n".join(shapes)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'font-family="{FONT}" role="img" aria-label="{escape(title)}">\n<title>{escape(title)}</title>\n'
+        f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="8" fill="{CARD}" stroke="{BORDER}"/>\n'
+        f"{body}\n</svg>\n"
+    )

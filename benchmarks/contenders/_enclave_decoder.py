@@ -1,0 +1,38 @@
+"""Our decoders alone, without a client: the frame path, and the exact path by event objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from enclave.transport import SSEDecoder
+from enclave.transport._frame_decoder import FrameDecoder
+from enclave.types import KnownFrame
+
+
+def _by_frame(reads: list[bytes]) -> int:
+    count = 0
+    decoder = FrameDecoder()
+    for read in reads:
+        for batch in decoder.feed(read):
+            if not isinstance(batch, list):
+                raise batch
+            for _ in batch:
+                count += 1
+    return count
+
+
+def _exact(reads: list[bytes]) -> int:
+    count = 0
+    decode_frame = msgspec.json.Decoder(KnownFrame).decode
+    decoder = SSEDecoder()
+    for read in reads:
+        for event in decoder.feed(read):
+            decode_frame(event.data)
+            count += 1
+    return count
+
+
+def decoder(variant: str) -> Callable[[list[bytes]], int]:
+    return {"frames": _by_frame, "exact": _exact}[variant]

@@ -1,0 +1,17 @@
+"""What several benchmarks name alike."""
+
+from __future__ import annotations
+
+LOOPS = {"asyncio": "enclave", "trio": "enclave-trio"}
+"""Our rows that have targets. asyncio must reach them; for trio, which costs more in itself, they are goals."""
+SMALL_STACK = ("enclave", "enclave-trio", "enclave-uvloop", "aiohttp-lines", "httpx-json")
+"""The rows where it does not matter how frames are taken out of a read."""
+
+
+def label(size: int) -> str:
+    """How a size is named in a table."""
+    return f"{size:,}"
+
+
+def is_goal(loop: str) -> bool:
+    return loop != "asyncio"
