@@ -1,0 +1,199 @@
+"""All sessions and the tasks that run them. Knows nothing of HTTP.
+
+At most `max_running` workloads run at once, the others stay pending in order of arrival. Finished sessions are kept
+while there are at most `max_retained` sessions and their logs take at most `max_retained_bytes`: the oldest go first,
+those torn down before others, and the latest one stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import anyio
+import anyio.abc
+
+from enclave.types import CreateSessionRequest, SessionLimits, SessionPhase
+
+from ._auth import Principal
+from ._script import NO_RESULT, Script
+from ._session import Exit, SimulatedSession
+from ._webhook import deliver
+from ._workload import Isolation, Workload, node_executable, probe_isolation
+
+RECLAIM_WAIT_SECONDS = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class TooManyPending(Exception):
+    """`max_pending` sessions wait already, or the simulator is about to leave."""
+
+
+class Fleet:
+    """Sessions by id, in order of creation."""
+
+    def __init__(
+        self,
+        *,
+        max_running: int,
+        max_pending: int,
+        max_retained: int,
+        max_retained_bytes: int,
+        max_log_bytes: int,
+        max_capture_bytes: int,
+        auto_teardown: bool,
+        namespaces: bool,
+        services: Mapping[str, str],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.scripts: deque[Script] = deque()
+        self.sessions: dict[str, SimulatedSession] = {}
+        self.unreclaimed = 0
+        """Sessions that run, wait to, or are being reclaimed."""
+        self._max_running = max_running
+        self._max_pending = max_pending
+        self._max_retained = max_retained
+        self._max_retained_bytes = max_retained_bytes
+        self._retained_bytes = 0
+        self._max_log_bytes = max_log_bytes
+        self._max_capture_bytes = max_capture_bytes
+        self._auto_teardown = auto_teardown
+        self._namespaces = namespaces
+        self._services = services
+        self._on_change = on_change
+        self._id_prefix = secrets.token_hex(3)
+        self._made = 0
+        self._group: anyio.abc.TaskGroup | None = None
+        self._running: anyio.Semaphore | None = None
+        self._isolation: Isolation | None = None
+
+    def open(self, group: anyio.abc.TaskGroup) -> None:
+        """Take sessions, and run them in this task group."""
+        self._group = group
+        self._running = anyio.Semaphore(self._max_running)
+
+    def create(self, principal: Principal, request: CreateSessionRequest, limits: SessionLimits) -> SimulatedSession:
+        """Make a session and start its task.
+
+        Raises:
+            TooManyPending: the queue is full.
+            ValueError: the machine lacks the runtime of the language.
+        """
+        if self._group is None:
+            raise TooManyPending
+        if request.language == "node" and node_executable() is None:
+            raise ValueError("language: node is not installed on this machine")
+        if self.unreclaimed >= self._max_running + self._max_pending:
+            raise TooManyPending
+        self._made += 1
+        session = SimulatedSession(
+            f"s-{self._id_prefix}-{self._made}",
+            principal,
+            request,
+            limits,
+            max_log_bytes=self._max_log_bytes,
+            max_capture_bytes=self._max_capture_bytes,
+            on_change=self._on_change,
+        )
+        script = self.scripts.popleft() if self.scripts else None
+        session.create(scripted_stream=script is not None and script.raw)
+        self.sessions[session.id] = session
+        self._forget_oldest()
+        self.unreclaimed += 1
+        self._group.start_soon(self._run, session, script)
+        return session
+
+    def get(self, org_id: str, session_id: str) -> SimulatedSession | None:
+        """A session of this org."""
+        session = self.sessions.get(session_id)
+        return session if session is not None and session.org_id == org_id else None
+
+    def newest_first(self, org_id: str) -> list[SimulatedSession]:
+        """The org's sessions."""
+        return [session for session in reversed(self.sessions.values()) if session.org_id == org_id]
+
+    async def tear_down(self, session: SimulatedSession) -> None:
+        """Tear down, and wait until nothing of the workload is left."""
+        session.tear_down()
+        with anyio.move_on_after(RECLAIM_WAIT_SECONDS):
+            await session.reclaimed.wait()
+
+    async def close(self) -> None:
+        """Take no more sessions, tear down every one, and wait until all are reclaimed."""
+        self._group = None
+        live = [session for session in self.sessions.values() if not session.reclaimed.is_set()]
+        for session in live:
+            session.tear_down()
+        for session in live:
+            await session.reclaimed.wait()
+
+    def backend_healthy(self) -> bool:
+        """Whether sessions are taken."""
+        return self._group is not None
+
+    async def _run(self, session: SimulatedSession, script: Script | None) -> None:
+        try:
+            with session.scope:
+                await self._run_when_free(session, script)
+        except Exception:
+            logger.exception("session %s failed inside the simulator", session.id)
+            session.finish(Exit(exit_code=None, kill_reason="simulator_error"))
+        finally:
+            self._note_reclaimed(session)
+        try:
+            await deliver(session)
+        except Exception:
+            logger.exception("webhook of session %s failed inside the simulator", session.id)
+        if self._auto_teardown:
+            session.tear_down()
+
+    def _note_reclaimed(self, session: SimulatedSession) -> None:
+        if not session.is_finished:  # cancelled from outside, not by its teardown
+            session.tear_down()
+        self.unreclaimed -= 1
+        self._retained_bytes += session.log.size_bytes
+        session.reclaimed.set()
+        self._forget_oldest()
+        self._on_change()
+
+    async def _run_when_free(self, session: SimulatedSession, script: Script | None) -> None:
+        assert self._running is not None  # noqa: S101 - for the type checker; open() came first
+        async with self._running:
+            end = await (_play(session, script) if script else self._run_code(session))
+        session.finish(end)
+
+    async def _run_code(self, session: SimulatedSession) -> Exit:
+        if self._isolation is None:
+            self._isolation = await probe_isolation() if self._namespaces else Isolation()
+        names = session.request.service_bindings or ()
+        services = {name: self._services[name] for name in names}
+        return await Workload(session, self._isolation, services).run()
+
+    def _forget_oldest(self) -> None:
+        while len(self.sessions) > self._max_retained or self._retained_bytes > self._max_retained_bytes:
+            finished = [session for session in self.sessions.values() if session.reclaimed.is_set()]
+            if len(finished) < 2:  # noqa: PLR2004 - a session larger than the bound must not forget itself
+                return
+            torn_down = (session for session in finished if session.phase is SessionPhase.TORN_DOWN)
+            session = next(torn_down, finished[0])
+            del self.sessions[session.id]
+            self._retained_bytes -= session.log.size_bytes
+
+
+async def _play(session: SimulatedSession, script: Script) -> Exit:
+    script.session_id = session.id
+    session.start({"scripted": True})
+    started = anyio.current_time()
+    while (step := await script.next_step()) is not None:
+        if not isinstance(step, bytes):
+            await anyio.sleep(step)
+        else:
+            session.play(step)
+            await anyio.sleep(script.delay_seconds)
+    if script.result is not NO_RESULT:
+        session.returned(script.result)
+    elapsed_ms = (anyio.current_time() - started) * 1000
+    return Exit(exit_code=script.exit_code, kill_reason=script.kill_reason, duration_ms=round(elapsed_ms, 3))

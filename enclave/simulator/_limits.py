@@ -1,0 +1,47 @@
+"""Default and greatest limits, and how a request's limits become effective ones. No I/O."""
+
+from __future__ import annotations
+
+import msgspec
+
+from enclave.types import SessionLimits
+
+DEFAULT_LIMITS = SessionLimits(cpu_millis=1000, memory_mb=512, wall_clock_ms=30_000, pids=64)
+MAX_LIMITS = SessionLimits(cpu_millis=8000, memory_mb=8192, wall_clock_ms=3_600_000, pids=1024)
+NAMES = {"cpu_millis": "cpuMillis", "memory_mb": "memoryMb", "wall_clock_ms": "wallClockMs", "pids": "pids"}
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What a workload may use, in the units the supervisor measures. CPU time is cpuMillis/1000 of the wall clock."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    memory_bytes: int
+    pids: int
+
+
+def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: SessionLimits) -> SessionLimits:
+    """The limits in force: what was asked, the defaults for the rest.
+
+    Raises:
+        ValueError: a limit is out of range; the message names its wire field.
+    """
+    values: dict[str, int] = {}
+    for name, wire in NAMES.items():
+        value = getattr(asked, name, None) or getattr(defaults, name)
+        greatest = getattr(maxima, name)
+        if value > greatest:
+            raise ValueError(f"limits.{wire}: must be at most {greatest}, got {value}")
+        values[name] = value
+    return SessionLimits(**values, extra=asked.extra if asked else {})
+
+
+def budget(limits: SessionLimits) -> Budget:
+    """The budget of effective limits, each of which is set."""
+    wall_seconds = (limits.wall_clock_ms or 0) / 1000
+    return Budget(
+        wall_seconds=wall_seconds,
+        cpu_seconds=wall_seconds * (limits.cpu_millis or 0) / 1000,
+        memory_bytes=(limits.memory_mb or 0) * 1024 * 1024,
+        pids=limits.pids or 0,
+    )

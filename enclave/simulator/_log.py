@@ -1,0 +1,72 @@
+"""The recorded frames of one session, which any number of readers follow by index. Imports anyio only.
+
+A reader owns an integer, never a queue: a slow or vanished one costs the session nothing.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+FRAME_OVERHEAD_BYTES = 64
+"""What keeping one frame costs besides its text; counted, so that many tiny frames are bounded too."""
+
+
+class FrameLog:
+    """Append-only, bounded, closed once. Frames are the bytes of one JSON document each."""
+
+    def __init__(self, max_output_bytes: int) -> None:
+        self.max_output_bytes = max_output_bytes
+        """How much output is recorded; frames that are not output are few and always recorded."""
+        self.closed = False
+        self.size_bytes = 0
+        """What all of its frames cost."""
+        self._frames: list[bytes] = []
+        self._output_bytes = 0
+        self._grown: anyio.Event | None = None
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def append(self, frame: bytes) -> None:
+        """Record a frame that counts towards no bound. After `close` it is ignored."""
+        if not self.closed:
+            self._frames.append(frame)
+            self.size_bytes += len(frame) + FRAME_OVERHEAD_BYTES
+            self._wake()
+
+    def append_output(self, frame: bytes) -> bool:
+        """Record a frame of output; False, and nothing recorded, when it would exceed the bound."""
+        cost = len(frame) + FRAME_OVERHEAD_BYTES
+        if self._output_bytes + cost > self.max_output_bytes:
+            return False
+        self._output_bytes += cost
+        self.append(frame)
+        return True
+
+    def close(self) -> None:
+        """No frame follows; readers that have them all are done."""
+        self.closed = True
+        self._wake()
+
+    def read(self, index: int, *, max_bytes: int, max_frames: int) -> list[bytes]:
+        """Frames from `index` on, at least one if there is one."""
+        batch: list[bytes] = []
+        size = 0
+        while index < len(self._frames) and len(batch) < max_frames and size < max_bytes:
+            frame = self._frames[index]
+            batch.append(frame)
+            size += len(frame)
+            index += 1
+        return batch
+
+    async def wait_beyond(self, index: int) -> None:
+        """Until a frame at `index` exists or the log is closed."""
+        while index >= len(self._frames) and not self.closed:
+            if self._grown is None:
+                self._grown = anyio.Event()
+            await self._grown.wait()
+
+    def _wake(self) -> None:
+        if self._grown is not None:
+            self._grown.set()
+            self._grown = None

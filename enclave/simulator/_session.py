@@ -1,0 +1,271 @@
+"""One session: its phases, its audit trail, its recorded frames, its result. No I/O, no tasks.
+
+pending → running → succeeded | failed | killed → torn_down
+
+The stream of a clean run is: phase pending, phase running, output and audit entries as they happen, result, phase
+succeeded, end. The phase that ends a run comes after the result was collected, and `end` right after it. Torn down
+before it finished, a session's stream ends with phase torn_down and `end`, and there is no result, ever. Torn down
+afterwards, the trail and the session say so, while the recorded stream stays as it was: later readers replay it.
+
+Output beyond the log's bound is dropped, with one frame of standard error that says so; the workload goes on, and its
+result counts. Egress entries beyond `MAX_EGRESS_ENTRIES` are dropped likewise, with one entry that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import msgspec
+
+from enclave.types import (
+    AuditEvent,
+    AuditFrame,
+    AuditType,
+    CreateSessionRequest,
+    EndFrame,
+    KillReason,
+    PhaseFrame,
+    SessionLimits,
+    SessionPhase,
+    StderrFrame,
+    StdoutFrame,
+)
+
+from ._auth import Principal
+from ._log import FrameLog
+from ._output import OversizedReport, Piece, Report
+from ._script import NO_RESULT
+
+BACKEND = "simulator"
+MAX_EGRESS_ENTRIES = 1000
+NOT_READY = "result_not_ready"
+TORN_DOWN = "session_torn_down"
+_FRAMES = {"stdout": StdoutFrame, "stderr": StderrFrame}
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a workload ended. `exit_code` counts only without a `kill_reason`."""
+
+    exit_code: int | None
+    kill_reason: str | None = None
+    duration_ms: float = 0.0
+    detail: dict[str, Any] = {}
+
+
+class Capture:
+    """The start of an output stream, for the result."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._room_bytes = max_bytes
+        self._parts: list[str] = []
+
+    def add(self, text: str) -> None:
+        """Keep what fits."""
+        if self._room_bytes > 0:
+            part = text.encode()[: self._room_bytes]
+            self._room_bytes -= len(part)
+            self._parts.append(part.decode("utf-8", "ignore"))
+
+    def text(self) -> str:
+        """All that was kept."""
+        return "".join(self._parts)
+
+
+class SimulatedSession:
+    """Every change is synchronous: a reader sees the session before it or after it, never in between."""
+
+    def __init__(
+        self,
+        session_id: str,
+        principal: Principal,
+        request: CreateSessionRequest,
+        limits: SessionLimits,
+        *,
+        max_log_bytes: int,
+        max_capture_bytes: int,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.id = session_id
+        self.org_id = principal.org_id
+        self.request = request
+        self.limits = limits
+        self.phase = SessionPhase.PENDING
+        self.kill_reason: str | None = None
+        self.result: dict[str, Any] | None = None
+        self.trail: list[AuditEvent] = []
+        self.log = FrameLog(max_log_bytes)
+        self.scope = anyio.CancelScope()
+        """Around the workload; cancelled by a teardown."""
+        self.reclaimed = anyio.Event()
+        """Set when nothing of the workload is left."""
+        self.created_at = _now()
+        self._created_by = principal.user_id
+        self._started_at: datetime | None = None
+        self._finished_at: datetime | None = None
+        self._value: Any = NO_RESULT
+        self._captured = {"stdout": Capture(max_capture_bytes), "stderr": Capture(max_capture_bytes)}
+        self._egress_entries = 0
+        self._output_dropped = False
+        self._scripted = False
+        self._on_change = on_change
+
+    # What happens to it
+
+    def create(self, *, scripted_stream: bool) -> None:
+        """Enter pending. With `scripted_stream` a script gives every frame, and nothing here adds any."""
+        self._scripted = scripted_stream
+        self._enter(SessionPhase.PENDING)
+        self.record(AuditType.SESSION_CREATED, {"language": self.request.language})
+
+    def start(self, detail: dict[str, Any]) -> None:
+        """The workload runs."""
+        self._started_at = _now()
+        self._enter(SessionPhase.RUNNING)
+        self.record(AuditType.SANDBOX_STARTED, {"backend": BACKEND, **detail})
+
+    def take(self, stream: str, pieces: list[Piece]) -> None:
+        """Output and reports of the workload, in order."""
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._captured[stream].add(piece)
+                self._append_output(msgspec.json.encode(_FRAMES[stream](piece)))
+            elif isinstance(piece, Report):
+                self._take_report(piece.value)
+            elif isinstance(piece, OversizedReport):
+                self._say("a report of the workload was too large and was dropped")
+
+    def play(self, frame: bytes) -> None:
+        """A scripted frame."""
+        self.log.append(frame)
+
+    def returned(self, value: Any) -> None:
+        """The workload called ``enclave.result``."""
+        self._value = value
+
+    def finish(self, end: Exit) -> None:
+        """The workload has ended, and everything it printed was taken. A session torn down stays so."""
+        if self.is_finished:
+            return
+        self._finished_at = _now()
+        self.kill_reason = end.kill_reason
+        if end.kill_reason is not None:
+            self.record(AuditType.SESSION_KILLED, {"reason": end.kill_reason})
+        exit_code = None if end.kill_reason is not None else end.exit_code
+        self.record(AuditType.WORKLOAD_EXITED, {"exitCode": exit_code, **end.detail})
+        self.result = self._collect(exit_code, end.duration_ms)
+        self.record(AuditType.RESULT_COLLECTED, {"hasValue": "json" in self.result})
+        self._append({"kind": "result", "result": self.result})
+        self._enter(_outcome(exit_code, end.kill_reason))
+        self._end()
+
+    def tear_down(self) -> None:
+        """Idempotent; `reclaimed` tells when nothing is left."""
+        if self.phase is SessionPhase.TORN_DOWN:
+            return
+        self.scope.cancel()
+        finished = self.is_finished
+        self._finished_at = self._finished_at or _now()
+        self.record(AuditType.SESSION_TORN_DOWN, {})
+        if finished:
+            self.phase = SessionPhase.TORN_DOWN
+            self._on_change()
+        else:
+            self._enter(SessionPhase.TORN_DOWN)
+            self._end()
+
+    def record(self, type_: str, detail: dict[str, Any]) -> None:
+        """Add to the trail, and to the stream while it is open."""
+        event = AuditEvent(type=AuditType(type_), ts=_now(), session_id=self.id, detail=detail)
+        self.trail.append(event)
+        self._append(AuditFrame(event))
+
+    # What others ask of it
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the phase is terminal."""
+        return self.phase.is_terminal
+
+    def document(self, *, with_output: bool = True) -> dict[str, Any]:
+        """The `Session` of the wire; without captured output for lists."""
+        result = self.result
+        if result is not None and not with_output:
+            result = {name: value for name, value in result.items() if name not in self._captured}
+        limits = msgspec.to_builtins(self.limits)
+        limits.update(limits.pop("__extra__", {}))
+        optional = {
+            "killReason": self.kill_reason,
+            "result": result,
+            "startedAt": self._started_at,
+            "finishedAt": self._finished_at,
+        }
+        return {
+            "id": self.id,
+            "orgId": self.org_id,
+            "createdBy": self._created_by,
+            "phase": self.phase.value,
+            "language": self.request.language,
+            "limits": limits,
+            "egress": self.request.egress,
+            "backend": BACKEND,
+            "labels": self.request.labels,
+            "createdAt": self.created_at,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    # Details
+
+    def _take_report(self, report: dict[str, Any]) -> None:
+        if report.get("t") == "result":
+            self.returned(report.get("json"))
+        elif report.get("t") == "egress":
+            self._egress_entries += 1
+            if self._egress_entries <= MAX_EGRESS_ENTRIES:
+                type_ = AuditType.EGRESS_ALLOWED if report.get("ok") is True else AuditType.EGRESS_DENIED
+                self.record(type_, {"host": str(report.get("host", ""))[:255]})
+            elif self._egress_entries == MAX_EGRESS_ENTRIES + 1:
+                self.record("egress_entries_dropped", {"limit": MAX_EGRESS_ENTRIES})
+
+    def _collect(self, exit_code: int | None, duration_ms: float) -> dict[str, Any]:
+        result: dict[str, Any] = {"exitCode": exit_code}
+        if self._value is not NO_RESULT:
+            result["json"] = self._value
+        captured = {name: capture.text() for name, capture in self._captured.items()}
+        return {**result, **captured, "durationMs": duration_ms}
+
+    def _append_output(self, frame: bytes) -> None:
+        if self._scripted or self._output_dropped:
+            return
+        if not self.log.append_output(frame):
+            self._output_dropped = True
+            self._say(f"output beyond max_log_bytes={self.log.max_output_bytes} is dropped")
+
+    def _say(self, text: str) -> None:
+        self._append(StderrFrame(f"[enclave simulator] {text}\n"))
+
+    def _enter(self, phase: SessionPhase) -> None:
+        self.phase = phase
+        reason = KillReason(self.kill_reason) if self.kill_reason is not None else None
+        self._append(PhaseFrame(phase, reason, _now()))
+        self._on_change()
+
+    def _end(self) -> None:
+        self._append(EndFrame())
+        self.log.close()
+
+    def _append(self, frame: Any) -> None:
+        if not self._scripted:
+            self.log.append(msgspec.json.encode(frame))
+
+
+def _outcome(exit_code: int | None, kill_reason: str | None) -> SessionPhase:
+    if kill_reason is not None:
+        return SessionPhase.KILLED
+    return SessionPhase.SUCCEEDED if exit_code == 0 else SessionPhase.FAILED
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,74 @@
+"""The workload's parent, and the workload up to its exec."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import struct
+from typing import Any, NoReturn
+
+from ._linux import LINUX, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, mount_proc, prctl
+
+MAX_FILE_BYTES = 1 << 30
+MAX_OPEN_FILES = 1024
+EXIT_STATUS = struct.Struct("!iQ")
+
+
+def run_init(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
+    """The workload's parent: starts it, reaps every orphan, reports how it ended, and takes all others along."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if os.read(fds["go"], 1) != b"g":  # the supervisor died before PDEATHSIG was set
+        os._exit(1)
+    if spec["isolation"]["proc"]:
+        mount_proc()
+    workload = os.fork()
+    if workload == 0:
+        exec_workload(spec, fds)
+    for name in ("go", "out", "err"):
+        os.close(fds[name])
+    os.write(fds["status"], EXIT_STATUS.pack(workload, 0))
+    while True:
+        pid, status, usage = os.wait4(-1, 0)
+        if pid == workload:
+            os.write(fds["status"], EXIT_STATUS.pack(os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+            os._exit(0)
+
+
+def exec_workload(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
+    try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        os.dup2(fds["out"], 1)
+        os.dup2(fds["err"], 2)
+        os.closerange(3, MAX_OPEN_FILES)
+        os.chdir(spec["directory"])
+        os.umask(0o077)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        set_rlimits(spec)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(spec["argv"][0], spec["argv"], spec["env"])  # noqa: S606
+    except OSError as error:
+        os.write(2, f"cannot start the workload: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def set_rlimits(spec: dict[str, Any]) -> None:
+    """Backstops for what grows faster than it is polled; being over budget is found by polling."""
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
+        resource.RLIMIT_NOFILE: MAX_OPEN_FILES,
+        resource.RLIMIT_CPU: int(spec["cpu_seconds"]) + 2,
+    }
+    if spec["address_space"] and LINUX:
+        wanted[resource.RLIMIT_AS] = spec["memory_bytes"] * 4 + (1 << 30)
+    if spec["isolation"]["user"]:  # counted per user namespace; elsewhere it would count all of the user's processes
+        wanted[resource.RLIMIT_NPROC] = spec["pids"] * 2 + 32
+    for name, value in wanted.items():
+        hard = resource.getrlimit(name)[1]
+        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (bound, bound))

@@ -1,0 +1,262 @@
+"""Runs one workload: the supervisor's side that lives in the simulator's event loop.
+
+The supervisor (see `_supervisor.py`) holds the limits and cleans up. This module starts it, takes its records, and
+makes sure that nothing is left even if the supervisor itself was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.abc
+import msgspec
+
+from enclave.types import EgressPolicy
+
+from ._limits import Budget, budget
+from ._output import OutputDecoder
+from ._session import Exit, SimulatedSession
+
+READ_BYTES = 32_768
+PARTIAL_LINE_SECONDS = 0.05
+SPAWN_SECONDS = 30.0
+GRACE_SECONDS = 30.0
+RECLAIM_SECONDS = 10.0
+LEFTOVER_SECONDS = 2.0
+LEFTOVER_PAUSE_SECONDS = 0.005
+SUPERVISOR_LOST = "supervisor_lost"
+
+_HERE = Path(__file__).parent
+_START = f"import sys; sys.path.append({str(_HERE)!r}); from _supervisor import main; main()"
+_SUPERVISOR = [sys.executable, "-I", "-S", "-c", _START]
+_HEADER = struct.Struct("!cI")
+_SERVICE_PORTS = {"http": 80, "https": 443}
+
+
+class Isolation(msgspec.Struct, frozen=True):
+    """Which namespaces the machine permits."""
+
+    user: bool = False
+    pid: bool = False
+    net: bool = False
+    proc: bool = False
+
+
+class _ExitRecord(msgspec.Struct):
+    code: int | None
+    reason: str | None
+    wall_ms: float
+    cpu_ms: int
+    peak_kb: int
+
+
+async def probe_isolation() -> Isolation:
+    """Try, in a process of its own, which namespaces this machine permits."""
+    with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # it is asked once and takes milliseconds
+        done = await anyio.run_process([*_SUPERVISOR, "--probe"], check=False, stderr=subprocess.DEVNULL)
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Isolation)
+    return Isolation()
+
+
+class Workload:
+    """One run of a session's code."""
+
+    def __init__(self, session: SimulatedSession, isolation: Isolation, services: Mapping[str, str]) -> None:
+        self._session = session
+        self._services = services
+        self._budget: Budget = budget(session.limits)
+        self._isolation = isolation
+        if not self._wants_own_network():
+            self._isolation = msgspec.structs.replace(isolation, net=False)
+        self._directory = Path(tempfile.gettempdir()) / f"enclave-{session.id}-{secrets.token_hex(4)}"
+        self._decoders = {b"O": ("stdout", OutputDecoder(reports=True)), b"E": ("stderr", OutputDecoder(reports=False))}
+        self._fresh_partial = False
+        self._exit: _ExitRecord | None = None
+
+    async def run(self) -> Exit:
+        """Run to the end. However it ends, cancelled included, nothing of the workload is left."""
+        process = await self._spawn()
+        try:
+            await self._hand_over(process)
+            with anyio.move_on_after(self._budget.wall_seconds + GRACE_SECONDS):
+                await self._relay(process)
+        finally:
+            with anyio.move_on_after(RECLAIM_SECONDS, shield=True):
+                await self._reclaim(process)
+        return self._outcome()
+
+    async def _spawn(self) -> anyio.abc.Process:
+        with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # a spawn cut short would leave a process nobody knows
+            return await anyio.open_process(_SUPERVISOR, stderr=None, start_new_session=True, env={})
+        raise TimeoutError("no process could be started")
+
+    async def _hand_over(self, process: anyio.abc.Process) -> None:
+        document = msgspec.json.encode(self._specification())
+        assert process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
+        with suppress(anyio.BrokenResourceError):  # then there will be no exit record either
+            await process.stdin.send(struct.pack("!I", len(document)) + document)
+
+    def _specification(self) -> dict[str, Any]:
+        name = "main.py" if self._session.request.language == "python" else "main.js"
+        argv = _python(name) if name == "main.py" else _node(name, self._budget.memory_bytes)
+        return {
+            "argv": argv,
+            "files": {name: self._session.request.code},
+            "directory": str(self._directory),
+            "env": self._environment(),
+            "isolation": msgspec.structs.asdict(self._isolation),
+            "address_space": name == "main.py",  # V8 reserves far more address space than it uses
+            **msgspec.structs.asdict(self._budget),
+        }
+
+    def _wants_own_network(self) -> bool:
+        return self._session.request.egress == EgressPolicy.deny_all() and not self._services
+
+    def _environment(self) -> dict[str, str]:
+        egress = self._session.request.egress or EgressPolicy.deny_all()
+        policy = {
+            "mode": egress.mode,
+            "allow": list(egress.allow),
+            "services": [_endpoint(url) for url in self._services.values()],
+        }
+        directory = str(self._directory)
+        return {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": directory,
+            "TMPDIR": directory,
+            "ENCLAVE_SESSION_ID": self._session.id,
+            "ENCLAVE_RUNNER_POLICY": msgspec.json.encode(policy).decode(),
+            **{service_variable(name): url for name, url in self._services.items()},
+        }
+
+    async def _relay(self, process: anyio.abc.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
+        unread = bytearray()
+        while self._exit is None:
+            chunk = None
+            with anyio.move_on_after(PARTIAL_LINE_SECONDS if self._fresh_partial else None):
+                try:
+                    chunk = await process.stdout.receive(READ_BYTES)
+                except (anyio.EndOfStream, anyio.BrokenResourceError):
+                    break
+            if chunk is None:
+                self._flush(final=False)
+            else:
+                unread += chunk
+                self._take_records(unread)
+        self._flush(final=True)
+
+    def _take_records(self, unread: bytearray) -> None:
+        start = 0
+        while len(unread) - start >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(unread, start)
+            end = start + _HEADER.size + size
+            if len(unread) < end:
+                break
+            self._take_record(kind, bytes(unread[start + _HEADER.size : end]))
+            start = end
+        del unread[:start]
+
+    def _take_record(self, kind: bytes, payload: bytes) -> None:
+        if kind == b"S":
+            self._session.start({"isolation": msgspec.json.decode(payload)})
+        elif kind == b"X":
+            self._exit = msgspec.json.decode(payload, type=_ExitRecord)
+        else:
+            stream, decoder = self._decoders[kind]
+            self._session.take(stream, decoder.feed(payload))
+            self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
+
+    def _flush(self, *, final: bool) -> None:
+        self._fresh_partial = False
+        for stream, decoder in self._decoders.values():
+            self._session.take(stream, decoder.flush(final=final))
+
+    async def _reclaim(self, process: anyio.abc.Process) -> None:
+        """End the supervisor, which ends the workload; and where that fails, end both the hard way."""
+        try:
+            assert process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
+            with suppress(anyio.BrokenResourceError):
+                await process.stdin.aclose()
+            with anyio.move_on_after(RECLAIM_SECONDS - 2):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+        if process.returncode != 0:
+            await kill_leftovers(self._session.id)
+        if self._directory.exists():
+            await anyio.to_thread.run_sync(shutil.rmtree, self._directory, True)
+
+    def _outcome(self) -> Exit:
+        record = self._exit
+        if record is None:
+            return Exit(exit_code=None, kill_reason=SUPERVISOR_LOST)
+        detail = {"cpuMs": record.cpu_ms, "peakMemoryMb": round(record.peak_kb / 1024, 1)}
+        return Exit(exit_code=record.code, kill_reason=record.reason, duration_ms=record.wall_ms, detail=detail)
+
+
+def service_variable(name: str) -> str:
+    """The environment variable that holds the base URL of a binding."""
+    return "ENCLAVE_SVC_" + "".join(char if char.isalnum() else "_" for char in name.upper())
+
+
+async def kill_leftovers(session_id: str) -> None:
+    """Kill every process that carries the session's id in its environment, until none is found.
+
+    For when the supervisor was lost; it takes no more than `LEFTOVER_SECONDS`.
+    """
+    with anyio.move_on_after(LEFTOVER_SECONDS):
+        while pids := carriers(session_id):
+            for pid in pids:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            await anyio.sleep(LEFTOVER_PAUSE_SECONDS)
+
+
+def carriers(session_id: str) -> list[int]:
+    """The processes that carry a session's id in their environment, as far as this user may see."""
+    wanted = f"ENCLAVE_SESSION_ID={session_id}"
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if wanted.encode() in entry.read_bytes().split(b"\0"):
+                found.append(int(entry.parent.name))
+    return found
+
+
+def _python(name: str) -> list[str]:
+    flags = ["-I", "-u", "-B", "-X", "utf8"]
+    return [sys.executable, *flags, str(_HERE / "_runners" / "python_runner.py"), name]
+
+
+def _node(name: str, memory_bytes: int) -> list[str]:
+    # The heap may outgrow the budget, so that it is the budget that ends it, with the right reason.
+    heap = f"--max-old-space-size={memory_bytes * 2 // (1024 * 1024)}"
+    return [node_executable() or "node", heap, str(_HERE / "_runners" / "node_runner.cjs"), name]
+
+
+def node_executable() -> str | None:
+    """Where Node is, if it is installed."""
+    return shutil.which("node")
+
+
+def _endpoint(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _SERVICE_PORTS.get(parts.scheme, 0)

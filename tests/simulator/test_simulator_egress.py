@@ -1,0 +1,183 @@
+"""Egress: denied by default, reported either way, allowed by CIDR or by a granted binding."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+PYTHON_TRY = """
+import socket
+def attempt(what, *args):
+    try:
+        what(*args)
+    except OSError as error:
+        print(type(error).__name__)
+    else:
+        print("through")
+"""
+
+
+async def test_python_is_denied_every_way_out_and_each_attempt_is_reported(serving):
+    code = (
+        PYTHON_TRY
+        + """
+attempt(socket.create_connection, ("169.254.169.254", 80))
+attempt(socket.socket().connect, ("203.0.113.1", 80))
+attempt(socket.socket(socket.AF_INET6).connect, ("2001:db8::1", 80))
+attempt(socket.socket(type=socket.SOCK_DGRAM).sendto, b"x", ("203.0.113.2", 53))
+attempt(socket.getaddrinfo, "example.com", 443)
+attempt(socket.gethostbyname, "example.org")
+attempt(socket.socket(socket.AF_UNIX).connect, "/nowhere")
+"""
+    )
+    async with serving() as api:
+        run = await api.run(code)
+        assert run.output().split() == ["PermissionError"] * 6 + ["FileNotFoundError"]
+        hosts = ["169.254.169.254", "203.0.113.1", "2001:db8::1", "203.0.113.2", "example.com", "example.org"]
+        assert run.egress() == [("egress_denied", host) for host in hosts]
+        streamed = [frame["event"] for frame in run.frames if frame["kind"] == "audit"]
+        assert [event for event in streamed if "egress" in event["type"]] == [
+            entry for entry in run.audit if "egress" in entry["type"]
+        ]
+
+
+@pytest.mark.parametrize("library", ["urllib", "asyncio", "http"])
+async def test_python_libraries_see_an_ordinary_error(serving, library):
+    code = {
+        "urllib": "import urllib.request, urllib.error\n"
+        "try: urllib.request.urlopen('http://example.com')\nexcept urllib.error.URLError as e: print(e.reason.errno)",
+        "asyncio": "import asyncio\n"
+        "try: asyncio.run(asyncio.open_connection('203.0.113.1', 80))\nexcept PermissionError as e: print(e.errno)",
+        "http": "import http.client\n"
+        "try: http.client.HTTPConnection('203.0.113.1').request('GET', '/')\nexcept OSError as e: print(e.errno)",
+    }[library]
+    async with serving() as api:
+        run = await api.run(code)
+        assert run.output() == "1\n", run.output("stderr")
+        assert {type_ for type_, _ in run.egress()} == {"egress_denied"}
+
+
+async def test_a_child_process_passes_the_hook_and_meets_the_private_network(serving):
+    code = """
+import subprocess, sys
+check = "import socket; s = socket.socket(); s.settimeout(1); s.connect(('127.0.0.1', PORT))"
+child = subprocess.run([sys.executable, "-c", check], stderr=subprocess.PIPE)
+print(child.stderr.decode().splitlines()[-1] if child.returncode else "through")
+"""
+    async with serving() as api:
+        run = await api.run(code.replace("PORT", str(api.http.base_url.port)))
+        isolation = run.audit[1]["detail"]["isolation"]
+        assert isolation.keys() == {"user", "pid", "net", "proc"}
+        assert run.output() == ("OSError: [Errno 101] Network is unreachable\n" if isolation["net"] else "through\n")
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+async def test_an_allowlisted_network_passes_and_is_reported_while_others_and_metadata_do_not(serving, language):
+    python = (
+        PYTHON_TRY
+        + """
+attempt(socket.create_connection, ("127.0.0.1", PORT))
+attempt(socket.create_connection, ("203.0.113.1", 80))
+attempt(socket.create_connection, ("169.254.169.254", 80))
+attempt(socket.create_connection, ("::ffff:169.254.169.254", 80))
+"""
+    )
+    node = """
+const net = require('node:net');
+const attempt = (host, port) => new Promise((done) => {
+  const socket = net.connect(port, host, () => { console.log('through'); socket.destroy(); done(); });
+  socket.on('error', (error) => { console.log(error.code); done(); });
+});
+(async () => {
+  await attempt('127.0.0.1', PORT);
+  await attempt('203.0.113.1', 80);
+  await attempt('169.254.169.254', 80);
+  await attempt('::ffff:169.254.169.254', 80);
+})();
+"""
+    async with serving() as api:
+        code = (python if language == "python" else node).replace("PORT", str(api.http.base_url.port))
+        policy = {"mode": "allowlist", "allow": ["127.0.0.0/8", "169.254.0.0/16", "::/96", "::ffff:0:0/96"]}
+        run = await api.run(code, language=language, egress=policy)
+        assert run.output().split()[0] == "through", run.output("stderr")
+        assert set(run.output().split()[1:]) <= {"PermissionError", "EACCES"}
+        assert run.egress() == [
+            ("egress_allowed", "127.0.0.1"),
+            ("egress_denied", "203.0.113.1"),
+            ("egress_denied", "169.254.169.254"),
+            ("egress_denied", "::ffff:169.254.169.254"),
+        ]
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+async def test_a_name_is_resolved_under_an_allowlist_and_its_address_decides(serving, language):
+    python = PYTHON_TRY + "attempt(socket.create_connection, ('localhost', PORT))"
+    node = """
+fetch('http://localhost:PORT/healthz').then((answer) => console.log(answer.ok ? 'through' : answer.status),
+  (error) => console.log(error.cause.code));
+"""
+    async with serving() as api:
+        code = (python if language == "python" else node).replace("PORT", str(api.http.base_url.port))
+        allowed = await api.run(code, language=language, egress={"mode": "allowlist", "allow": ["127.0.0.1/32"]})
+        assert allowed.output() == "through\n", allowed.output("stderr")
+        assert ("egress_allowed", "127.0.0.1") in allowed.egress()
+        denied = await api.run(code, language=language, egress={"mode": "allowlist", "allow": ["10.0.0.0/8"]})
+        assert denied.output() in ("PermissionError\n", "EACCES\n")
+        assert ("egress_denied", "127.0.0.1") in denied.egress()
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+async def test_a_granted_binding_is_reachable_although_everything_else_is_denied(serving, language):
+    python = """
+import os, urllib.request
+print(urllib.request.urlopen(os.environ["ENCLAVE_SVC_CONTROL"] + "/healthz").status)
+"""
+    node = "fetch(process.env.ENCLAVE_SVC_CONTROL + '/healthz').then((answer) => console.log(answer.status));"
+    code = python if language == "python" else node
+    async with serving() as target, serving(service_bindings={"control": target.sim.base_url}) as api:
+        run = await api.run(code, language=language, serviceBindings=["control"])
+        assert run.output() == "200\n", run.output("stderr")
+        assert ("egress_allowed", "127.0.0.1") in run.egress()
+        without = await api.run(code, language=language)
+        assert without.phase == "failed"
+
+
+async def test_node_is_denied_every_way_out_and_each_attempt_is_reported(serving):
+    code = """
+const net = require('node:net'), dns = require('node:dns'), dgram = require('node:dgram'), http = require('node:http');
+const say = (error) => console.log(error ? error.code : 'through');
+(async () => {
+  await new Promise((done) => net.connect(80, '169.254.169.254').on('error', (e) => { say(e); done(); }));
+  await new Promise((done) => http.get('http://203.0.113.1/').on('error', (e) => { say(e); done(); }));
+  await fetch('http://example.com/').catch((e) => say(e.cause));
+  await new Promise((done) => dns.lookup('example.org', (e) => { say(e); done(); }));
+  await dns.promises.resolve4('example.net').catch(say);
+  const socket = dgram.createSocket('udp4');
+  await new Promise((done) => socket.send('x', 53, '203.0.113.2', (e) => { say(e); done(); }));
+  socket.close();
+})();
+"""
+    async with serving() as api:
+        run = await api.run(code, language="node")
+        assert run.output().split() == ["EACCES"] * 6, run.output("stderr")
+        hosts = ["169.254.169.254", "203.0.113.1", "example.com", "example.org", "example.net", "203.0.113.2"]
+        assert run.egress() == [("egress_denied", host) for host in hosts]
+
+
+async def test_local_sockets_are_not_egress(serving):
+    code = """
+import asyncio, socket
+async def main():
+    left, right = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=left)
+    right.send(b"x\\n")
+    print((await reader.readline()).decode(), end="")
+    writer.close(); right.close()
+    await writer.wait_closed()
+asyncio.run(main())
+"""
+    async with serving() as api:
+        run = await api.run(code)
+        assert (run.output(), run.egress()) == ("x\n", [])
+        assert run.phase == "succeeded"

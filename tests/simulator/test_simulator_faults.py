@@ -1,0 +1,217 @@
+"""Faults on request: exactly what was asked, as often as asked, and then never again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import anyio
+import h11
+import httpx
+import pytest
+
+from enclave.simulator import Framing
+from enclave.types import StdoutFrame
+
+pytestmark = pytest.mark.anyio
+
+FRAMES = [StdoutFrame("zero"), StdoutFrame("one"), StdoutFrame("two")]
+
+
+async def scripted(api):
+    """A finished session whose stream is FRAMES, and its bytes."""
+    api.sim.script(FRAMES, raw=True)
+    session = await api.create()
+    with anyio.fail_after(10):
+        await api.sim.until(lambda sim: sim.phases[session["id"]] == "succeeded")
+    return session["id"], [
+        Framing().event(n + 1, b'{"kind":"stdout","data":"%b"}' % text)
+        for n, text in enumerate([b"zero", b"one", b"two"])
+    ]
+
+
+async def read_all(stream):
+    """The body, and whether it ended in good order."""
+    body = b""
+    with anyio.fail_after(10):
+        try:
+            while data := await stream.read():
+                body += data
+        except (h11.RemoteProtocolError, anyio.BrokenResourceError):
+            return body, False
+        return body, True
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("after_bytes", [0, 1, 10])
+async def test_a_stream_is_cut_after_a_frame_or_inside_the_next_and_the_next_connection_is_whole(
+    serving, after_bytes, reset
+):
+    async with serving() as api:
+        session_id, events = await scripted(api)
+        fault = api.sim.faults.drop_stream(after_frames=2, after_bytes=after_bytes, reset=reset)
+        async with api.open_stream(session_id) as stream:
+            body, in_order = await read_all(stream)
+            assert not in_order
+            assert body == events[0] + events[1] + events[2][:after_bytes]
+        assert (fault.times, fault.hits, api.sim.faults.armed) == (0, 1, [])
+        async with api.open_stream(session_id) as stream:
+            assert await read_all(stream) == (b"".join(events), True)
+
+
+async def test_two_drops_cut_two_connections_one_after_the_other(serving):
+    async with serving() as api:
+        session_id, events = await scripted(api)
+        api.sim.faults.drop_stream(after_frames=0)
+        api.sim.faults.drop_stream(after_frames=1, times=2)
+        bodies = []
+        for _ in range(4):
+            async with api.open_stream(session_id) as stream:
+                bodies.append(await read_all(stream))
+        assert bodies == [(b"", False), (events[0], False), (events[0], False), (b"".join(events), True)]
+
+
+async def test_frames_are_counted_from_where_a_connection_resumes(serving):
+    async with serving() as api:
+        session_id, events = await scripted(api)
+        api.sim.faults.drop_stream(after_frames=1)
+        async with api.open_stream(session_id, **{"last-event-id": "1"}) as stream:
+            assert await read_all(stream) == (events[1], False)
+
+
+async def test_a_stream_may_close_in_good_order_without_its_end(serving):
+    async with serving() as api:
+        session_id, events = await scripted(api)
+        api.sim.faults.end_stream(after_frames=1)
+        async with api.open_stream(session_id) as stream:
+            assert await read_all(stream) == (events[0], True)
+
+
+async def test_bytes_are_injected_at_an_exact_place_and_faults_combine(serving):
+    async with serving() as api:
+        session_id, events = await scripted(api)
+        api.sim.faults.inject(b"data: {broken\n\n", after_frames=1)
+        api.sim.faults.inject(b": again\n\n", after_frames=2, also=True)
+        api.sim.faults.drop_stream(after_frames=2, also=True)
+        async with api.open_stream(session_id) as stream:
+            body, in_order = await read_all(stream)
+        assert body == events[0] + b"data: {broken\n\n" + events[1] + b": again\n\n"
+        assert not in_order
+
+
+async def test_a_stalled_stream_sends_nothing_not_even_heartbeats_until_its_reader_leaves(serving):
+    async with serving(heartbeat_seconds=0.01) as api:
+        session_id, events = await scripted(api)
+        api.sim.faults.stall_stream(after_frames=1)
+        with anyio.fail_after(10):
+            async with api.open_stream(session_id) as stream:
+                body = b""
+                while len(body) < len(events[0]):
+                    body += await stream.read()
+                with anyio.move_on_after(0.2) as scope:
+                    body += await stream.read()
+                assert scope.cancelled_caught
+                assert body == events[0]
+            await api.sim.until(lambda sim: sim.open_streams == 0)
+
+
+async def test_a_stalled_stream_goes_on_afterwards(serving):
+    async with serving() as api:
+        session_id, events = await scripted(api)
+        api.sim.faults.stall_stream(after_frames=1, seconds=0.05)
+        async with api.open_stream(session_id) as stream:
+            assert await read_all(stream) == (b"".join(events), True)
+
+
+async def test_the_next_requests_are_answered_by_a_status_and_then_the_route_again(serving):
+    async with serving() as api:
+        api.sim.faults.respond(429, times=2, retry_after=1.5)
+        answers = [await api.http.get("/sessions") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [429, 429, 200]
+        assert answers[0].headers["retry-after"] == "1.5"
+        assert answers[0].json()["error"] == "Too Many Requests"
+
+
+async def test_retry_after_may_be_a_date_and_a_body_anything(serving):
+    async with serving() as api:
+        when = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+        api.sim.faults.respond(503, retry_after=when, body=b"<html>", content_type="text/html", headers={"x-a": "b"})
+        answer = await api.http.get("/healthz")
+        assert answer.headers["retry-after"] == "Wed, 02 Jan 2030 03:04:05 GMT"
+        assert (answer.content, answer.headers["content-type"], answer.headers["x-a"]) == (b"<html>", "text/html", "b")
+
+
+async def test_a_fault_waits_for_its_method_and_path(serving):
+    async with serving() as api:
+        api.sim.faults.respond(500, method="post", path="/sessions")
+        assert (await api.http.get("/sessions")).status_code == 200
+        assert (await api.http.get("/healthz")).status_code == 200
+        assert (await api.http.post("/sessions", json={"code": "x"})).status_code == 500
+        assert api.sim.phases == {}
+        api.sim.faults.respond(500, path=r"/sessions/[^/]+")
+        api.sim.faults.clear()
+        assert (await api.http.get("/sessions/s-1")).status_code == 404
+
+
+async def test_a_fault_is_armed_at_least_once(serving):
+    async with serving() as api:
+        with pytest.raises(ValueError, match="times"):
+            api.sim.faults.respond(500, times=0)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_refused_request_never_reaches_the_route(serving, reset):
+    async with serving() as api:
+        api.sim.faults.refuse(method="POST", reset=reset)
+        url = api.http.base_url
+        with anyio.fail_after(10):
+            async with await anyio.connect_tcp(url.host, url.port) as stream:
+                await stream.send(b"POST /sessions HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+                with pytest.raises(anyio.BrokenResourceError if reset else anyio.EndOfStream):
+                    await stream.receive()
+        assert api.sim.phases == {}
+
+
+@pytest.mark.parametrize("after_bytes", [0, 5])
+async def test_a_lost_response_was_handled(serving, after_bytes):
+    async with serving() as api:
+        api.sim.faults.lose_response(method="POST", after_bytes=after_bytes)
+        api.sim.script(hold=True)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await api.http.post("/sessions", json={"code": "pass"})
+        assert len(api.sim.phases) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_delay_strikes_before_or_after_the_work_is_done(serving, when):
+    async with serving() as api:
+        api.sim.faults.delay(60, method="POST", when=when)
+        api.sim.script(hold=True)
+
+        async def create():
+            await api.http.post("/sessions", json={"code": "pass"})
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(create)
+                if when == "after":
+                    await api.sim.until(lambda sim: len(sim.phases) == 1)
+                else:
+                    await api.sim.until(lambda sim: len(sim.requests) == 1)
+                    assert api.sim.phases == {}
+                group.cancel_scope.cancel()
+        assert (await api.http.get("/healthz")).status_code == 200
+
+
+async def test_a_short_delay_only_delays(serving):
+    async with serving() as api:
+        api.sim.faults.delay(0.01)
+        assert (await api.http.get("/healthz")).status_code == 200
+
+
+async def test_requests_are_recorded_up_to_a_bound(serving):
+    async with serving() as api:
+        await api.http.get("/sessions?limit=1", headers={"x-mark": "y"})
+        (request,) = api.sim.requests
+        assert (request.method, request.path, request.query) == ("GET", "/sessions", "limit=1")
+        assert request.headers["x-mark"] == "y"
+        assert api.sim.requests.maxlen is not None

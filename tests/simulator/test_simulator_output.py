@@ -1,0 +1,90 @@
+"""A workload's bytes to text and reports: however they are cut, nothing is lost and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enclave.simulator._output import MAX_PIECE_BYTES, MAX_REPORT_BYTES, OutputDecoder, OversizedReport, Report
+
+fragments = st.sampled_from(
+    [
+        b"plain\n",
+        b"half",
+        b"\n",
+        b"\r\n",
+        b"\0",
+        b"__ENCLAVE__ ",
+        b'__ENCLAVE__ {"t":"x"}\n',
+        b'\0__ENCLAVE__ {"t":"y"}\n',
+        b"__ENCL",
+        b"\0__EN",
+        b"\xff",
+        "ü€😀".encode(),
+        b"{",
+    ]
+)
+
+
+def decode(data, cuts=(), *, flush_between=False, reports=True):
+    decoder = OutputDecoder(reports=reports)
+    pieces = []
+    for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+        pieces += decoder.feed(data[start:end])
+        if flush_between:
+            pieces += decoder.flush()
+    pieces += decoder.flush(final=True)
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    return text, [piece.value for piece in pieces if isinstance(piece, Report)]
+
+
+@given(st.lists(fragments, max_size=12).map(b"".join), st.data(), st.booleans())
+def test_cuts_and_flushes_change_neither_text_nor_reports(data, draw, flush_between):
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    assert decode(data, cuts, flush_between=flush_between) == decode(data)
+
+
+@given(st.binary(max_size=200), st.data())
+def test_without_reports_every_byte_is_text(data, draw):
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    assert decode(data, cuts, flush_between=True, reports=False) == (data.decode("utf-8", "replace"), [])
+
+
+def test_a_partial_line_is_given_out_by_a_flush_and_a_partial_report_is_not():
+    decoder = OutputDecoder(reports=True)
+    assert decoder.feed(b"half") == []
+    assert decoder.flush() == ["half"]
+    assert decoder.feed(b"\n__ENCLAVE__ {") == ["\n"]
+    assert decoder.flush() == []
+    assert decoder.feed(b"}\n") == [Report({})]
+
+
+@pytest.mark.parametrize("prefix", [b"__ENCLAVE__ ", b"text\0__ENCLAVE__ "])
+def test_a_report_is_bounded_and_the_line_after_it_is_text(prefix):
+    decoder = OutputDecoder(reports=True)
+    pieces = decoder.feed(prefix)
+    for _ in range(MAX_REPORT_BYTES // 65_536 + 2):
+        pieces += decoder.feed(b"x" * 65_536)
+        assert len(decoder._pending) <= MAX_REPORT_BYTES + 65_536
+    pieces += decoder.feed(b"\nafter\n")
+    assert [piece for piece in pieces if not isinstance(piece, str)] == [OversizedReport()]
+    assert "".join(piece for piece in pieces if isinstance(piece, str)) in ("after\n", "textafter\n")
+
+
+def test_a_line_without_end_is_bounded_and_scanned_once():
+    decoder = OutputDecoder(reports=True)
+    total = 0
+    for _ in range(2000):
+        pieces = decoder.feed(b"y" * 4096)
+        assert all(len(piece) <= MAX_PIECE_BYTES for piece in pieces)
+        total += sum(map(len, pieces))
+        assert len(decoder._pending) <= MAX_PIECE_BYTES + 4096
+    assert total + len(decoder._pending) == 2000 * 4096
+
+
+def test_a_report_may_hold_a_lone_surrogate():
+    line = b"__ENCLAVE__ " + json.dumps({"t": "result", "json": "\ud83d"}).encode() + b"\n"
+    assert decode(line) == ("", [{"t": "result", "json": "\ufffd"}])

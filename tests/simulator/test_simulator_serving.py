@@ -1,0 +1,285 @@
+"""Serving inside the caller's event loop: entering, leaving by every way, bounds, webhooks, the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+
+import anyio
+import anyio.abc
+import h11
+import httpx
+import pytest
+
+from enclave.simulator import Simulator
+from enclave.simulator.__main__ import main
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_leaving_tears_down_what_runs_and_readers_see_the_end(serving, nothing_left):
+    with anyio.fail_after(20):
+        async with AsyncExitStack() as readers:
+            async with serving() as api:
+                session = await api.create("import time; print('up'); time.sleep(600)")
+                stream = await readers.enter_async_context(api.open_stream(session["id"]))
+                while (await anext(stream)).get("data") != "up\n":
+                    pass
+            assert api.sim.open_connections == 0
+            assert api.sim.unreclaimed_sessions == 0
+            nothing_left(session["id"])
+            rest = [frame async for frame in stream]
+    assert rest[-2]["phase"] == "torn_down"
+    assert rest[-1] == {"kind": "end"}
+
+
+async def test_the_bodys_own_exception_leaves_plainly(serving):
+    async def fail():
+        async with serving() as api:
+            await api.create("import time; time.sleep(600)")
+            raise ZeroDivisionError
+
+    with anyio.fail_after(20), pytest.raises(ZeroDivisionError):
+        await fail()
+
+
+async def test_a_cancelled_block_cleans_up_in_bounded_time(serving, nothing_left):
+    with anyio.fail_after(20):
+        with anyio.CancelScope() as scope:
+            async with serving() as api:
+                ids = [(await api.create("import time; time.sleep(600)"))["id"] for _ in range(3)]
+                await api.sim.until(lambda sim: set(sim.phases.values()) == {"running"})
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert set(api.sim.phases.values()) == {"torn_down"}
+        assert api.sim.open_connections == 0
+        for session_id in ids:
+            nothing_left(session_id)
+
+
+async def test_a_cancelled_asyncio_task_cleans_up_and_stays_cancelled(serving, nothing_left, anyio_backend_name):
+    if anyio_backend_name != "asyncio":
+        pytest.skip("Task.cancel is asyncio's own")
+    seen = []
+    created = anyio.Event()
+
+    async def serve():
+        async with serving() as api:
+            seen.append((api.sim, (await api.create("import time; time.sleep(600)"))["id"]))
+            created.set()
+            await anyio.sleep_forever()
+
+    task = asyncio.create_task(serve())
+    with anyio.fail_after(20):
+        await created.wait()
+        ((sim, session_id),) = seen
+        await sim.until(lambda sim: sim.phases[session_id] == "running")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert task.cancelled()
+    assert sim.phases[session_id] == "torn_down"
+    nothing_left(session_id)
+
+
+async def test_a_port_in_use_is_a_plain_error(capsys):
+    async with Simulator().serve() as sim:
+        port = int(sim.base_url.rpartition(":")[2])
+        with pytest.raises(OSError, match="in use"):
+            async with Simulator().serve(port=port):
+                pytest.fail("served on a port in use")
+
+
+async def test_a_stalled_stream_does_not_hold_up_leaving(serving):
+    with anyio.fail_after(20):
+        async with AsyncExitStack() as readers:
+            async with serving() as api:
+                api.sim.faults.stall_stream()
+                api.sim.script()
+                session = await api.create()
+                await readers.enter_async_context(api.open_stream(session["id"]))
+            assert api.sim.open_streams == 0
+
+
+async def test_an_idle_connection_is_closed_after_a_while(serving):
+    async with serving(keep_alive_seconds=0.05) as api:
+        url = api.http.base_url
+        with anyio.fail_after(10):
+            async with await anyio.connect_tcp(url.host, url.port) as stream:
+                await stream.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+                with pytest.raises(anyio.EndOfStream):
+                    await stream.receive()
+
+
+async def test_requests_may_be_pipelined_and_headers_are_bounded(serving):
+    async with serving() as api:
+        url = api.http.base_url
+        with anyio.fail_after(10):
+            async with await anyio.connect_tcp(url.host, url.port) as stream:
+                await stream.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 3)
+                answers = b""
+                while answers.count(b"HTTP/1.1 200") < 3 or not answers.endswith(b"}"):
+                    answers += await stream.receive()
+                await stream.send(b"GET / HTTP/1.1\r\nhost: x\r\nlong: " + b"x" * 100_000)
+                assert (await stream.receive()).startswith(b"HTTP/1.1 431")
+
+
+async def test_a_simulator_is_served_once_at_a_time_and_again_later():
+    simulator = Simulator()
+    with pytest.raises(RuntimeError, match="not being served"):
+        _ = simulator.base_url
+    for _ in range(2):
+        async with simulator.serve() as sim:
+            assert sim is simulator
+            with pytest.raises(RuntimeError, match="already"):
+                async with simulator.serve():
+                    pytest.fail("served twice")
+            async with httpx.AsyncClient(base_url=sim.base_url, verify=False) as http:
+                assert (await http.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "example.com", "::"])
+def test_another_host_than_loopback_needs_an_explicit_flag(host):
+    with pytest.raises(ValueError, match="not loopback"):
+        Simulator().serve(host=host)
+
+
+async def test_it_may_be_served_elsewhere_if_asked():
+    async with Simulator().serve(host="0.0.0.0", allow_remote=True) as sim:
+        assert sim.base_url.startswith("http://0.0.0.0:")
+
+
+@pytest.mark.parametrize("key", ["hunter2", "ek_hunter2", "xx_hunter2_hunter2"])
+def test_a_malformed_key_is_refused_without_showing_it(key):
+    with pytest.raises(ValueError, match="ek_<id>_<secret>") as caught:
+        Simulator(api_key=key)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_credentials_are_made_only_for_known_orgs_roles_and_scopes():
+    simulator = Simulator(org_ids=["a", "b"])
+    with pytest.raises(ValueError, match="org_id"):
+        simulator.add_api_key(org_id="c")
+    with pytest.raises(ValueError, match="role"):
+        simulator.issue_token(role="king")
+    with pytest.raises(ValueError, match="scopes"):
+        simulator.add_api_key(scopes=["sessions:all"])
+    assert simulator.add_api_key(org_id="b").startswith("ek_")
+
+
+async def test_only_so_many_workloads_run_at_once(serving):
+    async with serving(max_running=2) as api:
+        scripts = [api.sim.script(hold=True) for _ in range(4)]
+        for _ in scripts:
+            await api.create()
+        await api.sim.until(lambda sim: list(sim.phases.values()) == ["running"] * 2 + ["pending"] * 2)
+        scripts[1].release()
+        await api.sim.until(lambda sim: list(sim.phases.values()) == ["running", "succeeded", "running", "pending"])
+        pending = list(api.sim.phases)[3]
+        assert (await api.http.delete(f"/sessions/{pending}")).status_code == 204
+        assert (await api.frames(pending))[-2]["phase"] == "torn_down"
+        for script in scripts:
+            script.release()
+
+
+class Receiver:
+    """A server for one webhook."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.requests: list[tuple[h11.Request, bytes]] = []
+
+    async def handle(self, stream: anyio.abc.SocketStream) -> None:
+        connection, body = h11.Connection(h11.SERVER), b""
+        async with stream:
+            while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await stream.receive())
+                elif isinstance(event, h11.Request):
+                    request = event
+                else:
+                    body += event.data
+            self.requests.append((request, body))
+            await stream.send(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "entry"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", ("webhook_delivered", {"status": 204})),
+        (b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", ("webhook_failed", {"error": "answered 500"})),
+        (b"nonsense\r\n\r\n", ("webhook_failed", None)),
+        (b"", ("webhook_failed", None)),
+    ],
+)
+async def test_a_webhook_gets_the_outcome_and_how_that_went_is_in_the_trail(serving, answer, entry):
+    receiver = Receiver(answer)
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    with anyio.fail_after(20):
+        async with listener, anyio.create_task_group() as group, serving() as api:
+            group.start_soon(listener.serve, receiver.handle)
+            api.sim.script(result={"a": 1})
+            url = f"http://127.0.0.1:{port}/hook?x=1"
+            run = await api.run("pass", webhookUrl=url, labels={"k": "v"})
+            await api.sim.until(lambda sim: sim._fleet.sessions[run.id].trail[-1].type.startswith("webhook"))
+            (last,) = (await api.http.get(f"/sessions/{run.id}/audit")).json()[-1:]
+            group.cancel_scope.cancel()
+    assert last["type"] == entry[0]
+    assert entry[1] in (None, last["detail"])
+    assert run.phase == "succeeded"
+    ((request, body),) = receiver.requests
+    assert (request.method, request.target) == (b"POST", b"/hook?x=1")
+    document = json.loads(body)
+    assert document["sessionId"] == run.id
+    assert (document["type"], document["phase"], document["labels"]) == ("session.finished", "succeeded", {"k": "v"})
+    assert document["result"]["json"] == {"a": 1}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://a..b/", "https://" + "x" * 300])
+async def test_a_webhook_that_nobody_answers_is_never_fatal(serving, url):
+    async with serving() as api:
+        api.sim.script()
+        run = await api.run("pass", webhookUrl=url)
+        with anyio.fail_after(20):
+            await api.sim.until(lambda sim: sim._fleet.sessions[run.id].trail[-1].type == "webhook_failed")
+        assert run.phase == "succeeded"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_the_command_serves_until_it_is_interrupted(backend):
+    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "enclave.simulator", "--port", "0"]
+    async with await anyio.open_process([*command, "--backend", backend], stderr=subprocess.STDOUT) as process:
+        with anyio.fail_after(30):
+            text = b""
+            while b"ENCLAVE_API_KEY=" not in text or not text.endswith(b"\n"):
+                text += await process.stdout.receive()
+            lines = dict(line.split("=", 1) for line in text.decode().splitlines() if "=" in line)
+            headers = {"authorization": f"Bearer {lines['ENCLAVE_API_KEY']}"}
+            async with httpx.AsyncClient(base_url=lines["ENCLAVE_BASE_URL"], headers=headers, verify=False) as http:
+                assert (await http.post("/sessions", json={"code": "pass"})).status_code == 201
+            process.terminate()
+            rest = b""
+            try:
+                while True:
+                    rest += await process.stdout.receive()
+            except anyio.EndOfStream:
+                pass
+            assert await process.wait() == 0
+            assert rest == b""
+
+
+def test_the_command_says_what_it_is_not(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "NOT a security boundary" in capsys.readouterr().out
+
+
+def test_the_command_refuses_another_host_in_one_line(capsys):
+    assert main(["--host", "0.0.0.0", "--port", "0"]) == 1
+    assert "not loopback" in capsys.readouterr().err
