@@ -1,0 +1,90 @@
+"""The body of a response: what the caller reads, and what gives the connection back or closes it."""
+
+from __future__ import annotations
+
+import httpx
+
+from ._parser import ResponseParser
+from ._pool import Lease
+
+BODY_EXTENSION = "enclave.body"
+
+
+class ResponseBody(httpx.AsyncByteStream):
+    """Reads from the socket only when asked, one network read at a time.
+
+    Not an async generator: a cancelled read loses nothing, and reading can go on after it. One task reads at a time.
+    """
+
+    __slots__ = ("_keep_alive", "_lease", "_parser", "_read_seconds", "_start")
+
+    def __init__(
+        self, lease: Lease, parser: ResponseParser, start: bytes, *, read_seconds: float | None, keep_alive: bool
+    ) -> None:
+        self._lease = lease
+        self._parser = parser
+        self._start = start
+        self._read_seconds = read_seconds
+        self._keep_alive = keep_alive
+        if parser.complete:
+            self._finish()
+
+    def __aiter__(self) -> ResponseBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self.read_some()
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    async def read_some(self) -> bytes:
+        """All body bytes of the next network read that has any, as one object; empty at the end.
+
+        Raises:
+            httpx.ReadTimeout: nothing came within the request's read timeout.
+            httpx.ReadError: the connection broke, or was closed.
+            httpx.RemoteProtocolError: what came is not HTTP/1.1, or ended too early.
+        """
+        if self._start:
+            start, self._start = self._start, b""
+            return start
+        try:
+            while not self._parser.complete:
+                data = await self._receive()
+                if data:
+                    return data
+        except (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError):
+            await self._lease.aclose()
+            raise
+        await self._lease.aclose()
+        return b""
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body was read to its end and the connection went back already."""
+        await self._lease.aclose()
+
+    async def _receive(self) -> bytes:
+        parser, connection = self._parser, self._lease.connection
+        parser.check()
+        if connection is None:
+            raise httpx.ReadError("the response was closed before its end")
+        data = await connection.receive(self._read_seconds)
+        # No await from here to the return: a cancellation must not come between the bytes and the caller.
+        if not data:
+            parser.feed_eof()
+            return b""
+        body = parser.feed(data)
+        if parser.complete:
+            self._finish()
+        return body
+
+    def _finish(self) -> None:
+        if self._keep_alive and self._parser.reusable:
+            self._lease.recycle(self._parser.keep_alive_seconds)
+
+
+def raw_body(response: httpx.Response) -> ResponseBody | None:
+    """The body of a response without httpx's wrappers, for `ResponseBody.read_some`; None from another transport."""
+    body = response.extensions.get(BODY_EXTENSION)
+    return body if isinstance(body, ResponseBody) else None

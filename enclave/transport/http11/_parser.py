@@ -1,0 +1,273 @@
+"""From bytes to one response: head, body bytes, and whether the connection is good for another. No I/O.
+
+llhttp does the grammar and refuses what smuggles (Content-Length beside Transfer-Encoding, bare LF, obsolete line
+folding). Here is what it leaves to its user: 1xx before the response, HEAD, bodies that end with the connection,
+bounds, and what comes after the end.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import httptools
+import httpx
+
+_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
+
+
+class HeadersTooLarge(httpx.RemoteProtocolError):
+    """The header section of a response, or its trailers, exceeds ``max_header_bytes``."""
+
+
+class ResponseHead(NamedTuple):
+    """The final status line and headers, as sent."""
+
+    status: int
+    reason: bytes
+    http_version: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+_Fault = tuple[type[httpx.RemoteProtocolError], str]
+
+
+class ResponseParser:
+    """Takes the bytes of one response, in any split, and gives the same answer for each."""
+
+    __slots__ = (
+        "_barren_bytes",
+        "_fault",
+        "_llhttp",
+        "_max_header_bytes",
+        "_message",
+        "_pieces",
+        "body_bytes",
+        "started",
+    )
+
+    def __init__(self, *, method: str, max_header_bytes: int) -> None:
+        self._pieces: list[bytes] = []
+        self._message = _Message(self._pieces, without_body=method == "HEAD", max_header_bytes=max_header_bytes)
+        self._llhttp = httptools.HttpResponseParser(self._message)
+        self._message.llhttp = self._llhttp
+        self._max_header_bytes = max_header_bytes
+        self._barren_bytes = 0
+        self._fault: _Fault | None = None
+        self.started = False
+        """Whether any byte of a response has come."""
+        self.body_bytes = 0
+        """How much of the body has been given out."""
+
+    @property
+    def head(self) -> ResponseHead | None:
+        """The final head, once it is there; 1xx heads are passed over."""
+        return self._message.head
+
+    @property
+    def complete(self) -> bool:
+        """Whether the response has ended."""
+        return self._message.complete
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection may carry another request: the end is certain, and nothing came after it."""
+        message = self._message
+        return message.complete and message.keep_alive and not message.excess
+
+    @property
+    def keep_alive_seconds(self) -> int | None:
+        """How long the server says it keeps an idle connection."""
+        return self._message.keep_alive_seconds
+
+    def feed(self, data: bytes) -> bytes:
+        """The body bytes among `data`, as one object.
+
+        Raises:
+            httpx.RemoteProtocolError: this is not HTTP. Body bytes that came before the fault are returned, and
+                the next call, also of `check`, raises.
+        """
+        self.check()
+        message, pieces = self._message, self._pieces
+        had_head = message.head is not None
+        self.started = True
+        try:
+            self._llhttp.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._note(error)
+        if message.complete:
+            message.drop_excess()
+        if pieces or (message.head is not None and not had_head):
+            self._barren_bytes = 0
+        else:
+            self._count_barren(len(data))
+        if self._fault is None:
+            self._fault = message.fault
+        if self._fault is not None and (message.head is None or not pieces):
+            self.check()
+        return self._take(pieces) if pieces else b""
+
+    def feed_eof(self) -> None:
+        """The server closed the connection.
+
+        Raises:
+            httpx.RemoteProtocolError: before the end of the response.
+        """
+        self.check()
+        message = self._message
+        if message.head is not None and message.until_close:
+            message.complete = True
+        if not message.complete:
+            self._fault = httpx.RemoteProtocolError, f"the server closed the connection {self._where_it_ended()}"
+            self.check()
+
+    def check(self) -> None:
+        """Raise the fault that an earlier call met after the bytes it returned."""
+        if self._fault is not None:
+            error, reason = self._fault
+            raise error(reason)
+
+    def _take(self, pieces: list[bytes]) -> bytes:
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.body_bytes += len(body)
+        return body
+
+    def _note(self, error: Exception) -> None:
+        message = self._message
+        if message.complete:
+            message.excess = True
+        elif isinstance(error, httptools.HttpParserUpgrade):
+            self._fault = httpx.RemoteProtocolError, "the server switched to a protocol that was not asked for"
+        else:
+            part = "head" if message.head is None else "body"
+            self._fault = httpx.RemoteProtocolError, f"the response's {part} is not HTTP/1.1: {error}"
+
+    def _count_barren(self, size: int) -> None:
+        """Bound what llhttp takes in without giving anything out: heads, trailers, chunk extensions."""
+        self._barren_bytes += size
+        message, limit = self._message, self._max_header_bytes
+        if self._barren_bytes > limit and not message.complete:
+            part = "header" if message.head is None else "trailer"
+            self._fault = HeadersTooLarge, f"the response's {part} section exceeds max_header_bytes={limit}"
+
+    def _where_it_ended(self) -> str:
+        if not self.started:
+            return "without a response"
+        if self.head is None:
+            return f"within the response head, after {self._barren_bytes} bytes"
+        expected = self._message.expected_bytes
+        of = "" if expected is None else f" of {expected}"
+        return f"within the response: incomplete body, {self.body_bytes}{of} bytes received"
+
+
+class _Message:
+    """What llhttp calls back. It must not refer to the parser for long: a stream lives long, and cycles cost."""
+
+    __slots__ = (
+        "complete",
+        "excess",
+        "expected_bytes",
+        "fault",
+        "head",
+        "head_bytes",
+        "headers",
+        "interim",
+        "keep_alive",
+        "keep_alive_seconds",
+        "llhttp",
+        "max_header_bytes",
+        "on_body",
+        "pieces",
+        "pieces_at_end",
+        "reason",
+        "until_close",
+        "without_body",
+    )
+
+    def __init__(self, pieces: list[bytes], *, without_body: bool, max_header_bytes: int) -> None:
+        self.pieces = pieces
+        self.pieces_at_end = 0
+        self.on_body = pieces.append
+        self.without_body = without_body
+        self.max_header_bytes = max_header_bytes
+        self.llhttp: httptools.HttpResponseParser | None = None
+        self.fault: _Fault | None = None
+        self.head: ResponseHead | None = None
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.reason = b""
+        self.head_bytes = 0
+        self.expected_bytes: int | None = None
+        self.keep_alive_seconds: int | None = None
+        self.interim = self.complete = self.excess = False
+        self.keep_alive = self.until_close = False
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.excess = True
+
+    def on_status(self, reason: bytes) -> None:
+        if self.head is None:
+            self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head is None:  # else a trailer, or a header of a response to nobody
+            self.headers.append((name, value.rstrip(b" \t")))
+            self.head_bytes += len(name) + len(value) + 4
+
+    def on_headers_complete(self) -> None:
+        llhttp = self.llhttp
+        if llhttp is None:
+            return  # after the end: a response to nobody
+        status, version = llhttp.get_status_code(), llhttp.get_http_version()
+        self.fault = self._fault(status, version)
+        if self.fault is not None:
+            return
+        if status < 200:  # noqa: PLR2004 - 1xx
+            self.interim = True
+            self.headers, self.reason = [], b""
+            return
+        self.keep_alive = llhttp.should_keep_alive()
+        self.head = ResponseHead(status, self.reason, b"HTTP/" + version.encode("ascii"), self.headers)
+        self.complete = self.without_body  # llhttp cannot be told, and will take what follows for a body
+        self._read_framing()
+        self.llhttp = None
+        self.headers = []
+
+    def on_message_complete(self) -> None:
+        if self.interim:
+            self.interim = False
+        elif self.head is not None and not self.complete:
+            self.complete = True
+            self.pieces_at_end = len(self.pieces)
+
+    def drop_excess(self) -> None:
+        """Forget what llhttp took for a body after the end: of a response to HEAD, or to nobody."""
+        if len(self.pieces) > self.pieces_at_end:
+            self.excess = True
+            del self.pieces[self.pieces_at_end :]
+
+    def _fault(self, status: int, version: str) -> _Fault | None:
+        if self.head_bytes > self.max_header_bytes:
+            limit = self.max_header_bytes
+            return HeadersTooLarge, f"the response's header section exceeds max_header_bytes={limit}"
+        if version not in {"1.0", "1.1"}:
+            return httpx.RemoteProtocolError, f"the server answered in HTTP/{version}, not in HTTP/1.1"
+        if status == 101:  # noqa: PLR2004 - Switching Protocols
+            return httpx.RemoteProtocolError, "the server switched to a protocol that was not asked for (status 101)"
+        if status < 100:  # noqa: PLR2004 - the first status there is
+            return httpx.RemoteProtocolError, f"the server answered with the invalid status {status}"
+        return None
+
+    def _read_framing(self) -> None:
+        codings: list[bytes] = []
+        for name, value in self.headers:
+            lowered = name.lower()
+            if lowered == b"content-length":
+                self.expected_bytes = int(value)
+            elif lowered == b"transfer-encoding":
+                codings.append(value)
+            elif lowered == b"keep-alive" and (found := _KEEP_ALIVE_TIMEOUT.search(value)):
+                self.keep_alive_seconds = int(found[1])
+        chunked = b",".join(codings).rpartition(b",")[2].strip().lower() == b"chunked"
+        self.until_close = not chunked and self.expected_bytes is None

@@ -1,0 +1,174 @@
+"""Who owns which connection. Every change of owner is synchronous; only dialling and closing are awaited."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import anyio
+import httpx
+
+from ._connection import Connection
+from ._request import Timeouts
+from ._slots import Slots
+
+KEEP_ALIVE_MARGIN_SECONDS = 1.0
+"""How much earlier than the server says an idle connection is given up, so that the two do not race."""
+
+
+class Pool:
+    """The connections of one origin: last in, first out among the idle; never more than the slots for requests.
+
+    A new one is made only by a holder of a slot who finds none idle, so the idle ones need no bound of their own.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[float | None], Awaitable[Connection]],
+        *,
+        peer: str,
+        max_connections: int,
+        keepalive_seconds: float,
+    ) -> None:
+        self._dial = dial
+        self._peer = peer
+        self._keepalive_seconds = keepalive_seconds
+        self.slots = Slots(max_connections)
+        self.idle: deque[Connection] = deque()
+        self.open: set[Connection] = set()
+        """All connections: idle ones, and those that a response owns."""
+        self.closed = False
+
+    async def lease_stream(self, timeouts: Timeouts) -> Lease:
+        """A connection of its own, outside all limits."""
+        return Lease(self, await self.dial(timeouts.connect), has_slot=False, reused=False)
+
+    async def lease(self, timeouts: Timeouts) -> Lease:
+        """A slot, and with it an idle connection or else a new one.
+
+        Raises:
+            httpx.PoolTimeout: no slot became free in time.
+            httpx.LocalProtocolError: the pool is closed.
+        """
+        self._refuse_if_closed()
+        if not await self.slots.acquire(timeouts.pool):
+            raise httpx.PoolTimeout(
+                f"none of the {self.slots.total} connections to {self._peer} became free within {timeouts.pool:g} s"
+            )
+        try:
+            self._refuse_if_closed()
+            connection = await self._take_idle()
+            reused = connection is not None
+            if connection is None:
+                connection = await self.dial(timeouts.connect)
+        except BaseException:
+            self.slots.release()
+            raise
+        return Lease(self, connection, has_slot=True, reused=reused)
+
+    async def dial(self, seconds: float | None) -> Connection:
+        """A new connection, entered among the open ones."""
+        self._refuse_if_closed()
+        connection = await self._dial(seconds)
+        self.open.add(connection)
+        if self.closed:
+            await self.discard(connection)
+            self._refuse_if_closed()
+        return connection
+
+    def put_idle(self, connection: Connection, promised_seconds: int | None) -> bool:
+        """Take a connection back for later use; False if it is not worth keeping."""
+        seconds = self._keepalive_seconds
+        if promised_seconds is not None:
+            seconds = min(seconds, promised_seconds - KEEP_ALIVE_MARGIN_SECONDS)
+        if self.closed or seconds <= 0:
+            return False
+        connection.expires_at = anyio.current_time() + seconds
+        self.idle.append(connection)
+        return True
+
+    async def discard(self, connection: Connection) -> None:
+        """Close a connection that nobody shall use any more."""
+        self.open.discard(connection)
+        await connection.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection, also those in use, and send the queue away."""
+        self.closed = True
+        self.slots.admit_all()
+        self.idle.clear()
+        async with AsyncExitStack() as stack:
+            while self.open:
+                stack.push_async_callback(self.open.pop().aclose)
+
+    async def _take_idle(self) -> Connection | None:
+        now = anyio.current_time()
+        found: Connection | None = None
+        useless: list[Connection] = []
+        while self.idle and found is None:
+            connection = self.idle.pop()
+            if connection.expires_at <= now or connection.is_stale():
+                useless.append(connection)
+            else:
+                found = connection
+        while self.idle and self.idle[0].expires_at <= now:
+            useless.append(self.idle.popleft())
+        if useless:
+            await self._discard_all(useless, found)
+        return found
+
+    async def _discard_all(self, useless: list[Connection], found: Connection | None) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                for connection in useless:
+                    stack.push_async_callback(self.discard, connection)
+        except BaseException:
+            if found is not None:
+                self.idle.append(found)
+            raise
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise httpx.LocalProtocolError(f"the transport to {self._peer} is closed")
+
+
+class Lease:
+    """One response's ownership of a connection, and of a slot if it is a request's. Ends once, in either way."""
+
+    __slots__ = ("_has_slot", "_pool", "connection", "reused")
+
+    def __init__(self, pool: Pool, connection: Connection, *, has_slot: bool, reused: bool) -> None:
+        self._pool = pool
+        self._has_slot = has_slot
+        self.connection: Connection | None = connection
+        self.reused = reused
+        """Whether earlier responses came over it, so that the server may have closed it meanwhile."""
+
+    def recycle(self, promised_seconds: int | None) -> None:
+        """Give the connection back for another request, if it is one of those; else it stays, to be closed."""
+        connection = self.connection
+        if self._has_slot and connection is not None and self._pool.put_idle(connection, promised_seconds):
+            self.connection = None
+            self._free_slot()
+
+    async def redial(self, seconds: float | None) -> Connection:
+        """A new connection in place of one that turned out dead; the slot stays."""
+        dead, self.connection = self.connection, None
+        if dead is not None:
+            await self._pool.discard(dead)
+        self.connection = await self._pool.dial(seconds)
+        self.reused = False
+        return self.connection
+
+    async def aclose(self) -> None:
+        """Close the connection, unless it was recycled."""
+        connection, self.connection = self.connection, None
+        self._free_slot()
+        if connection is not None:
+            await self._pool.discard(connection)
+
+    def _free_slot(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._pool.slots.release()

@@ -1,0 +1,153 @@
+"""A server that says exactly what a test scripts, byte for byte, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import httpx
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSListener
+
+from enclave.transport.http11 import OriginTransport
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Peer:
+    """The server's end of one connection."""
+
+    def __init__(self, stream: ByteStream, number: int) -> None:
+        self.stream = stream
+        self.number = number
+        self._buffer = b""
+
+    async def request(self) -> bytes | None:
+        """The next request's head and Content-Length body, or None when the client closed."""
+        try:
+            while b"\r\n\r\n" not in self._buffer:
+                self._buffer += await self.stream.receive()
+            head, _, rest = self._buffer.partition(b"\r\n\r\n")
+            length = 0
+            for line in head.lower().split(b"\r\n"):
+                if line.startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            while len(rest) < length:
+                rest += await self.stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return None
+        self._buffer = rest[length:]
+        return head + b"\r\n\r\n" + rest[:length]
+
+    async def receive_all_until(self, ending: bytes) -> bytes:
+        while not self._buffer.endswith(ending):
+            self._buffer += await self.stream.receive()
+        data, self._buffer = self._buffer, b""
+        return data
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send(data)
+
+    async def closed_by_client(self) -> None:
+        """Wait until the client is gone."""
+        try:
+            while True:
+                await self.stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return
+
+    def reset(self) -> None:
+        """Make the close that follows a reset instead of an orderly end."""
+        raw = self.stream.extra(SocketAttribute.raw_socket)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+class Server:
+    def __init__(self, scheme: str, host: str, port: int) -> None:
+        self.origin = f"{scheme}://{host}:{port}"
+        self.port = port
+        self.connections = 0
+        self.requests: list[bytes] = []
+
+
+Script = Callable[[Peer, Server], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serve(
+    script: Script, *, local_host: str = "127.0.0.1", name: str | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Server]:
+    listener = await anyio.create_tcp_listener(local_host=local_host)
+    port = listener.extra(SocketAttribute.local_port)
+    host = name or (f"[{local_host}]" if ":" in local_host else local_host)
+    server = Server("https" if tls else "http", host, port)
+    wrapped = listener if tls is None else TLSListener(listener, tls, standard_compatible=False)
+
+    async def handle(stream: ByteStream) -> None:
+        async with stream:
+            server.connections += 1
+            try:
+                await script(Peer(stream, server.connections), server)
+            except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+                return  # the client left; what it made of the exchange is what the test asserts
+
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(wrapped.serve, handle)
+        try:
+            yield server
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+def answering(*answers: bytes, close: bool = False) -> Script:
+    """Each request on a connection gets the next of the answers, the last one again and again."""
+
+    async def script(peer: Peer, server: Server) -> None:
+        turn = 0
+        while (request := await peer.request()) is not None:
+            server.requests.append(request)
+            await peer.send(answers[min(turn, len(answers) - 1)])
+            turn += 1
+            if close and turn >= len(answers):
+                return
+
+    return script
+
+
+@contextmanager
+def silent_listener() -> Iterator[int]:
+    """A port that takes connections, by the kernel alone, and never a byte more than fits its buffers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(5)
+        yield listener.getsockname()[1]
+
+
+@asynccontextmanager
+async def client_of(server: Server, **options: object) -> AsyncIterator[httpx.AsyncClient]:
+    """An httpx client on our transport."""
+    timeout = options.pop("timeout", httpx.Timeout(5.0))
+    transport = OriginTransport(server.origin, **options)  # type: ignore[arg-type]
+    client = httpx.AsyncClient(transport=transport, base_url=server.origin, timeout=timeout, trust_env=False)
+    async with client:
+        yield client
+
+
+def pool_of(client: httpx.AsyncClient):
+    return client._transport._pool
+
+
+def assert_whole(client: httpx.AsyncClient) -> None:
+    """Every slot is free, nobody waits, and the only open connections are idle ones."""
+    pool = pool_of(client)
+    assert pool.slots.free == pool.slots.total
+    assert pool.slots.waiting == 0
+    assert set(pool.idle) == pool.open
+
+
+AS_STREAM = {"enclave.stream": True}
