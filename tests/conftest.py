@@ -1,4 +1,4 @@
-"""Every async test runs on both loops, asyncio in debug mode and trio. No test sleeps; `fail_after` bounds each wait."""
+"""Every async test runs on both loops, asyncio in debug mode and trio; none sleeps, `fail_after` bounds each wait."""
 
 from __future__ import annotations
 

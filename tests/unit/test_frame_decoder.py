@@ -200,7 +200,7 @@ def test_a_replay_that_ends_too_early_is_refused() -> None:
     first = FrameDecoder()
     decode(first, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"stdout","data":"b"}\n\n'])
     second = FrameDecoder(position=first.position, replays=True)
-    with pytest.raises(HistoryMismatch, match="ended after 2 frames of 2|ended after 1 frames of 2"):
+    with pytest.raises(HistoryMismatch, match="has 1 of the 2 frames received before"):
         decode(second, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"end"}\n\n'])
 
 
