@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types unit format bench clean
+.PHONY: help demo test lint types unit test-lowest format bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,9 +36,16 @@ bench: $(READY)  ## measure ours against other clients, about 20 minutes
 	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
 	$(BIN)/python -m benchmarks --write-readme
 
+test-lowest:  ## run the tests on the oldest releases that we support
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator]' --group test \
+		--constraint tests/lowest-pins.txt
+	.venv-lowest/bin/python -m pytest --deselect tests/test_benchmarks.py
+
 format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

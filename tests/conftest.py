@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -15,3 +16,10 @@ BACKENDS = [
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(name: str, obj: object) -> None:
+    # Not `anyio_mode = "auto"`: the oldest anyio that we support does not know it.
+    if name.startswith("test_") and inspect.iscoroutinefunction(inspect.unwrap(obj)):
+        pytest.mark.anyio(obj)
