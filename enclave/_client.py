@@ -118,7 +118,10 @@ class EnclaveClient:
         self._http: Http = Http(settings, retry or NO_RETRY, transport)
 
     def __repr__(self) -> str:
-        state = "closed" if self._http.closed else "open"
+        http: Http | None = getattr(self, "_http", None)  # a traceback out of __init__ may show a client without one
+        if http is None:
+            return "<EnclaveClient unfinished>"
+        state = "closed" if http.closed else "open"
         return f"<EnclaveClient {self.base_url!r} {state}>"
 
     async def __aenter__(self) -> Self:

@@ -74,7 +74,7 @@ class FanOut(Generic[T]):
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
         self._changed: anyio.Event | None = None
         self._ended = False
-        self._input_error: Exception | None = None
+        self._input_error: Exception | None = None  # raised once the outcomes are through
         self._task: BackgroundTask | None = None
         self._state = "new"
 
@@ -102,7 +102,7 @@ class FanOut(Generic[T]):
 
         Raises:
             What the input raises, once the outcomes of the requests before it are taken. With ``fail_fast``, the first
-            outcome's error instead of that outcome.
+            outcome's error instead of that outcome, and nothing else from then on.
         """
         self._check_open()
         await checkpoint()
@@ -116,8 +116,17 @@ class FanOut(Generic[T]):
         self._in_flight -= 1
         self._notify()
         if self._fail_fast and outcome.error is not None:
+            self._end_with(outcome.error)
             raise outcome.error
         return outcome
+
+    def _end_with(self, error: Exception) -> None:
+        """Cancel what runs; from here on there is only this error."""
+        self._input_error = error
+        self._ended = True
+        self._outcomes.clear()
+        if self._task:
+            self._task.cancel()
 
     def _check_open(self) -> None:
         if self._state == "new":
@@ -137,7 +146,11 @@ class FanOut(Generic[T]):
             self._notify()
 
     async def _take_requests(self, task_group: TaskGroup) -> None:
-        requests = _as_async(self._requests)
+        try:
+            requests = _as_async(self._requests)
+        except Exception as error:  # noqa: BLE001 - the consumer raises it
+            self._input_error = error
+            return
         try:
             for index in itertools.count():
                 while self._in_flight >= self._max_concurrency:
@@ -167,7 +180,8 @@ class FanOut(Generic[T]):
             error=error,
             duration=progress.seconds(),
         )
-        self._outcomes.append(outcome)
+        if not self._ended:
+            self._outcomes.append(outcome)
         self._notify()
 
     async def _change(self) -> None:

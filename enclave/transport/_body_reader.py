@@ -22,12 +22,14 @@ class BodyReader:
 
     Args:
         response: what httpx gave for ``stream=True``.
+        operation: method and path, for messages.
         read_seconds: how long a read may take where the transport does not see to that itself.
     """
 
-    def __init__(self, response: httpx.Response, *, read_seconds: float | None = None) -> None:
+    def __init__(self, response: httpx.Response, operation: str, *, read_seconds: float | None = None) -> None:
         self._response = response
-        self._inflater = inflater_for(response.headers.get("content-encoding"))
+        self._operation = operation
+        self._inflater = inflater_for(response.headers.get("content-encoding"), operation)
         self._pieces: Iterator[bytes] = iter(())
         self._own = raw_body(response)
         # Not `aiter_raw`, which closes at the end of the body: unshielded, so that a cancellation would cut it short.
@@ -85,7 +87,9 @@ class BodyReader:
         while piece := await self.read():
             size += len(piece)
             if size > max_bytes:
-                raise ResponseTooLargeError(f"the response's body exceeds max_response_bytes={max_bytes}")
+                raise ResponseTooLargeError(
+                    f"{self._operation}: the response's body exceeds max_response_bytes={max_bytes}"
+                )
             pieces.append(piece)
         return b"".join(pieces)
 

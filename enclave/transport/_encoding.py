@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 
-from enclave.errors import MalformedResponseError
+from enclave.errors import MalformedResponseError, excerpt
 
 _MAX_PIECE_BYTES = 64 * 1024
+_WBITS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 _GZIP_MAGIC = b"\x1f"  # its first byte: the second may come with the next read
 
 
@@ -18,19 +19,18 @@ class Inflater:
         MalformedResponseError: another encoding, or data that is not of this one.
     """
 
-    def __init__(self, encoding: str) -> None:
-        match encoding.strip().lower():
-            case "gzip" | "x-gzip":
-                self._wbits = zlib.MAX_WBITS | 16
-            case "deflate":
-                self._wbits = zlib.MAX_WBITS
-            case other:
-                raise MalformedResponseError(f"content-encoding {other!r} was not asked for and is not understood")
-        self._inflater = zlib.decompressobj(self._wbits)
-        self._encoding = encoding
+    def __init__(self, encoding: str, operation: str) -> None:
+        self._encoding = encoding.strip().lower()
+        self._operation = operation
+        self._wbits = _WBITS.get(self._encoding)
+        self._inflater = zlib.decompressobj(self._wbits or zlib.MAX_WBITS)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decompressed pieces of the next bytes; stop iterating and nothing more is decompressed."""
+        if self._wbits is None:
+            raise MalformedResponseError(
+                f"{self._operation}: content-encoding {excerpt(self._encoding)} was not asked for and is not understood"
+            )
         while data:
             if self._inflater.eof:
                 if not data.startswith(_GZIP_MAGIC):
@@ -39,14 +39,14 @@ class Inflater:
             try:
                 piece = self._inflater.decompress(data, _MAX_PIECE_BYTES)
             except zlib.error as error:
-                raise MalformedResponseError(f"the body is not {self._encoding}: {error}") from None
+                raise MalformedResponseError(f"{self._operation}: the body is not {self._encoding}: {error}") from None
             data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
             if piece:
                 yield piece
 
 
-def inflater_for(content_encoding: str | None) -> Inflater | None:
+def inflater_for(content_encoding: str | None, operation: str) -> Inflater | None:
     """The inflater that a ``Content-Encoding`` header asks for; None where there is nothing to undo."""
     if content_encoding is None or content_encoding.strip().lower() in ("", "identity"):
         return None
-    return Inflater(content_encoding)
+    return Inflater(content_encoding, operation)

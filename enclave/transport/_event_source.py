@@ -50,7 +50,7 @@ class EventSource:
     async def __aenter__(self) -> Self:
         with transport_errors(self.operation), time_limit(self._open_seconds(), "no response came"):
             response = await self._send()
-        self._body = BodyReader(response, read_seconds=self._timeout.stream_idle)
+        self._body = BodyReader(response, self.operation, read_seconds=self._timeout.stream_idle)
         try:
             with transport_errors(self.operation), time_limit(self._timeout.read, "no whole response came"):
                 await self._check(response)

@@ -14,8 +14,11 @@ import httpx
 from enclave import errors
 from enclave.errors import EnclaveError
 
+from .http11 import HeadersTooLarge
+
 # Most specific first: the first match counts.
 EXCEPTION_MAP: tuple[tuple[type[Exception], type[EnclaveError]], ...] = (
+    (HeadersTooLarge, errors.ResponseTooLargeError),
     (httpx.ConnectTimeout, errors.ConnectTimeoutError),
     (httpx.PoolTimeout, errors.ConnectTimeoutError),
     (httpx.TimeoutException, errors.APITimeoutError),
@@ -62,8 +65,11 @@ def transport_errors(operation: str) -> Generator[None]:
         if error is None:
             raise
     if error is not None:
-        # Outside the handler, so that the foreign exception does not ride along as __context__.
-        raise error
+        try:
+            raise error
+        finally:
+            # The foreign exception, and with it its request, would ride along: the `with` statement is handling it.
+            error.__context__ = None
 
 
 @contextmanager

@@ -180,7 +180,7 @@ class FrameDecoder:
             if not joined.isascii():
                 joined.decode()  # msgspec does not look at the text of fields it skips, but the checksum covers it
             frames = known_frames.decode_lines(joined)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         if len(frames) != len(texts):
             return False
@@ -249,8 +249,8 @@ class FrameDecoder:
         except msgspec.DecodeError:
             return  # it was given out as malformed the first time; the checksum tells whether it is the same
         if isinstance(frame, EndFrame):
-            before = self._before.count
-            raise HistoryMismatch(f"the server's replay ended after {self._count} frames of {before} received before")
+            came = self._count - 1
+            raise HistoryMismatch(f"the server's replay has {came} of the {self._before.count} frames received before")
 
     def _give(self, frames: list[StreamFrame], *, may_end: bool) -> None:
         if self.ended:

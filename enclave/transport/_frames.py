@@ -43,6 +43,13 @@ def decode_frame(data: bytes, event: str = "") -> StreamFrame:
         msgspec.DecodeError: the data is not a frame.
     """
     try:
+        return _decode_frame(data, event)
+    except RecursionError:
+        raise msgspec.DecodeError("JSON is nested too deeply") from None
+
+
+def _decode_frame(data: bytes, event: str) -> StreamFrame:
+    try:
         return known_frames.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # Rarely taken, and for several reasons: broken text, a kind we do not know, no kind at all, a true mistake.

@@ -92,7 +92,7 @@ class Http:
             response = await self.send(
                 method, path, headers=headers, content=content, timeout=timeout, authenticated=authenticated
             )
-            body = BodyReader(response)
+            body = BodyReader(response, operation)
             try:
                 if not response.is_success:
                     raise await status_error(response, body, operation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from enclave.errors import (
     APIConnectionError,
@@ -18,7 +19,7 @@ _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 _RETRIED_STATUSES_FOR_CREATE = frozenset({429, 503})
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -45,7 +46,7 @@ class RetryPolicy:
     jitter: float = 0.5
     """Which part of each wait is random, from 0 to 1, so that clients that failed together do not return together."""
     max_retry_after_seconds: float = 60.0
-    """The longest ``Retry-After`` that is honoured; a longer one is cut to this."""
+    """The longest ``Retry-After``, or ``retry`` of a stream, that is honoured; a longer one is cut to this."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
@@ -56,20 +57,25 @@ class RetryPolicy:
             value = getattr(self, name)
             if value is None and name == "total_seconds":
                 continue
-            if not _is_number(value) or not value >= 0:
+            if not (_is_number(value) and value >= 0):
                 raise ConfigurationError(f"retry.{name}: expected a number of seconds from 0, got {value!r}")
 
     def wait_before(self, retry: int, error: EnclaveError | None = None, *, base_seconds: float | None = None) -> float:
         """Seconds to wait before retry number `retry`, counted from 1, after `error`.
 
-        `base_seconds` takes the place of `wait_seconds`, where a server asked for its own reconnection time.
+        `base_seconds` takes the place of `wait_seconds`, where a server asked for its own reconnection time; the wait
+        is never shorter than that, up to `max_retry_after_seconds`. Zero asks for one retry at once, not for all.
         """
         if isinstance(error, APIStatusError) and error.retry_after is not None:
             return min(error.retry_after, self.max_retry_after_seconds)
-        base = self.wait_seconds if base_seconds is None else base_seconds
+        shortest = 0.0 if base_seconds is None else min(base_seconds, self.max_retry_after_seconds)
+        if base_seconds == 0 and retry == 1:
+            return 0.0  # "reconnect at once" is honoured once: a server that keeps dropping would be hammered
+        base = shortest or self.wait_seconds
         longest = max(self.max_wait_seconds, base)
         wait: float = min(longest, base * 2.0 ** min(retry - 1, 60))
-        return wait * (1 - self.jitter * random.random())  # noqa: S311 - spreads load, keeps no secret
+        wait *= 1 - self.jitter * random.random()  # noqa: S311 - spreads load, keeps no secret
+        return max(shortest, wait)
 
 
 NO_RETRY = RetryPolicy(attempts=1)

@@ -43,6 +43,8 @@ def decode_text(decoder: msgspec.json.Decoder[T], document: bytes) -> T:
     except msgspec.ValidationError:
         # Validation can fail before the text does (a lone surrogate further on), but a repaired text cannot mend it.
         raise
+    except RecursionError:
+        raise msgspec.DecodeError("JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         repaired = repair_text(document)
         if repaired == document:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -110,12 +110,14 @@ def _check_extra(where: str, extra: dict[str, Any], struct: type[msgspec.Struct]
             raise ValueError(f"{where}[{key!r}]: this field has a name of its own; pass {named[key]}=... instead")
 
 
-def _to_builtin(value: object) -> Any:
-    """For `msgspec.to_builtins`: mappings and sequences other than its own; anything else can only be in `extra`."""
-    if isinstance(value, Mapping):
-        return dict(cast(Mapping[Any, Any], value))
-    if isinstance(value, Sequence):
-        return list(cast(Sequence[Any], value))
+_BUILTINS: tuple[tuple[type, Callable[[Any], Any]], ...] = ((str, str), (int, int), (Mapping, dict), (Sequence, list))
+
+
+def _to_builtin(value: Any) -> Any:
+    """For `msgspec.to_builtins`, which knows exact types alone; what is none of these can only be in `extra`."""
+    for abstract, builtin in _BUILTINS:
+        if isinstance(value, abstract):
+            return builtin(value)
     raise TypeError(f"extra: JSON cannot express an object of type {type(value).__name__}")
 
 

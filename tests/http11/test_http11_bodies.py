@@ -5,7 +5,19 @@ from __future__ import annotations
 import anyio
 import httpx
 import pytest
-from http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, answering, assert_whole, client_of, pool_of, serve
+from http11_server import (
+    AS_STREAM,
+    CHUNKED,
+    OK,
+    Peer,
+    Server,
+    answering,
+    anyio_stops_reading_when_cancelled,
+    assert_whole,
+    client_of,
+    pool_of,
+    serve,
+)
 
 from enclave.transport.http11 import ResponseBody, raw_body
 
@@ -150,6 +162,7 @@ async def test_nothing_is_read_from_the_socket_until_it_is_asked_for():
     assert sent < 64 * 1024 * 1024
 
 
+@anyio_stops_reading_when_cancelled
 async def test_not_even_a_new_connection_is_read_ahead_of_demand():
     flood, stuck = anyio.Event(), anyio.Event()
 

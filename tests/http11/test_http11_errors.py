@@ -18,6 +18,7 @@ from http11_server import (
     Peer,
     Server,
     answering,
+    anyio_stops_reading_when_cancelled,
     assert_whole,
     client_of,
     pool_of,
@@ -225,6 +226,7 @@ async def test_no_free_connection_in_time_is_a_pool_timeout():
         assert_whole(client)
 
 
+@anyio_stops_reading_when_cancelled
 async def test_a_reset_in_the_middle_of_a_body_is_a_read_error():
     async def script(peer: Peer, server: Server) -> None:
         await peer.request()

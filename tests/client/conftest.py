@@ -1,0 +1,63 @@
+"""The two control planes of these tests, scripted bytes and the real simulator, and clients of each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from scripted_server import ScriptedServer
+
+from enclave import EnclaveClient, RetryPolicy
+from enclave.simulator import Simulator
+
+KEY = "ek_test_secret"
+NO_WAITS = RetryPolicy(wait_seconds=0)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENCLAVE_BASE_URL", "ENCLAVE_API_KEY", "ENCLAVE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer().serve() as server:
+        yield server
+        assert server.unused == 0, "answers were scripted that no request came for"
+
+
+@pytest.fixture
+async def client(server: ScriptedServer) -> AsyncIterator[EnclaveClient]:
+    """A client of the scripted server that retries at once."""
+    async with EnclaveClient(server.base_url, api_key=KEY, retry=NO_WAITS) as client:
+        yield client
+
+
+@pytest.fixture
+async def client_once(server: ScriptedServer) -> AsyncIterator[EnclaveClient]:
+    """A client of the scripted server that tries everything once."""
+    async with EnclaveClient(server.base_url, api_key=KEY, retry=None) as client:
+        yield client
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    async with Simulator().serve() as sim:
+        yield sim
+
+
+@pytest.fixture
+async def sim_client(sim: Simulator) -> AsyncIterator[EnclaveClient]:
+    async with EnclaveClient(sim.base_url, api_key=sim.api_key, retry=NO_WAITS) as client:
+        yield client
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port of this machine that refuses connections for as long as the test runs."""
+    import socket  # noqa: PLC0415 - only needed here
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]  # bound, not listening: connecting is refused

@@ -1,0 +1,203 @@
+"""What may import what, and that no foreign exception gets past its boundary."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import socket
+import ssl
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+import enclave
+from enclave import EnclaveError
+from enclave.transport._exceptions import EXCEPTION_MAP, mapped
+
+PACKAGE = Path(enclave.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Lowest first. A module imports from lower ranks and from its own package; what is not named here is an edge, such as
+# the simulator: nothing of the core imports it.
+RANKS = {
+    "types": 0,
+    "_version": 0,
+    "errors": 1,
+    "transport": 2,
+    "_shielded": 3,
+    "_frame_buffer": 3,
+    "_background_task": 4,
+    "_stream_reader": 4,
+    "_stream": 5,
+    "_session": 6,
+    "_result": 6,
+    "_fan_out": 7,
+    "_client": 8,
+    "__init__": 9,
+}
+# The command line asks whether trio is there before it runs on it.
+MAY_NAME_A_LOOP = {"cli/_supervise.py"}
+
+
+def part_of(path: Path) -> str:
+    """The top-level module or package inside `enclave` that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def run_time_imports(path: Path) -> list[str]:
+    """Absolute names of all modules that a file imports as it is imported."""
+    package = ["enclave", *path.relative_to(PACKAGE).parts[:-1]]
+    found = []
+    for node in _statements(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module or ""]))
+            parent = module == "enclave" or not node.module
+            found += [f"{module}.{alias.name}" for alias in node.names] if parent else [module]
+    return found
+
+
+def _statements(node: ast.AST) -> list[ast.stmt]:
+    """Statements that run when a module is imported: not those of functions, nor those for type checkers alone."""
+    found: list[ast.stmt] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.stmt):
+            found.append(child)
+        found += _statements(child)
+    return found
+
+
+def all_imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def test_every_part_of_the_core_has_its_rank():
+    assert set(RANKS) <= {part_of(path) for path in MODULES}
+    documented = enclave.__doc__ or ""
+    assert all(name in documented for name in RANKS if name not in ("__init__", "_version"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_lies_below_it(path):
+    part = part_of(path)
+    for name in run_time_imports(path):
+        root, _, rest = name.partition(".")
+        if root != "enclave":
+            continue
+        imported = rest.partition(".")[0]
+        if imported == part:
+            continue
+        if part in RANKS:
+            assert imported in RANKS, f"the core imports {name}, an edge"
+            assert RANKS[imported] < RANKS[part], f"{part} imports {name}, which lies above it"
+        elif part == "simulator":
+            assert imported in ("types", "_version"), f"the simulator imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_names_an_event_loop(path):
+    if str(path.relative_to(PACKAGE)) not in MAY_NAME_A_LOOP:
+        assert not all_imports(path) & {"asyncio", "trio", "uvloop", "sniffio"}
+
+
+def test_httpx_is_imported_in_the_transport_alone():
+    outside = [path for path in MODULES if part_of(path) in RANKS and part_of(path) != "transport"]
+    assert outside
+    for path in outside:
+        assert not {name for name in run_time_imports(path) if name.partition(".")[0] in ("httpx", "httptools")}
+        if path.name != "_client.py":  # names the type of `transport=`, for type checkers alone
+            assert "httpx" not in all_imports(path)
+
+
+def test_types_and_errors_import_no_more_than_they_say():
+    for path in MODULES:
+        if part_of(path) in ("types", "errors"):
+            foreign = {name.partition(".")[0] for name in run_time_imports(path)} & {"anyio", "httpx", "httpx_sse"}
+            assert not foreign
+
+
+# Foreign exceptions
+
+REQUEST = httpx.Request("GET", "http://127.0.0.1:1/")
+# Of memory streams, worker processes, tasks, threads and typed attributes, none of which a transport lets out.
+NOT_OF_TRANSPORTS = {
+    "BrokenWorkerInterpreter",
+    "BrokenWorkerProcess",
+    "BrokenWorkerIntepreter",  # sic: the older spelling
+    "DelimiterNotFound",
+    "NoEventLoopError",
+    "RunFinishedError",
+    "TaskFailed",
+    "TaskCancelled",
+    "TaskNotFinished",
+    "TypedAttributeLookupError",
+    "WouldBlock",
+}
+
+
+def exceptions_of(module) -> list[type[BaseException]]:
+    classes = {value for value in vars(module).values() if inspect.isclass(value)}
+    return sorted((cls for cls in classes if issubclass(cls, Exception)), key=lambda cls: cls.__name__)
+
+
+def subclasses(cls: type) -> set[type]:
+    return {cls}.union(*(subclasses(child) for child in cls.__subclasses__()))
+
+
+def instance_of(cls: type[Exception]) -> Exception:
+    if issubclass(cls, httpx.HTTPStatusError):
+        return cls("text", request=REQUEST, response=httpx.Response(500))
+    for arguments in (("text",), ("text", b""), (1, "text"), ()):
+        try:
+            return cls(*arguments)
+        except TypeError:
+            continue
+    return cls.__new__(cls)
+
+
+HTTPX = {cls for cls in exceptions_of(httpx) if not issubclass(cls, Warning)}
+HTTPX |= {cls for cls in subclasses(httpx.HTTPError) if cls.__module__.startswith("httpx")}
+ANYIO = [cls for cls in exceptions_of(anyio) if cls.__name__ not in NOT_OF_TRANSPORTS]
+SYSTEM = [cls for cls in subclasses(OSError) if cls.__module__ in ("builtins", "socket", "ssl", "select")]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    sorted(
+        {*HTTPX, *ANYIO, *SYSTEM, ssl.SSLError, ssl.SSLCertVerificationError, socket.gaierror},
+        key=lambda cls: cls.__name__,
+    ),
+    ids=lambda cls: f"{cls.__module__}.{cls.__name__}",
+)
+def test_every_foreign_exception_becomes_one_of_ours(foreign):
+    error = mapped(instance_of(foreign), "GET /x")
+    assert isinstance(error, EnclaveError)
+    assert str(error).startswith("GET /x: ")
+    assert error.__context__ is None
+    assert error.__traceback__ is None
+
+
+def test_no_entry_of_the_map_hides_a_later_one():
+    for index, (foreign, _) in enumerate(EXCEPTION_MAP):
+        assert not [earlier for earlier, _ in EXCEPTION_MAP[:index] if issubclass(foreign, earlier)]
+
+
+@pytest.mark.parametrize(
+    "bug", [KeyError("x"), TypeError("x"), AssertionError("x"), UnicodeDecodeError("utf-8", b"", 0, 1, "x")]
+)
+def test_a_bug_is_not_dressed_up_as_a_failure_of_the_network(bug):
+    assert mapped(bug, "GET /x") is None

@@ -1,0 +1,144 @@
+"""Checked by mypy and pyright, never run: what callers see of the SDK's types."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, TypedDict, assert_never, assert_type
+
+import httpx
+import msgspec
+
+from enclave import (
+    AuditEvent,
+    AuditFrame,
+    CreateSessionRequest,
+    EgressPolicy,
+    EnclaveClient,
+    EndFrame,
+    FanOut,
+    FrameStream,
+    Health,
+    KillReason,
+    Outcome,
+    PhaseFrame,
+    ResultFrame,
+    RetryPolicy,
+    Session,
+    SessionHandle,
+    SessionLimits,
+    SessionResult,
+    StderrFrame,
+    StdoutFrame,
+    StreamFrame,
+    Timeout,
+    UnknownFrame,
+    WorkloadKilled,
+)
+
+
+class Answer(msgspec.Struct):
+    answer: int
+
+
+@dataclass
+class AnswerData:
+    answer: int
+
+
+class AnswerDict(TypedDict):
+    answer: int
+
+
+async def token() -> str:
+    return "jwt"
+
+
+async def configuring(transport: httpx.AsyncBaseTransport) -> None:
+    EnclaveClient()
+    EnclaveClient("http://127.0.0.1:8088", api_key="ek_a_b", timeout=5, retry=None)
+    EnclaveClient(token=token, transport=transport, timeout=Timeout(read=None), retry=RetryPolicy(attempts=2))
+    EnclaveClient(token="jwt", timeout=None)
+    async with EnclaveClient() as client:
+        assert_type(client, EnclaveClient)
+        assert_type(client.base_url, str)
+
+
+async def sessions(client: EnclaveClient) -> None:
+    assert_type(await client.run("code", language="node", egress=EgressPolicy.deny_all()), SessionHandle)
+    assert_type(await client.run(CreateSessionRequest(code="x", limits=SessionLimits(pids=4))), SessionHandle)
+    async with client.session(code="x") as handle:
+        assert_type(handle, SessionHandle)
+        assert_type(handle.id, str)
+        assert_type(handle.session, Session | None)
+        assert_type(await handle.refresh(), Session)
+    assert_type(client.attach("s-1"), SessionHandle)
+    assert_type(await client.get("s-1"), Session)
+    assert_type(await client.list(), list[Session])
+    assert_type(await client.audit("s-1"), list[AuditEvent])
+    assert_type(await client.health(), Health)
+
+
+async def results(client: EnclaveClient, handle: SessionHandle) -> None:
+    assert_type(await handle.result(Answer), SessionResult[Answer])
+    assert_type((await handle.result(Answer)).value, Answer)
+    assert_type(await handle.result(AnswerData), SessionResult[AnswerData])
+    assert_type(await handle.result(AnswerDict), SessionResult[AnswerDict])
+    assert_type(await handle.result(list[Answer]), SessionResult[list[Answer]])
+    assert_type(await handle.result(int), SessionResult[int])
+    assert_type(await handle.result(), SessionResult[Any])
+    assert_type(await client.result("s-1", Answer), SessionResult[Answer])
+    assert_type(await client.result("s-1"), SessionResult[Any])
+    result = await handle.result(Answer)
+    assert_type(result.raise_for_exit(), SessionResult[Answer])
+    assert_type(result.exit_code, int | None)
+    assert_type(result.kill_reason, KillReason | None)
+
+
+def kind_of(frame: StreamFrame) -> str:
+    match frame:
+        case PhaseFrame(phase=phase):
+            return phase.value
+        case StdoutFrame(data=data) | StderrFrame(data=data):
+            return data
+        case AuditFrame(event=event):
+            return event.type.value
+        case ResultFrame(result=result):
+            assert_type(result, SessionResult[Any])
+            return str(result.exit_code)
+        case EndFrame():
+            return "end"
+        case UnknownFrame(kind=kind, raw=raw):
+            assert_type(raw, bytes)
+            return kind
+        case _:
+            assert_never(frame)
+
+
+async def streams(client: EnclaveClient, handle: SessionHandle) -> None:
+    assert_type(client.stream("s-1"), FrameStream)
+    async with handle.stream() as frames:
+        assert_type(frames, FrameStream)
+        async for frame in frames:
+            assert_type(frame, StreamFrame)
+        async for batch in frames.batches():
+            assert_type(batch, list[StreamFrame])
+        assert_type(frames.resumes, int)
+        frames.cancel()
+
+
+async def fan_outs(client: EnclaveClient, requests: AsyncIterator[CreateSessionRequest]) -> None:
+    assert_type(client.fan_out(["a"]), FanOut[Any])
+    assert_type(client.fan_out(requests, type=Answer, max_concurrency=4), FanOut[Answer])
+    async with client.fan_out(["a", CreateSessionRequest(code="b")], type=Answer, fail_fast=True) as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome, Outcome[Answer])
+            assert_type(outcome.result, SessionResult[Answer] | None)
+            assert_type(outcome.error, Exception | None)
+    assert_type(await client.map(requests, type=list[int]), list[Outcome[list[int]]])
+    assert_type(await client.map(["a"]), list[Outcome[Any]])
+
+
+def failures(error: WorkloadKilled) -> None:
+    assert_type(error.kill_reason, KillReason | None)
+    assert_type(error.result, SessionResult[Any] | None)
