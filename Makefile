@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types unit test-lowest format bench clean
+.PHONY: help demo test lint types unit test-lowest fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,15 @@ bench: $(READY)  ## measure ours against other clients, about 20 minutes
 	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
 	$(BIN)/python -m benchmarks --write-readme
 
+fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	mkdir -p .fuzz
+	$(BIN)/python fuzz/fuzz_responses.py -max_total_time=$${FUZZ_SECONDS:-60} -artifact_prefix=.fuzz/ \
+		.fuzz fuzz/seeds tests/hostile/corpus
+
+soak: $(READY)  ## hundreds of sessions under random faults, a minute
+	$(BIN)/python -m benchmarks soak
+
 test-lowest:  ## run the tests on the oldest releases that we support
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
@@ -48,4 +57,4 @@ format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-lowest .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-lowest .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

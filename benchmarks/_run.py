@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, epilog="Other commands: report, soak.")
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__, epilog="Others: report, soak.")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the harness; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to test the harness; figures mean nothing")
     parser.add_argument("--full", action="store_true", help="also what takes minutes because a contender is quadratic")
     parser.add_argument("--repeats", type=int, metavar="N", help="instead of each benchmark's own number")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")

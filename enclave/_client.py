@@ -24,6 +24,7 @@ from .errors import (
     ConflictError,
     EnclaveError,
     InvalidArgumentError,
+    MalformedResponseError,
     NotFoundError,
     ProtocolError,
     SessionTornDown,
@@ -377,7 +378,12 @@ class EnclaveClient:
 
     async def _create(self, body: bytes) -> Session:
         answer = await self._http.request("POST", "/sessions", content=body)
-        return decoded(decode_session, answer, "POST /sessions")
+        session = decoded(decode_session, answer, "POST /sessions")
+        try:
+            session_path(session.id)
+        except InvalidArgumentError as error:
+            raise MalformedResponseError(f"POST /sessions: the server gave a session no usable id: {error}") from None
+        return session
 
     async def _discard(self, session_id: str) -> None:
         with suppress(NotFoundError):  # gone already, which is what was wanted

@@ -44,7 +44,7 @@ class BodyReader:
 
     @property
     def fastest_read(self) -> Callable[[], Awaitable[bytes]]:
-        """`read`, or what it comes down to where there is nothing to undo: a read here is a read for each few frames."""
+        """`read`, or what it comes down to where there is no encoding to undo; a stream reads for every few frames."""
         return self._own.read_some if self._own is not None and self._inflater is None else self.read
 
     async def read(self) -> bytes:
