@@ -12,7 +12,7 @@ help:  ## list the targets
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,mcp]' --group dev
 	touch $@
 
 demo: $(READY)  ## run real code against the embedded simulator
@@ -29,7 +29,7 @@ types: $(READY)
 	$(BIN)/pyright --warnings
 
 unit: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 bench: $(READY)  ## measure ours against other clients, about 20 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench

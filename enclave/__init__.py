@@ -10,7 +10,12 @@ _shielded.py       work that goes on although its caller is cancelled; _backgrou
 _session.py        SessionHandle; _result.py: from a terminal session to its typed result
 _fan_out.py        FanOut: many sessions at once
 _client.py         EnclaveClient
-simulator/         a control plane on this machine (extra `simulator`); imports types, and nothing here imports it
+
+At the edges, each an extra; the core imports none of them:
+
+simulator/         a control plane on this machine (extra `simulator`); imports types only
+pytest_plugin/     what the pytest fixtures give (extra `simulator`); declared in the package enclave_pytest
+mcp/               the command enclave-mcp (extra `mcp`)
 """
 
 from . import errors, types

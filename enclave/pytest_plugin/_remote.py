@@ -1,0 +1,29 @@
+"""An object that belongs to the event loop of another thread, used from this one. Imports anyio only."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from anyio.from_thread import BlockingPortal
+
+
+class Remote:
+    """Reads an object's attributes, and calls its methods, on the portal's event loop, and waits for the answer.
+
+    The loop never waits for this thread, so it is safe to wait here, in a coroutine too: it takes some microseconds.
+    """
+
+    def __init__(self, portal: BlockingPortal, target: object) -> None:
+        self._portal = portal
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        value = self._portal.call(getattr, self._target, name)
+        return partial(self._call, value) if callable(value) else value
+
+    def _call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._portal.call(partial(method, *args, **kwargs))
+
+    def __repr__(self) -> str:
+        return repr(self._target)

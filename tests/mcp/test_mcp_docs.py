@@ -1,0 +1,38 @@
+"""The program in docs/mcp.md prints what the page says, and the page's numbers are the code's."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytest.importorskip("mcp.server", reason="the extra mcp is not installed")
+
+from enclave.mcp import _run, _tools
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "mcp.md").read_text()
+
+
+def test_the_program_of_the_page_prints_what_the_page_says() -> None:
+    ((program, output),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
+
+
+def test_the_page_names_every_tool_argument_and_bound() -> None:
+    arguments = {field.encode_name for tool in _tools.TOOLS for field in msgspec.structs.fields(tool.takes)}
+    bounds = (
+        _run.MAX_TAIL_CHARS,
+        _run.MAX_TOLD_CHARS,
+        _run.MAX_VALUE_BYTES,
+        _tools.MAX_AUDIT_EVENTS,
+        _tools.MAX_SESSIONS,
+    )
+    expected = [*(tool.name for tool in _tools.TOOLS), *arguments, *(f"{bound:,}" for bound in bounds)]
+    assert [text for text in expected if text not in PAGE] == []
