@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types unit test-lowest fuzz soak bench format clean
+.PHONY: help demo test lint types unit docs test-lowest fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,7 +12,7 @@ help:  ## list the targets
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,mcp]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli,mcp]' --group dev
 	touch $@
 
 demo: $(READY)  ## run real code against the embedded simulator
@@ -36,6 +36,10 @@ bench: $(READY)  ## measure ours against other clients, about 20 minutes
 	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
 	$(BIN)/python -m benchmarks --write-readme
 
+docs: $(READY)  ## build the guides and the reference into site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build
+
 fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
 	mkdir -p .fuzz
@@ -57,4 +61,4 @@ format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-lowest .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-lowest .fuzz site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -15,6 +15,7 @@ At the edges, each an extra; the core imports none of them:
 
 simulator/         a control plane on this machine (extra `simulator`); imports types only
 pytest_plugin/     what the pytest fixtures give (extra `simulator`); declared in the package enclave_pytest
+cli/               the command line (extra `cli`); imports the public names
 mcp/               the command enclave-mcp (extra `mcp`)
 """
 

@@ -151,8 +151,8 @@ class EnclaveClient:
 
         Raises:
             TypeError, ValueError: the request is not valid; the message names the field.
-            BadRequestError, AuthenticationError, PermissionDeniedError, PayloadTooLargeError, RateLimitError,
-            ServiceUnavailableError: the server refuses. APIConnectionError: it cannot be reached.
+            APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
+            APIConnectionError: it cannot be reached.
         """
         body = _as_request(request, fields).to_json()
         session = await finish_or_undo(

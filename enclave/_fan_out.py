@@ -75,6 +75,7 @@ class FanOut(Generic[T]):
         self._changed: anyio.Event | None = None
         self._ended = False
         self._input_error: Exception | None = None  # raised once the outcomes are through
+        self._close_error: Exception | None = None  # of the input; raised when the block is left
         self._task: BackgroundTask | None = None
         self._state = "new"
 
@@ -92,6 +93,15 @@ class FanOut(Generic[T]):
         self._state = "closed"
         if self._task:
             await self._task.aclose()
+        self._raise_close_error(exc)
+
+    def _raise_close_error(self, body_error: BaseException | None) -> None:
+        error, self._close_error = self._close_error, None
+        if error is None:
+            return
+        if body_error is None:
+            raise error
+        body_error.add_note(f"closing the fan-out's requests failed as well: {error!r}")
 
     def __aiter__(self) -> Self:
         self._check_open()
@@ -101,8 +111,8 @@ class FanOut(Generic[T]):
         """The next outcome.
 
         Raises:
-            What the input raises, once the outcomes of the requests before it are taken. With ``fail_fast``, the first
-            outcome's error instead of that outcome, and nothing else from then on.
+            Exception: what the input raises, once the outcomes of the requests before it are taken. With ``fail_fast``,
+                the first outcome's error instead of that outcome, and nothing else from then on.
         """
         self._check_open()
         await checkpoint()
@@ -163,7 +173,16 @@ class FanOut(Generic[T]):
         except Exception as error:  # noqa: BLE001 - the consumer raises it
             self._input_error = error
         finally:
-            await _close(requests)
+            await self._close(requests)
+
+    async def _close(self, requests: AsyncIterator[RequestLike]) -> None:
+        """Close a generator we stopped early, so that what it holds open is not left to the garbage collector."""
+        if isinstance(requests, AsyncGenerator):
+            with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
+                try:
+                    await requests.aclose()
+                except Exception as error:  # noqa: BLE001 - raised by, or noted on, what leaves the block
+                    self._close_error = error
 
     async def _run_one(self, index: int, request: RequestLike) -> None:
         progress = Progress[T]()
@@ -234,10 +253,3 @@ class _IteratedInLoop:
         except StopIteration:
             raise StopAsyncIteration from None
         return item
-
-
-async def _close(requests: AsyncIterator[RequestLike]) -> None:
-    """Close a generator we stopped early, so that what it holds open is not left to the garbage collector."""
-    if isinstance(requests, AsyncGenerator):
-        with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
-            await requests.aclose()

@@ -23,7 +23,7 @@ class FrameBuffer:
 
     Args:
         max_bytes: how many bytes of the wire may wait here. The reader stops reading from then on, at most one network
-            read (256 KiB) later, and so the server is slowed down, not memory filled.
+            read (256 KiB) or one event later, and so the server is slowed down, not memory filled.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -36,7 +36,7 @@ class FrameBuffer:
         self._room: anyio.Event | None = None  # exists while the reader waits
 
     def put(self, batches: list[Batch], wire_bytes: int) -> None:
-        """Add what one network read gave. Never waits; call `wait_for_room` before the next read."""
+        """Add what one network read completed. Never waits; call `wait_for_room` before the next read."""
         for index, batch in enumerate(batches):
             self._batches.append((batch, 0 if index else wire_bytes))
         self._bytes += wire_bytes

@@ -22,7 +22,9 @@ from .transport import (
     Position,
     RetryPolicy,
     Timeout,
+    UnprovenContinuation,
     logger,
+    may_resume,
     may_retry,
     session_path,
 )
@@ -48,6 +50,7 @@ class StreamReader:
         self._progressed = False
         self._retry_ms: int | None = None
         self._last_read = 0.0  # on the event loop's clock
+        self._unfinished_bytes = 0  # read since the last batch, so belonging to the next one
         self.opened = anyio.Event()
         """Set once the first connection stands, or the reader has ended without one."""
         self.resumes = 0
@@ -87,7 +90,7 @@ class StreamReader:
 
     def _wait_after(self, error: EnclaveError, failures: int) -> float:
         """How long to wait before the next connection; raises `error` where there should be none."""
-        if failures >= self._retry.attempts or not (isinstance(error, _Dropped) or may_retry(error, creates=False)):
+        if failures >= self._retry.attempts or not self._is_drop(error):
             error.retries = failures - 1
             raise error
         base_seconds = None if self._retry_ms is None else self._retry_ms / 1000
@@ -103,6 +106,12 @@ class StreamReader:
         )
         return wait
 
+    def _is_drop(self, error: EnclaveError) -> bool:
+        """Whether to connect again; a stream that never stood is opened again where any GET would be."""
+        if self.opened.is_set():
+            return isinstance(error, _Dropped | UnprovenContinuation) or may_resume(error)
+        return may_retry(error, creates=False)
+
     async def _read_connection(self) -> None:
         """Read one connection to the end of the session. Raises where it ends before that."""
         source = EventSource(self._http, self._path, timeout=self._timeout, position=self._position)
@@ -110,6 +119,7 @@ class StreamReader:
             if self.opened.is_set():
                 self.resumes += 1
             self.opened.set()
+            self._unfinished_bytes = 0
             decoder = FrameDecoder(
                 max_event_bytes=self._http.settings.max_event_bytes,
                 position=self._position,
@@ -147,20 +157,22 @@ class StreamReader:
     async def _read(self, source: EventSource, decoder: FrameDecoder) -> bool:
         while data := await source.read():
             self._last_read = anyio.current_time()
+            self._unfinished_bytes += len(data)
             batches = decoder.feed(data)
             if batches:
-                self._hand_over(batches, len(data), decoder)
+                self._hand_over(batches, decoder)
             if decoder.ended:
                 return True
             if self._buffer.is_full:
                 return False
         raise _Dropped("the server closed the stream before its end frame")
 
-    def _hand_over(self, batches: list[Batch], wire_bytes: int, decoder: FrameDecoder) -> None:
+    def _hand_over(self, batches: list[Batch], decoder: FrameDecoder) -> None:
         fatal = batches.pop() if decoder.ended and isinstance(batches[-1], EnclaveError) else None
         if batches:
             self._progressed = True
-            self._buffer.put(batches, wire_bytes)
+            self._buffer.put(batches, self._unfinished_bytes)
+            self._unfinished_bytes = 0
         if isinstance(fatal, EnclaveError):
             raise fatal
         if decoder.ended:

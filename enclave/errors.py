@@ -98,7 +98,11 @@ class EnclaveError(Exception):
 
     def __str__(self) -> str:
         text = self._describe()
-        return f"{text} (gave up after {self.retries} retries)" if self.retries else text
+        return (
+            f"{text} (gave up after {self.retries} {'retry' if self.retries == 1 else 'retries'})"
+            if self.retries
+            else text
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds from `args` alone and loses keyword-only fields on the way between processes.

@@ -6,6 +6,7 @@ The body's own exception leaves plainly: the task group never sees it, and no ta
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -60,12 +61,38 @@ class Serving(Generic[S]):
             await listeners.aclose()
             raise
         self._accepting = anyio.CancelScope()
+        self._life = anyio.CancelScope(shield=True)
         self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._fleet.open(self._group)
-        for listener in listeners.listeners:
-            self._group.start_soon(self._accept, cast(anyio.abc.SocketListener, listener))
+        self._outer = anyio.create_task_group()
+        await self._outer.__aenter__()
+        try:
+            await self._outer.start(self._live, listeners.listeners)
+        except BaseException:
+            await self._end()
+            raise
         return self._simulator
+
+    async def _live(
+        self,
+        listeners: Sequence[anyio.abc.Listener[anyio.abc.SocketStream]],
+        *,
+        task_status: anyio.abc.TaskStatus[None],
+    ) -> None:
+        """Where every task lives, out of reach of what cancels the block: clients inside tear their sessions down then.
+
+        The shield ends with `_end`, which `__aexit__` reaches within its grace.
+        """
+        with self._life:
+            async with self._group:
+                self._fleet.open(self._group)
+                for listener in listeners:
+                    self._group.start_soon(self._accept, cast(anyio.abc.SocketListener, listener))
+                task_status.started()
+
+    async def _end(self) -> None:
+        self._simulator.bind(None)
+        self._life.cancel()
+        await self._outer.__aexit__(None, None, None)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -78,9 +105,7 @@ class Serving(Generic[S]):
                 with anyio.move_on_after(STREAM_GRACE_SECONDS):  # readers still get their torn_down and end
                     await self._simulator.streams_closed()
         finally:
-            self._simulator.bind(None)
-            self._group.cancel_scope.cancel()
-            await self._group.__aexit__(None, None, None)
+            await self._end()
 
     async def _accept(self, listener: anyio.abc.SocketListener) -> None:
         try:

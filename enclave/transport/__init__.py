@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 from ._credential import Secret, TokenSource
 from ._decoded import decoded
 from ._log import logger
-from ._position import HistoryMismatch, Position
-from ._retry import NO_RETRY, RetryPolicy, may_retry
+from ._position import HistoryMismatch, Position, UnprovenContinuation
+from ._retry import NO_RETRY, RetryPolicy, may_resume, may_retry
 from ._routes import session_path
 from ._settings import (
     DEFAULT_MAX_EVENT_BYTES,
@@ -64,8 +64,10 @@ __all__ = [
     "Settings",
     "Timeout",
     "TokenSource",
+    "UnprovenContinuation",
     "decoded",
     "logger",
+    "may_resume",
     "may_retry",
     "session_path",
 ]

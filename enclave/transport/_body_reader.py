@@ -7,6 +7,7 @@ from typing import cast
 
 import anyio
 import httpx
+from anyio.lowlevel import checkpoint
 
 from enclave.errors import ResponseTooLargeError
 
@@ -15,6 +16,7 @@ from ._exceptions import time_limit
 from .http11 import raw_body
 
 _CLOSE_SECONDS = 5.0
+_MAX_UNWOUND_PIECES = 10_000  # more than any HTTP library holds of one network read
 
 
 class BodyReader:
@@ -56,6 +58,7 @@ class BodyReader:
         """
         if self._inflater is None:
             return await self._read_raw()
+        await checkpoint()  # one small read can inflate to very many pieces, and others must have their turn
         piece = next(self._pieces, b"")
         while not piece and (data := await self._read_raw()):
             self._pieces = self._inflater.feed(data)
@@ -112,7 +115,10 @@ class BodyReader:
     async def _unwind(self) -> None:
         # httpx and httpcore read through nested async generators. Left suspended, the inner ones would be finalised by
         # the garbage collector, in a task of its own under asyncio and with a warning under trio. A cancelled read
-        # leaves each of them through its own clean-up, from the inside out.
+        # leaves each of them through its own clean-up, from the inside out. One that has pieces at hand gives those
+        # without ever waiting, and so is not cancelled; it is read to its end.
         with anyio.CancelScope() as scope:
             scope.cancel()
-            await self._read_foreign()
+            for _ in range(_MAX_UNWOUND_PIECES):
+                if not await self._read_foreign():
+                    break

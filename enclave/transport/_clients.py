@@ -7,6 +7,9 @@ import urllib.request
 from urllib.parse import urlsplit
 
 import httpx
+from anyio.lowlevel import EventLoopToken, current_token
+
+from enclave.errors import ConfigurationError
 
 from ._settings import Settings
 from .http11 import OriginTransport, default_ssl_context
@@ -16,7 +19,7 @@ _KEEPALIVE_SECONDS = 30.0
 
 
 class Clients:
-    """Makes each httpx client when it is first needed, and closes those it made.
+    """Makes each httpx client when it is first needed in an event loop, and closes those it made.
 
     Streams and requests never share a pool: a hundred open streams would leave no connection for a request. Our own
     transport sees to that by itself and serves both; httpx's gets two clients.
@@ -27,16 +30,19 @@ class Clients:
         self._given = transport
         self._requests: httpx.AsyncClient | None = None
         self._streams: httpx.AsyncClient | None = None
+        self._loop: EventLoopToken | None = None
         self.closed = False
 
     def for_requests(self) -> httpx.AsyncClient:
         """The client for everything that is not a stream."""
+        self._forget_other_loop()
         if self._requests is None:
             self._requests = self._make()
         return self._requests
 
     def for_streams(self) -> httpx.AsyncClient:
         """The client for event streams, each on a connection of its own."""
+        self._forget_other_loop()
         if self._streams is None:
             self._streams = self._make_proxied(streams=True) if self._takes_proxy() else self.for_requests()
         return self._streams
@@ -44,9 +50,17 @@ class Clients:
     async def aclose(self) -> None:
         """Close the clients; harmless when called twice."""
         self.closed = True
+        self._forget_other_loop()
         clients = {id(client): client for client in (self._requests, self._streams) if client}
         for client in clients.values():
             await client.aclose()
+
+    def _forget_other_loop(self) -> None:
+        """Drop what was made in an event loop before this one: connections do not outlive their loop."""
+        loop = current_token()
+        if self._loop is not None and self._loop != loop and self._given is None:
+            self._requests = self._streams = None
+        self._loop = loop
 
     def _takes_proxy(self) -> bool:
         return self._given is None and _proxy_for(self._settings.base_url) is not None
@@ -71,7 +85,11 @@ class Clients:
         )
         verify: ssl.SSLContext = default_ssl_context()
         proxy = _proxy_for(self._settings.base_url)
-        return httpx.AsyncClient(proxy=proxy, limits=limits, verify=verify, trust_env=False)
+        try:
+            return httpx.AsyncClient(proxy=proxy, limits=limits, verify=verify, trust_env=False)
+        except (ValueError, ImportError) as error:  # an unknown scheme, or SOCKS without the package for it
+            reason = str(error)
+        raise ConfigurationError(f"the environment's proxy for {self._settings.base_url} cannot be used: {reason}")
 
 
 def _proxy_for(base_url: str) -> str | None:
@@ -80,4 +98,5 @@ def _proxy_for(base_url: str) -> str | None:
     if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

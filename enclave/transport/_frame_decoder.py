@@ -22,7 +22,7 @@ from enclave.types import EndFrame, StreamFrame
 
 from . import _plain
 from ._frames import decode_frame, known_frames
-from ._position import HistoryMismatch, Position
+from ._position import HistoryMismatch, Position, UnprovenContinuation
 from ._settings import DEFAULT_MAX_EVENT_BYTES
 from ._sse import SSEDecoder
 
@@ -100,7 +100,7 @@ class FrameDecoder:
         held, self._rest = self._rest, b""
         data = held + data if held else data
         while data and not self.ended and self._needs_exact():
-            end = 0 if self._replay_left else _plain.end_of_first_block(data)
+            end = 0 if self._replay_left else _plain.end_of_first_event(data)
             self._feed_exact(data[:end] if end else data)
             data = data[end:] if end else b""
         if data and not self.ended:
@@ -205,7 +205,7 @@ class FrameDecoder:
             for event in self._exact.feed(data):
                 self._take_event(event.data.encode(), event.event, event.id)
             self._exact.feed(b"")  # an error that waits behind the events
-        except (EventTooLargeError, HistoryMismatch) as error:
+        except (EventTooLargeError, HistoryMismatch, UnprovenContinuation) as error:
             self._give_error(error)
             self.ended = True
 
@@ -231,9 +231,11 @@ class FrameDecoder:
     def _check_continuation(self, event_id: str) -> None:
         """Look at the first event of a connection that was asked to go on after an id: does it?"""
         self._awaits_continuation = False
-        if event_id and event_id == self._before.first_event_id:
+        if not event_id:
+            raise UnprovenContinuation(f"the event that came after {self._before.last_event_id!r} has no id")
+        if event_id == self._before.first_event_id:
             self._start_replay()
-        elif event_id and event_id == self._before.last_event_id:
+        elif event_id == self._before.last_event_id:
             raise HistoryMismatch(f"the server sent event {event_id!r} again instead of going on after it")
 
     def _take_replayed(self, data: bytes, event: str) -> None:

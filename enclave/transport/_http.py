@@ -131,7 +131,11 @@ class Http:
             extensions=extensions,
         )
         auth = self._auth if authenticated else None
-        return await client.send(request, auth=auth, stream=True, follow_redirects=False)
+        try:
+            return await client.send(request, auth=auth, stream=True, follow_redirects=False)
+        except httpx.LocalProtocolError:
+            self.check_open()  # closed while the request waited for a connection
+            raise
 
 
 class _BearerAuth(httpx.Auth):

@@ -15,6 +15,8 @@ ANY_PLAIN_BLOCK = re.compile(
 )
 """Finds plain blocks of any shape, at the start of blocks only; group 1 is the JSON text."""
 
+_DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
+
 
 class _Shape:
     """The blocks that have lines of these names in this order."""
@@ -57,9 +59,16 @@ def last_id(region: bytes, start: int, end: int) -> tuple[bytes, int] | None:
     return region[line + len(b"id:") : region.index(b"\n", line)].removeprefix(b" "), line
 
 
-def end_of_first_block(data: bytes) -> int:
-    """Where the first blank line ends, after LF or CRLF lines; 0 where there is none."""
-    ends = [found + len(blank) for blank in (b"\n\n", b"\n\r\n") if (found := data.find(blank)) >= 0]
+def end_of_first_event(data: bytes) -> int:
+    """Where the first blank line after a data line ends, of LF or CRLF lines; 0 where there is none.
+
+    Blocks without data before it are passed over at once: one by one, a flood of them would cost quadratic time.
+    """
+    line = _DATA_LINE.search(data)
+    if line is None:
+        return 0
+    start = line.start()
+    ends = [found + len(blank) for blank in (b"\n\n", b"\n\r\n") if (found := data.find(blank, start)) >= 0]
     return min(ends, default=0)
 
 

@@ -35,3 +35,7 @@ class Position:
 
 class HistoryMismatch(ProtocolError):
     """A replay differs from what was received before, so nothing after it can be trusted to follow on."""
+
+
+class UnprovenContinuation(ProtocolError):
+    """Asked to go on after an id, the server sent an event without one: it may be the next event or the first."""

@@ -12,6 +12,7 @@ from enclave.errors import (
     ConfigurationError,
     ConnectError,
     EnclaveError,
+    ServerError,
 )
 
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -29,7 +30,8 @@ class RetryPolicy:
 
     GET and DELETE are tried again after connection failures, timeouts and statuses 429, 502, 503 and 504. Creating a
     session is tried again only where none can have been made: no connection was established, or 429 or 503. A stream
-    that broke is resumed as long as it makes progress; `attempts` bounds the consecutive attempts that make none.
+    that broke is resumed, after any 5xx too, as long as it makes progress; `attempts` bounds the consecutive attempts
+    that make none.
 
     The wait before retry *n* (from 1) is ``min(max_wait_seconds, wait_seconds * 2 ** (n - 1))``, less a random part of
     up to `jitter` of it. A ``Retry-After`` of the server's replaces it, up to `max_retry_after_seconds`.
@@ -87,3 +89,8 @@ def may_retry(error: EnclaveError, *, creates: bool) -> bool:
     if isinstance(error, APIStatusError):
         return error.status in (_RETRIED_STATUSES_FOR_CREATE if creates else _RETRIED_STATUSES)
     return isinstance(error, ConnectError if creates else APIConnectionError)
+
+
+def may_resume(error: EnclaveError) -> bool:
+    """Whether a stream that once stood is worth opening again after `error`. Reading changes nothing on the server."""
+    return isinstance(error, ServerError) or may_retry(error, creates=False)

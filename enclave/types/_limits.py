@@ -23,7 +23,7 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Wall-clock time of the workload in milliseconds."""
     pids: int | None = None
     """Number of processes and threads alive at once."""
-    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name="__extra__")
+    extra: dict[str, Any] = msgspec.field(default={}, name="__extra__")
     """Limits this version has no name for, under their wire names. Sent as given; kept when received."""
 
 

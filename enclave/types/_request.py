@@ -34,7 +34,7 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     """Where the server POSTs the result event on completion."""
     labels: Mapping[str, str] | None = None
     """Free-form strings to find the session by."""
-    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name="__extra__")
+    extra: dict[str, Any] = msgspec.field(default={}, name="__extra__")
     """Request fields this version has no name for, under their wire names; merged into the JSON as given."""
 
     def __post_init__(self) -> None:

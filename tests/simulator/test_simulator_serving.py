@@ -283,3 +283,16 @@ def test_the_command_says_what_it_is_not(capsys):
 def test_the_command_refuses_another_host_in_one_line(capsys):
     assert main(["--host", "0.0.0.0", "--port", "0"]) == 1
     assert "not loopback" in capsys.readouterr().err
+
+
+async def test_what_cancels_the_block_leaves_the_simulator_serving_until_the_block_has_ended():
+    status = 0
+    with anyio.fail_after(10), anyio.move_on_after(0) as scope:
+        async with Simulator().serve() as sim, httpx.AsyncClient(base_url=sim.base_url) as client:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    status = (await client.get("/healthz")).status_code
+    assert status == 200
+    assert scope.cancelled_caught

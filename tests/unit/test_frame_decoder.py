@@ -14,7 +14,7 @@ from enclave.errors import EventTooLargeError, MalformedFrameError, ProtocolErro
 from enclave.transport import SSEDecoder
 from enclave.transport._frame_decoder import Batch, FrameDecoder
 from enclave.transport._frames import decode_frame
-from enclave.transport._position import HistoryMismatch, Position
+from enclave.transport._position import HistoryMismatch, Position, UnprovenContinuation
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
 
 Seen = StreamFrame | tuple[str, int, str | None]
@@ -219,19 +219,21 @@ def test_a_connection_that_broke_before_its_first_event_leaves_the_position_as_i
         assert FrameDecoder(position=first.position, replays=replays).position == first.position
 
 
-def test_an_id_less_event_after_a_resume_keeps_the_id_resumed_from() -> None:
+def test_an_id_less_event_after_a_resume_proves_nothing_and_calls_for_a_replay() -> None:
     first = FrameDecoder()
     decode(first, [frame_block(1, "a")])
     second = FrameDecoder(position=first.position)
-    decode(second, [b'data: {"kind":"stdout","data":"b"}\n\n'])
-    assert second.position.last_event_id == "1"
+    (error,) = second.feed(b'data: {"kind":"stdout","data":"b"}\n\n')
+    assert isinstance(error, UnprovenContinuation)
+    assert second.position.count == first.position.count
+    assert not second.position.can_resume_by_id
 
 
 def test_an_empty_id_line_takes_the_id_away() -> None:
     first = FrameDecoder()
     decode(first, [frame_block(1, "a")])
     second = FrameDecoder(position=first.position)
-    decode(second, [b'id\ndata: {"kind":"stdout","data":"b"}\n\n'])
+    decode(second, [frame_block(2, "b") + b'id\ndata: {"kind":"stdout","data":"c"}\n\n'])
     assert second.position.last_event_id == ""
     assert not second.position.can_resume_by_id
 

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from enclave.cli import _map_output
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@pytest.fixture
+def requests(tmp_path):
+    """`requests(*lines)` is the path of a file of them."""
+
+    def write(*lines: str) -> str:
+        path = tmp_path / "requests.jsonl"
+        path.write_text("".join(line + "\n" for line in lines))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "results.jsonl"
+
+
+def lines_of(text: str) -> dict[int, dict]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    by_index = {line["index"]: line for line in lines}
+    assert len(by_index) == len(lines), "an index came twice"
+    return by_index
+
+
+@BACKENDS
+def test_results_are_lines_with_index_session_and_result(cli, simulator, requests, backend) -> None:
+    path = requests('"enclave.result(1)"', '{"code": "enclave.result(2)", "labels": {"k": "v"}}')
+    done = cli("--backend", backend, "map", path)
+    assert (done.code, done.err) == (0, "")
+    results = lines_of(done.out)
+    assert {index: line["result"]["json"] for index, line in results.items()} == {0: 1, 1: 2}
+    assert all(simulator.phases[line["sessionId"]] == "torn_down" for line in results.values())
+
+
+def test_a_failed_workload_a_refused_request_and_a_bad_line_are_told_apart(cli, simulator, requests) -> None:
+    simulator.script(exit_code=3)
+    path = requests(
+        '"raise SystemExit(3)"', "", "nonsense", "[1]", '{"cod": "1"}', '{"code": ""}', '{"code":"1","labels":{"a":1}}'
+    )
+    done = cli("map", path, "--max-concurrency", "1")
+    assert (done.code, done.err) == (1, "")
+    results = lines_of(done.out)
+    assert results[0]["result"]["exitCode"] == 3
+    assert {index: line["error"]["type"] for index, line in results.items() if "error" in line} == {
+        2: "BadLine",
+        3: "BadLine",
+        4: "BadLine",
+        5: "BadRequestError",
+        6: "BadLine",
+    }
+    assert "code" in results[4]["error"]["message"]
+    assert all(line["sessionId"] is None for index, line in results.items() if index != 0)
+
+
+def test_fields_and_limits_that_the_sdk_does_not_know_are_sent(cli, simulator, requests) -> None:
+    simulator.script()
+    body = {"code": "pass", "limits": {"pids": 7, "gpus": 2}, "gitSource": {"url": "x"}, "__extra__": 1}
+    done = cli("map", requests(json.dumps(body)))
+    assert done.code == 0
+    session = json.loads(cli("show", lines_of(done.out)[0]["sessionId"]).out)
+    assert (session["limits"]["pids"], session["limits"]["gpus"]) == (7, 2)
+
+
+def test_requests_can_come_from_standard_input(cli, simulator) -> None:
+    done = cli("map", "-", stdin=b'"enclave.result(5)"')
+    assert (done.code, lines_of(done.out)[0]["result"]["json"]) == (0, 5)
+
+
+@BACKENDS
+def test_a_second_run_does_only_what_the_output_lacks(cli, simulator, requests, output, backend) -> None:
+    path = requests(*(f'"enclave.result({n})"' for n in range(5)))
+    arguments = ("--backend", backend, "map", path, "--output", str(output))
+    assert cli(*arguments) == (0, "", "")
+    whole = output.read_text()
+    kept = whole.splitlines(keepends=True)[:3]
+    output.write_text("".join(kept))
+    before = len(simulator.phases)
+    assert cli(*arguments).code == 0
+    assert len(simulator.phases) == before + 2
+    assert output.read_text().startswith("".join(kept))
+    assert {n: line["result"]["json"] for n, line in lines_of(output.read_text()).items()} == {n: n for n in range(5)}
+    assert cli(*arguments).code == 0
+    assert len(simulator.phases) == before + 2
+
+
+@pytest.mark.parametrize("torn_bytes", [1, 5, 40])
+def test_a_torn_last_line_is_done_again(cli, simulator, requests, output, torn_bytes) -> None:
+    path = requests('"enclave.result(0)"', '"enclave.result(1)"')
+    assert cli("map", path, "-o", str(output), "--max-concurrency", "1").code == 0
+    first, second = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(first + second[:torn_bytes])
+    assert cli("map", path, "-o", str(output)).code == 0
+    assert lines_of(output.read_text())[1]["result"]["json"] == 1
+    assert output.read_bytes().startswith(first)
+
+
+@pytest.mark.parametrize(
+    "content", [b"precious", b"precious\n", b'{"index":0}\nprecious\n', b'{"other":1}\n', b"\xff\n"]
+)
+def test_a_file_that_is_no_output_of_ours_is_left_as_it_is(cli, simulator, requests, output, content) -> None:
+    output.write_bytes(content)
+    done = cli("map", requests('"1"'), "-o", str(output))
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "choose another --output" in done.err
+    assert output.read_bytes() == content
+
+
+def test_a_longer_line_than_can_be_read_is_not_taken_for_a_torn_one(cli, simulator, requests, output, monkeypatch):
+    monkeypatch.setattr(_map_output, "MAX_LINE_BYTES", 20)
+    content = b'{"index":0,"result":null,"error":{}}\n'
+    output.write_bytes(content)
+    assert cli("map", requests('"1"'), "-o", str(output)).code == 1
+    assert output.read_bytes() == content
+
+
+def test_an_output_that_is_no_file_is_refused(cli, simulator, requests, tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = cli("map", requests('"1"'), "-o", str(tmp_path / "pipe"))
+    assert done.code == 1
+    assert "not a regular file" in done.err
+
+
+def test_failures_of_an_earlier_run_count(cli, simulator, requests, output) -> None:
+    path = requests('"raise SystemExit(1)"')
+    assert cli("map", path, "-o", str(output)).code == 1
+    assert cli("map", path, "-o", str(output)).code == 1
+    assert len(lines_of(output.read_text())) == 1
+
+
+def test_what_would_fail_every_request_stops_the_map_and_spoils_no_line(cli, served, requests, output, monkeypatch):
+    path = requests(*['"enclave.result(1)"'] * 20)
+    monkeypatch.setenv("ENCLAVE_BASE_URL", served.base_url)
+    monkeypatch.setenv("ENCLAVE_API_KEY", "ek_wrong_key")
+    done = cli("map", path, "-o", str(output), "--max-concurrency", "2")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "set ENCLAVE_API_KEY" in done.err
+    assert output.read_text() == ""
+
+
+def test_a_session_that_cannot_be_torn_down_keeps_its_result_and_counts_as_failed(cli, simulator, requests) -> None:
+    simulator.script(result=1)
+    simulator.faults.respond(403, method="DELETE")
+    done = cli("map", requests('"1"'))
+    assert done.code == 1
+    line = lines_of(done.out)[0]
+    assert (line["result"]["json"], line["error"]["type"]) == (1, "PermissionDeniedError")
+    assert cli("rm", line["sessionId"]).code == 0
+
+
+def test_a_missing_file_is_one_line(cli, simulator) -> None:
+    assert cli("map", "nowhere.jsonl") == (1, "", "enclave: nowhere.jsonl: No such file or directory\n")
