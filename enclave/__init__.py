@@ -3,7 +3,7 @@
 Which module holds what, lowest first; each imports only from those above it:
 
 types/             the wire's types
-errors.py          everything that is raised on purpose
+errors.py          what can go wrong with a valid call
 transport/         HTTP and the decoding of event streams
 _stream.py         FrameStream, over _stream_reader.py (the task that reads) and _frame_buffer.py (what it hands over)
 _shielded.py       work that goes on although its caller is cancelled; _background_task.py: a task inside a block

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import itertools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -47,6 +48,8 @@ from .types import AuditEvent, CreateSessionRequest, Health, KillReason, Session
 from .types._json import decode_session, decode_sessions, decode_text
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
     from .transport import Http
@@ -55,6 +58,8 @@ T = TypeVar("T")
 
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_RETRY = RetryPolicy()
+# Whatever the retry policy: nothing has failed, the result is a moment late.
+_RESULT_POLL = RetryPolicy(attempts=5, wait_seconds=0.1)
 _health = msgspec.json.Decoder(Health)
 _audit = msgspec.json.Decoder(list[AuditEvent])
 
@@ -76,9 +81,12 @@ class EnclaveClient:
         api_key: ``ek_<id>_<secret>``; by default ``ENCLAVE_API_KEY``. Wins over `token`.
         token: a user JWT, or an async callable that returns one, asked before each request; by default
             ``ENCLAVE_TOKEN``.
-        transport: any `httpx.AsyncBaseTransport` to use instead of the client's own; closed with the client.
+        transport: any `httpx.AsyncBaseTransport` to use instead of the client's own; closed with the client. It serves
+            streams and requests alike, so a pool needs room for a connection a stream.
         timeout: a `Timeout`, or one number of seconds for connect, read, write and acquire, or None for none of these.
         retry: a `RetryPolicy`, or None to try everything once, the resuming of streams included.
+        ssl_context: for TLS with authorities or a client certificate of one's own; not with `transport`, which has its
+            own. By default the authorities of certifi, or of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
         max_event_bytes: bound of one event of a stream.
         max_response_bytes: bound of one response that is not a stream.
         max_buffered_bytes: how much of a stream may have been read and wait for its consumer.
@@ -96,6 +104,7 @@ class EnclaveClient:
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: float | Timeout | None = _DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
+        ssl_context: ssl.SSLContext | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
@@ -111,6 +120,7 @@ class EnclaveClient:
             max_event_bytes=max_event_bytes,
             max_response_bytes=max_response_bytes,
             max_buffered_bytes=max_buffered_bytes,
+            ssl_context=ssl_context,
         )
         self.base_url = settings.base_url
         """Where the control plane is."""
@@ -137,6 +147,27 @@ class EnclaveClient:
     async def aclose(self) -> None:
         """Close every connection, cancelled or not. Harmless when called twice; other calls raise `UsageError` then."""
         await self._http.aclose()
+
+    def with_options(
+        self,
+        *,
+        timeout: float | Timeout | msgspec.UnsetType | None = msgspec.UNSET,
+        retry: RetryPolicy | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> EnclaveClient:
+        """The same client with other timeouts or retries, as for one call: ``enclave.with_options(timeout=5).get(id)``.
+
+        Shares all connections with this one, so closing either closes both.
+
+        Raises:
+            ConfigurationError: an argument cannot be used; the message names it.
+        """
+        http = self._http.with_options(
+            timeout=self._http.settings.timeout if timeout is msgspec.UNSET else Timeout.of(timeout),
+            retry=self._http.retry if retry is msgspec.UNSET else retry or NO_RETRY,
+        )
+        other = copy.copy(self)
+        other._http = http  # noqa: SLF001 - one of us
+        return other
 
     # Holding a session
 
@@ -367,10 +398,10 @@ class EnclaveClient:
                     return msgspec.json.encode(session.result)
                 if session.phase == SessionPhase.TORN_DOWN:
                     raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
-                if attempt >= self._http.retry.attempts:
+                if attempt >= _RESULT_POLL.attempts:
                     raise
             # The phase was announced a moment before the result can be had.
-            await anyio.sleep(self._http.retry.wait_before(attempt))
+            await anyio.sleep(_RESULT_POLL.wait_before(attempt))
         raise AssertionError("unreachable")
 
     async def _fetch(self, path: str, decode: Callable[[bytes], T]) -> T:

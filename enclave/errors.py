@@ -1,4 +1,4 @@
-"""Everything the SDK raises on purpose. Imports the types and the standard library only.
+"""What can go wrong with a valid call, as a tree. Imports the types and the standard library only.
 
 EnclaveError
 ├── ConfigurationError            the client cannot be built from what it was given (also a ValueError)
@@ -88,7 +88,11 @@ def excerpt(text: bytes | str) -> str:
 
 
 class EnclaveError(Exception):
-    """The root: catch it to catch everything the SDK raises on purpose."""
+    """The root: catch it to catch whatever can go wrong with a valid call.
+
+    A call that is wrong in itself (a field of the wrong type, a negative limit) raises TypeError or ValueError, as
+    everywhere in Python, before anything is sent.
+    """
 
     retries: int = 0
     """How many times the failed operation was tried again before this was raised."""

@@ -15,7 +15,7 @@ from ._settings import Settings
 from .http11 import OriginTransport, default_ssl_context
 
 _REQUEST_CONNECTIONS = 100
-_KEEPALIVE_SECONDS = 30.0
+_KEEPALIVE_SECONDS = 4.0  # common servers drop an idle connection after 5; a POST must not be what finds out
 
 
 class Clients:
@@ -70,10 +70,12 @@ class Clients:
             return httpx.AsyncClient(transport=self._given, trust_env=False)
         if self._takes_proxy():
             return self._make_proxied(streams=False)
+        given = self._settings.ssl_context
         transport = OriginTransport(
             httpx.URL(self._settings.base_url),
             max_connections=_REQUEST_CONNECTIONS,
             keepalive_seconds=_KEEPALIVE_SECONDS,
+            ssl_context=None if given is None else lambda: given,
         )
         return httpx.AsyncClient(transport=transport, trust_env=False)
 
@@ -83,7 +85,7 @@ class Clients:
             max_keepalive_connections=0 if streams else _REQUEST_CONNECTIONS,
             keepalive_expiry=_KEEPALIVE_SECONDS,
         )
-        verify: ssl.SSLContext = default_ssl_context()
+        verify: ssl.SSLContext = self._settings.ssl_context or default_ssl_context()
         proxy = _proxy_for(self._settings.base_url)
         try:
             return httpx.AsyncClient(proxy=proxy, limits=limits, verify=verify, trust_env=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import NoReturn, cast
 
 from enclave.errors import ConfigurationError
@@ -54,8 +55,10 @@ class Credential:
         """
         if not callable(self._secret.reveal()):
             return self._secret
-        fetch = cast(Callable[[], Awaitable[str]], self._secret.reveal())
-        secret = Secret(await fetch())
+        given = Secret(cast(Callable[[], object], self._secret.reveal())())
+        if not isawaitable(given.reveal()):
+            raise ConfigurationError(f"{self._name}: a callable must be async: async def {self._name}() -> str")
+        secret = Secret(await cast(Awaitable[str], given.reveal()))
         _check(self._name, secret)
         return secret
 

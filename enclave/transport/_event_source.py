@@ -103,7 +103,7 @@ class EventSource:
     def _open_seconds(self) -> float | None:
         # httpx knows one read timeout for a response's head and its body; a stream's head is due sooner.
         connect, read = self._timeout.connect, self._timeout.read
-        return None if connect is None or read is None else connect + read
+        return None if read is None else (connect or 0.0) + read
 
     async def _check(self, response: httpx.Response) -> None:
         if not response.is_success:

@@ -11,7 +11,9 @@ holds at least one value, and as many values as texts means exactly one value in
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import deque
 from typing import cast
 from zlib import crc32
 
@@ -29,6 +31,7 @@ from ._sse import SSEDecoder
 Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""
 
+_MAX_RECENT_IDS = 256
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
 
 
@@ -63,7 +66,12 @@ class FrameDecoder:
         self._checksum = self._before.checksum
         self._first_event_id = self._before.first_event_id
         self._awaits_continuation = bool(self._before.count) and not replays
+        self._is_unproven = False
         self._replay_left = 0
+        # The latest ids, for `Position.doubt_about`: of events decoded exactly, and behind them those of a region that
+        # was decoded in bulk, which are only looked for when a position is asked for.
+        self._recent_ids = deque(self._before.recent_ids, maxlen=_MAX_RECENT_IDS)
+        self._recent_region = b""
         if replays:
             self._start_replay()
 
@@ -76,10 +84,15 @@ class FrameDecoder:
         """Where the stream stands after the bytes fed so far; until a replay is through, where it stood before."""
         if self._replay_left:
             return self._before
+        if self._is_unproven:
+            return dataclasses.replace(self._before, id_is_current=False)
         last_event_id = self._exact.last_event_id if self._exact.saw_id else self._before.last_event_id
         current = self._exact.id_is_current
         id_is_current = self._before.id_is_current if current is None else current
-        return Position(self._count, self._checksum, self._first_event_id, last_event_id, id_is_current)
+        self._recent_ids.extend(_plain.recent_ids(self._recent_region))
+        self._recent_region = b""
+        recent_ids = tuple(self._recent_ids)
+        return Position(self._count, self._checksum, self._first_event_id, last_event_id, id_is_current, recent_ids)
 
     @property
     def retry_ms(self) -> int | None:
@@ -142,6 +155,7 @@ class FrameDecoder:
         if found is None or not self._decode_texts(found[0]):
             return False
         self._note_id(_plain.last_id(region, 0, len(region)) if found[1] else None)
+        self._recent_region = region
         return True
 
     def _feed_mixed(self, region: bytes) -> None:
@@ -166,6 +180,7 @@ class FrameDecoder:
         if self._decode_texts([match[1] for match in run]):
             last = _plain.last_id(region, run[0].start(), run[-1].end())
             self._note_id(last, in_last_block=last is not None and last[1] >= run[-1].start())
+            self._recent_region = region[run[0].start() : run[-1].end()]
             return
         if len(run) == 1:
             self._feed_exact(run[0][0])
@@ -214,6 +229,7 @@ class FrameDecoder:
             self._check_continuation(event_id)
         elif not self._count:
             self._first_event_id = self._first_event_id or event_id
+        self._note_recent(event_id)
         self._count += 1
         self._checksum = crc32(data + b"\n", self._checksum)
         if self._replay_left:
@@ -231,12 +247,20 @@ class FrameDecoder:
     def _check_continuation(self, event_id: str) -> None:
         """Look at the first event of a connection that was asked to go on after an id: does it?"""
         self._awaits_continuation = False
-        if not event_id:
-            raise UnprovenContinuation(f"the event that came after {self._before.last_event_id!r} has no id")
-        if event_id == self._before.first_event_id:
+        if event_id and event_id == self._before.first_event_id:
             self._start_replay()
-        elif event_id == self._before.last_event_id:
-            raise HistoryMismatch(f"the server sent event {event_id!r} again instead of going on after it")
+            return
+        doubt = self._before.doubt_about(event_id)
+        if doubt:
+            self._is_unproven = True
+            raise UnprovenContinuation(doubt)
+
+    def _note_recent(self, event_id: str) -> None:
+        if self._recent_region:
+            self._recent_ids.extend(_plain.recent_ids(self._recent_region))
+            self._recent_region = b""
+        if event_id:
+            self._recent_ids.append(event_id)
 
     def _take_replayed(self, data: bytes, event: str) -> None:
         self._replay_left -= 1

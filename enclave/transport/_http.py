@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -37,6 +39,13 @@ class Http:
         self._clients = Clients(settings, transport)
         self._auth = _BearerAuth(settings.credential) if settings.credential else None
 
+    def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
+        """The same connections with other timeouts and retries."""
+        other = copy.copy(self)
+        other.settings = dataclasses.replace(self.settings, timeout=timeout)
+        other.retry = retry
+        return other
+
     @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
@@ -58,8 +67,6 @@ class Http:
         path: str,
         *,
         content: bytes | None = None,
-        timeout: Timeout | None = None,
-        retry: RetryPolicy | None = None,
         authenticated: bool = True,
     ) -> bytes:
         """Send a request, again where that is safe (see `RetryPolicy`), and give the body of its 2xx response.
@@ -68,11 +75,11 @@ class Http:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
             UsageError: the client is closed.
         """
-        policy = retry or self.retry
+        policy = self.retry
         started = anyio.current_time()
         for attempt in itertools.count(1):
             try:
-                return await self._request_once(method, path, content, timeout, authenticated=authenticated)
+                return await self._request_once(method, path, content, authenticated=authenticated)
             except EnclaveError as error:
                 wait = policy.wait_before(attempt, error)
                 late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
@@ -83,15 +90,11 @@ class Http:
             await anyio.sleep(wait)
         raise AssertionError("unreachable")
 
-    async def _request_once(
-        self, method: str, path: str, content: bytes | None, timeout: Timeout | None, *, authenticated: bool
-    ) -> bytes:
+    async def _request_once(self, method: str, path: str, content: bytes | None, *, authenticated: bool) -> bytes:
         operation = f"{method} {path}"
         headers = _JSON_HEADERS if content is None else _JSON_BODY_HEADERS
         with transport_errors(operation):
-            response = await self.send(
-                method, path, headers=headers, content=content, timeout=timeout, authenticated=authenticated
-            )
+            response = await self.send(method, path, headers=headers, content=content, authenticated=authenticated)
             body = BodyReader(response, operation)
             try:
                 if not response.is_success:

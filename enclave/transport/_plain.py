@@ -18,6 +18,10 @@ ANY_PLAIN_BLOCK = re.compile(
 _DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
 
 
+_ID_LINE = re.compile(rb"^id: ?(.*)\n", re.MULTILINE)
+_TAIL_BYTES = 4096
+
+
 class _Shape:
     """The blocks that have lines of these names in this order."""
 
@@ -70,6 +74,14 @@ def end_of_first_event(data: bytes) -> int:
     start = line.start()
     ends = [found + len(blank) for blank in (b"\n\n", b"\n\r\n") if (found := data.find(blank, start)) >= 0]
     return min(ends, default=0)
+
+
+def recent_ids(region: bytes) -> list[str]:
+    """The ids that the last 4 KiB of a region set, in order."""
+    tail = region[-_TAIL_BYTES:]
+    if len(tail) < len(region):
+        tail = tail[tail.find(b"\n") + 1 :]  # the first line may be cut
+    return [found.decode("utf-8", "replace") for found in _ID_LINE.findall(tail)]
 
 
 def end_of_last_block(data: bytes) -> int:

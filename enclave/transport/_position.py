@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import cast
 
 from enclave.errors import ProtocolError
+
+_MIN_SERIES = 3  # how many ids make a series whose breaks mean something
+_MAX_ID_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,9 @@ class Position:
     """The id in force after the last event; empty where there is none."""
 
     id_is_current: bool = True
-    """Whether no event without an id came after the one that set `last_event_id`."""
+    """Whether no event without an id came after the one that set `last_event_id`, and it may be gone on after."""
+    recent_ids: tuple[str, ...] = ()
+    """The ids of the latest events, as far as they are at hand, oldest first."""
 
     @property
     def can_resume_by_id(self) -> bool:
@@ -32,10 +39,28 @@ class Position:
         """
         return bool(self.first_event_id and self.last_event_id and self.id_is_current)
 
+    def doubt_about(self, next_id: str) -> str | None:
+        """Why an event of this id may not be the one that follows; None where nothing speaks against it."""
+        if not next_id:
+            return f"the event that came after {self.last_event_id!r} has no id"
+        if next_id == self.last_event_id or next_id in self.recent_ids:
+            return f"the server was to go on after {self.last_event_id!r} and sent {next_id!r} again"
+        numbers = [_number(event_id) for event_id in (*self.recent_ids, next_id)]
+        if len(numbers) > _MIN_SERIES and None not in numbers:
+            steps = [after - before for before, after in itertools.pairwise(cast(list[int], numbers))]
+            if set(steps[:-1]) == {1} and steps[-1] != 1:
+                return f"ids were consecutive, and {next_id!r} came after {self.last_event_id!r}"
+        return None
+
+
+def _number(event_id: str) -> int | None:
+    is_number = event_id.isascii() and event_id.isdigit() and len(event_id) <= _MAX_ID_DIGITS
+    return int(event_id) if is_number else None
+
 
 class HistoryMismatch(ProtocolError):
     """A replay differs from what was received before, so nothing after it can be trusted to follow on."""
 
 
 class UnprovenContinuation(ProtocolError):
-    """Asked to go on after an id, the server sent an event without one: it may be the next event or the first."""
+    """Asked to go on after an id, the server sent an event that may not be the next: only a replay can tell."""

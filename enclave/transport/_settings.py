@@ -6,11 +6,15 @@ import ipaddress
 import os
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from enclave.errors import ConfigurationError
 
 from ._credential import Credential, Secret
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Default bound of one event of a stream, in bytes of its field lines."""
@@ -69,6 +73,8 @@ class Settings:
     max_event_bytes: int
     max_response_bytes: int
     max_buffered_bytes: int
+    ssl_context: ssl.SSLContext | None = None
+    """For TLS to the control plane; None for the system's and certifi's authorities."""
 
     @classmethod
     def resolve(
@@ -81,6 +87,7 @@ class Settings:
         max_event_bytes: int,
         max_response_bytes: int,
         max_buffered_bytes: int,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> Settings:
         """Fill in from the environment what was not given, and check everything.
 
@@ -97,12 +104,13 @@ class Settings:
             _checked_bound("max_event_bytes", max_event_bytes),
             _checked_bound("max_response_bytes", max_response_bytes),
             _checked_bound("max_buffered_bytes", max_buffered_bytes),
+            ssl_context,
         )
         if settings.credential and not _is_protected(url):
             warnings.warn(
                 f"the credential will travel unencrypted to {url}; use https",
                 InsecureTransportWarning,
-                stacklevel=3,  # whoever makes the client,
+                stacklevel=3,  # whoever makes the client
             )
         return settings
 

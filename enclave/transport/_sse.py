@@ -32,8 +32,7 @@ class SSEDecoder:
             raise ValueError(f"max_event_bytes: must be positive, got {max_event_bytes}")
         self._max_event_bytes = max_event_bytes
         self._head: bytes | None = b""  # the first bytes, until they can be told from a BOM
-        self._fragments: list[bytes] = []  # of the unfinished line; joined once, when its end arrives
-        self._fragment_bytes = 0
+        self._unfinished = bytearray()  # the line whose end has not come; not pieces, which a trickle makes expensive
         self._after_cr = False
         self._overflow: EventTooLargeError | None = None
         self._id: bytes | None = None
@@ -74,7 +73,7 @@ class SSEDecoder:
         """Whether the next byte begins a block, so that nothing is held back from the bytes so far."""
         return not (
             self._block_bytes
-            or self._fragments
+            or self._unfinished
             or self._after_cr
             or self._head is not None
             or self._block_retry_ms is not None
@@ -132,16 +131,13 @@ class SSEDecoder:
             if event:
                 events.append(event)
         if unfinished:
-            self._fragments.append(unfinished)
-            self._fragment_bytes += len(unfinished)
-            self._check_bound(self._fragment_bytes)
+            self._unfinished += unfinished
+            self._check_bound(len(self._unfinished))
 
     def _take_line(self, line: bytes) -> ServerSentEvent | None:
-        if self._fragments:
-            self._fragments.append(line)
-            line = b"".join(self._fragments)
-            self._fragments.clear()
-            self._fragment_bytes = 0
+        if self._unfinished:
+            line = bytes(self._unfinished + line)
+            self._unfinished = bytearray()
         if not line:
             return self._dispatch()
         self._check_bound(len(line))

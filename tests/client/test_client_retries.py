@@ -129,6 +129,7 @@ async def test_jitter_shortens_each_wait_by_a_part_of_it():
 @pytest.mark.parametrize(
     ("value", "wait"),
     [("7", 7), ("0", 0), ("3600", 60), ("soon", 0.5), (formatdate(time.time() + 86_400, usegmt=True), 60)],
+    ids=["seconds", "none", "too many seconds", "no time", "a date"],
 )
 @pytest.mark.parametrize("code", [429, 503])
 async def test_retry_after_takes_the_place_of_the_wait_within_its_cap(code, value, wait):

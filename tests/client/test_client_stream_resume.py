@@ -192,13 +192,17 @@ async def test_history_that_changed_is_an_interruption_with_the_count_of_what_wa
     assert "session s-1 interrupted after 3 frames" in str(caught.value)
 
 
-async def test_a_server_that_repeats_the_last_event_is_an_interruption(server: ScriptedServer, client: EnclaveClient):
+@pytest.mark.parametrize("goes_on_with", [1, 2, 4], ids=["an earlier one", "the last", "a later one"])
+async def test_a_server_that_goes_on_elsewhere_is_asked_for_a_replay(
+    server: ScriptedServer, client: EnclaveClient, goes_on_with: int
+):
     events = session(NUMBERS)
     server.streams(b"".join(events[:3]))
-    server.streams(b"".join(events[2:]))
+    server.streams(b"".join(events[goes_on_with:]))
+    server.streams(b"".join(events))
     async with client.stream("s-1") as frames:
-        with pytest.raises(StreamInterrupted, match="sent event '3' again"):
-            [frame async for frame in frames]
+        assert [frame async for frame in frames] == FRAMES
+    assert [request.headers.get("last-event-id") for request in server.requests] == [None, "3", None]
 
 
 async def test_a_replay_that_breaks_off_is_tried_again_but_not_for_ever(server: ScriptedServer, client: EnclaveClient):

@@ -287,8 +287,9 @@ def test_the_command_refuses_another_host_in_one_line(capsys):
 
 async def test_what_cancels_the_block_leaves_the_simulator_serving_until_the_block_has_ended():
     status = 0
-    with anyio.fail_after(10), anyio.move_on_after(0) as scope:
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
         async with Simulator().serve() as sim, httpx.AsyncClient(base_url=sim.base_url) as client:
+            scope.cancel()
             try:
                 await anyio.sleep_forever()
             finally:

@@ -204,12 +204,29 @@ def test_a_replay_that_ends_too_early_is_refused() -> None:
         decode(second, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"end"}\n\n'])
 
 
-def test_the_event_resumed_from_coming_again_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("next_id", "doubt"),
+    [(20, "sent '20' again"), (17, "sent '17' again"), (22, "ids were consecutive, and '22' came after '20'")],
+    ids=["the last again", "an earlier one again", "one left out"],
+)
+@pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])
+def test_a_server_that_goes_on_elsewhere_proves_nothing_and_calls_for_a_replay(
+    next_id: int, doubt: str, cut_sizes: list[int]
+) -> None:
     first = FrameDecoder()
-    decode(first, [frame_block(1, "a") + frame_block(2, "b")])
+    seen = decode(first, pieces_of(b"".join(frame_block(index, str(index)) for index in range(1, 21)), cut_sizes))
     second = FrameDecoder(position=first.position)
-    with pytest.raises(HistoryMismatch, match="again instead of going on after it"):
-        decode(second, [frame_block(2, "b")])
+    (error,) = second.feed(frame_block(next_id, "x"))
+    assert isinstance(error, UnprovenContinuation)
+    assert doubt in str(error)
+    assert second.position.count == len(seen) == 20
+    assert not second.position.can_resume_by_id
+
+
+def test_ids_that_are_no_series_may_go_on_anywhere_but_back() -> None:
+    first = FrameDecoder()
+    decode(first, [b"".join(frame_block(index, "x") for index in (5, 9, 10, 30))])
+    assert decode(FrameDecoder(position=first.position), [frame_block(77, "y")]) == [StdoutFrame("y")]
 
 
 def test_a_connection_that_broke_before_its_first_event_leaves_the_position_as_it_was() -> None:
