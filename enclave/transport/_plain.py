@@ -18,7 +18,7 @@ ANY_PLAIN_BLOCK = re.compile(
 _DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
 
 
-_ID_LINE = re.compile(rb"^id: ?(.*)\n", re.MULTILINE)
+_ID_LINE = re.compile(rb"^id: ?(.+)\n", re.MULTILINE)
 _TAIL_BYTES = 4096
 
 

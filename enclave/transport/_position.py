@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from enclave.errors import ProtocolError
@@ -27,8 +27,8 @@ class Position:
 
     id_is_current: bool = True
     """Whether no event without an id came after the one that set `last_event_id`, and it may be gone on after."""
-    recent_ids: tuple[str, ...] = ()
-    """The ids of the latest events, as far as they are at hand, oldest first."""
+    recent_ids: tuple[str, ...] = field(default=(), compare=False)
+    """The ids of the latest events, oldest first; how many depends on how the bytes came."""
 
     @property
     def can_resume_by_id(self) -> bool:

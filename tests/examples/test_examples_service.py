@@ -150,6 +150,7 @@ def test_a_browser_shows_output_and_result_and_its_stop_button_tears_down(servic
         assert page.evaluate("document.querySelector('pre img')") is None
         assert page.evaluate("document.querySelector('[role=status]').textContent") == "succeeded"
 
+        page.until("!document.forms[0].start.disabled")  # the button comes back a moment after the last frame
         page.evaluate(f"document.forms[0].code.value = {json.dumps(ENDLESS)}; document.forms[0].start.click()")
         page.until("document.querySelector('pre .stdout')?.textContent === 'up\\n'")
         assert service.phases() == ["running", "torn_down"]
