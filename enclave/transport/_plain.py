@@ -8,51 +8,55 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 
-_FIELD_LINE = {b"id": rb"id:[^\0\n]*\n", b"event": rb"event:.*\n", b"data": rb"data: ?(\{.*\})\n"}
 ANY_PLAIN_BLOCK = re.compile(
     rb"(?:\A|(?<=\n\n))(?:(?:id|event):[^\0\n]*\n)*data: ?(\{.*\})\n(?:(?:id|event):[^\0\n]*\n)*\n"
 )
 """Finds plain blocks of any shape, at the start of blocks only; group 1 is the JSON text."""
 
 _DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
-
-
 _ID_LINE = re.compile(rb"^id: ?(.+)\n", re.MULTILINE)
 _TAIL_BYTES = 4096
 
 
-class _Shape:
-    """The blocks that have lines of these names in this order."""
+_ID, _EVENT, _DATA, _DATA_WITH_SPACE = b"id:", b"event:", b"data:", b"data: "
+_FIELD_LINE = {
+    _ID: rb"id:.*+\n",
+    _EVENT: rb"event:.*+\n",
+    _DATA: rb"data:(\{.*\})\n",
+    _DATA_WITH_SPACE: rb"data: (\{.*\})\n",
+}
+_Shape = tuple[bytes, ...]  # the fields of a block, in order
 
-    def __init__(self, names: tuple[bytes, ...]) -> None:
-        self.newlines = len(names) + 1
-        self.has_id = b"id" in names
-        pattern = b"^" + b"".join(_FIELD_LINE[name] for name in names) + b"\n"
-        self.find_texts = re.compile(pattern, re.MULTILINE).findall
+
+def _finder(shape: _Shape) -> Callable[[bytes], list[bytes]]:
+    # The second branch takes whatever the first does not match, to the end, and leaves the group empty. So nothing is
+    # ever skipped, and a last text that is not empty says that the whole region was of this shape.
+    return re.compile(b"".join(_FIELD_LINE[field] for field in shape) + rb"\n|[\s\S]++").findall
 
 
-_SHAPES = {
-    names: _Shape(names)
-    for others in ((), (b"event",), (b"id",), (b"id", b"event"))
-    for names in itertools.permutations((*others, b"data"))
+_FINDERS = {
+    shape: _finder(shape)
+    for others in ((), (_EVENT,), (_ID,), (_ID, _EVENT))
+    for data in (_DATA, _DATA_WITH_SPACE)
+    for shape in itertools.permutations((*others, data))
 }
 
 
-def texts_of_one_shape(region: bytes) -> tuple[list[bytes], bool] | None:
-    """All JSON texts of a region whose blocks have one shape, and whether the shape has ids; None for other regions.
+def _field(line: bytes) -> bytes:
+    return _DATA_WITH_SPACE if line.startswith(_DATA_WITH_SPACE) else line[: line.find(b":") + 1]
 
-    A match consumes a fixed number of newlines, and whatever a match skips has newlines too (matches begin at line
-    starts). So the newlines add up exactly when nothing was skipped.
-    """
+
+def texts_of_one_shape(region: bytes) -> tuple[list[bytes], bool] | None:
+    """All JSON texts of a region whose blocks have one shape, and whether the shape has ids; None for other regions."""
     first_block = region[: region.index(b"\n\n")]
-    shape = _SHAPES.get(tuple([line.partition(b":")[0] for line in first_block.split(b"\n")]))
-    if shape is None:
+    shape = tuple([_field(line) for line in first_block.split(b"\n")])
+    find_texts = _FINDERS.get(shape)
+    if find_texts is None or b"\0" in region:  # an id that holds NUL is none
         return None
-    texts: list[bytes] = shape.find_texts(region)
-    if region.count(b"\n") != len(texts) * shape.newlines:
-        return None
-    return texts, shape.has_id
+    texts = find_texts(region)
+    return (texts, _ID in shape) if texts[-1] else None
 
 
 def last_id(region: bytes, start: int, end: int) -> tuple[bytes, int] | None:
