@@ -9,7 +9,7 @@ _stream.py         FrameStream, over _stream_reader.py (the task that reads) and
 _shielded.py       work that goes on although its caller is cancelled; _background_task.py: a task inside a block
 _session.py        SessionHandle; _result.py: from a terminal session to its typed result
 _fan_out.py        FanOut: many sessions at once
-_client.py         EnclaveClient
+_client.py         EnclaveClient; _request_arguments.py: what run and session are called with
 
 At the edges, each an extra; the core imports none of them:
 

@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Outcome, Progress, RequestLike, Requests
+from ._request_arguments import as_request
 from ._result import drain_to_terminal_phase, result_decoder
 from ._session import SessionHandle
 from ._shielded import finish, finish_or_undo
@@ -185,7 +186,7 @@ class EnclaveClient:
             APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
             APIConnectionError: it cannot be reached.
         """
-        body = _as_request(request, fields).to_json()
+        body = as_request(request, fields).to_json()
         session = await finish_or_undo(
             lambda: self._create(body),
             lambda session: self._discard(session.id),
@@ -441,28 +442,3 @@ class EnclaveClient:
                     logger.warning("%s failed: %s", what, error)
 
         await finish(discard, seconds=2 * seconds, what=what)
-
-
-def _as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any]) -> CreateSessionRequest:
-    _check_field_names(fields)
-    if isinstance(request, CreateSessionRequest):
-        return msgspec.structs.replace(request, **fields) if fields else request
-    if isinstance(request, str):
-        if "code" in fields:
-            raise InvalidArgumentError("code: given twice, as the first argument and by name")
-        fields = {"code": request, **fields}
-    elif request is not None:
-        raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")
-    if "code" not in fields:
-        raise TypeError("code: missing; pass the source text to run")
-    return CreateSessionRequest(**fields)
-
-
-def _check_field_names(fields: dict[str, Any]) -> None:
-    known = CreateSessionRequest.__struct_fields__
-    for name in fields:
-        if name not in known:
-            raise TypeError(
-                f"{name}: not a field of CreateSessionRequest ({', '.join(known)}); "
-                "send fields the SDK has no name for with extra={'wireName': value}"
-            )

@@ -32,6 +32,7 @@ RANKS = {
     "_stream_reader": 4,
     "_stream": 5,
     "_session": 6,
+    "_request_arguments": 6,
     "_result": 6,
     "_fan_out": 7,
     "_client": 8,

@@ -1,0 +1,36 @@
+"""What `run` and `session` are called with, to a `CreateSessionRequest`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidArgumentError
+from .types import CreateSessionRequest
+
+
+def as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any]) -> CreateSessionRequest:
+    """A request from what callers may pass: one, or source text and fields. Raises as `CreateSessionRequest` does."""
+    _check_field_names(fields)
+    if isinstance(request, CreateSessionRequest):
+        return msgspec.structs.replace(request, **fields) if fields else request
+    if isinstance(request, str):
+        if "code" in fields:
+            raise InvalidArgumentError("code: given twice, as the first argument and by name")
+        fields = {"code": request, **fields}
+    elif request is not None:
+        raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")
+    if "code" not in fields:
+        raise TypeError("code: missing; pass the source text to run")
+    return CreateSessionRequest(**fields)
+
+
+def _check_field_names(fields: dict[str, Any]) -> None:
+    known = CreateSessionRequest.__struct_fields__
+    for name in fields:
+        if name not in known:
+            raise TypeError(
+                f"{name}: not a field of CreateSessionRequest ({', '.join(known)}); "
+                "send fields the SDK has no name for with extra={'wireName': value}"
+            )
