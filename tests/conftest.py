@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,14 @@ BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
 ]
+
+
+def pytest_configure() -> None:
+    # A runner started with nohup, or in the background, hands ignored signals down; programs respect that, as they
+    # should, and the tests that send them signals would wait for ever.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(params=BACKENDS)
