@@ -96,7 +96,6 @@ class EventSource:
             self._path,
             headers=headers,
             timeout=self._timeout,
-            read_timeout=None,  # seen to by whoever reads; a session may be silent for long
             is_stream=True,
         )
 

@@ -89,8 +89,7 @@ class FrameDecoder:
         last_event_id = self._exact.last_event_id if self._exact.saw_id else self._before.last_event_id
         current = self._exact.id_is_current
         id_is_current = self._before.id_is_current if current is None else current
-        self._recent_ids.extend(_plain.recent_ids(self._recent_region))
-        self._recent_region = b""
+        self._gather_recent_ids()
         recent_ids = tuple(self._recent_ids)
         return Position(self._count, self._checksum, self._first_event_id, last_event_id, id_is_current, recent_ids)
 
@@ -256,11 +255,14 @@ class FrameDecoder:
             raise UnprovenContinuation(doubt)
 
     def _note_recent(self, event_id: str) -> None:
+        self._gather_recent_ids()
+        if event_id:
+            self._recent_ids.append(event_id)
+
+    def _gather_recent_ids(self) -> None:
         if self._recent_region:
             self._recent_ids.extend(_plain.recent_ids(self._recent_region))
             self._recent_region = b""
-        if event_id:
-            self._recent_ids.append(event_id)
 
     def _take_replayed(self, data: bytes, event: str) -> None:
         self._replay_left -= 1

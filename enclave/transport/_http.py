@@ -22,6 +22,7 @@ from ._log import logger
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
 from ._settings import Settings, Timeout
+from .http11 import STREAM_EXTENSION
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -111,7 +112,6 @@ class Http:
         headers: Headers,
         content: bytes | None = None,
         timeout: Timeout | None = None,
-        read_timeout: float | None = None,
         authenticated: bool = True,
         is_stream: bool = False,
     ) -> httpx.Response:
@@ -119,7 +119,7 @@ class Http:
         self.check_open()
         seconds = timeout or self.settings.timeout
         client = self._clients.for_streams() if is_stream else self._clients.for_requests()
-        extensions: dict[str, Any] = {"enclave.stream": True} if is_stream else {}
+        extensions: dict[str, Any] = {STREAM_EXTENSION: True} if is_stream else {}
         request = client.build_request(
             method,
             self.settings.base_url + path,
@@ -127,7 +127,7 @@ class Http:
             content=content,
             timeout=httpx.Timeout(
                 connect=seconds.connect,
-                read=read_timeout if is_stream else seconds.read,
+                read=None if is_stream else seconds.read,  # whoever reads a stream sees to its silence
                 write=seconds.write,
                 pool=seconds.acquire,
             ),
