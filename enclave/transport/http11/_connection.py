@@ -10,12 +10,13 @@ from typing import Protocol, cast
 import anyio
 import httpx
 from anyio.abc import ByteStream
+from anyio.streams.tls import TLSAttribute
 
 from ._errors import FOREIGN, translate
 
-MAX_READ_BYTES = 262_144
-"""Most that one read returns. As much as asyncio and uvloop take from the socket at once: were it less, anyio would
-keep the rest in a queue, where no check before reuse could see it."""
+MAX_READ_BYTES = 65_536
+"""Most that one read returns. A buffer of more is mapped and cleared by the kernel for each read, which costs more than
+a small read itself."""
 
 CLOSE_SECONDS = 2.0
 """Longest that closing a socket may hold up a cancellation. It takes no waiting; this is the bound."""
@@ -31,13 +32,12 @@ class RawSocket(Protocol):
 class Connection:
     """A connected stream and its state. The transport sees to it that it has one user at a time."""
 
-    __slots__ = ("_full", "_socket", "_stream", "_tls", "expires_at", "peer")
+    __slots__ = ("_socket", "_socket_stream", "_stream", "expires_at", "peer")
 
-    def __init__(self, stream: ByteStream, socket: RawSocket, tls: ssl.SSLObject | None, peer: str) -> None:
+    def __init__(self, stream: ByteStream, socket: RawSocket, peer: str, *, socket_stream: ByteStream) -> None:
         self._stream = stream
+        self._socket_stream = socket_stream  # the same where there is no TLS
         self._socket = socket
-        self._tls = tls
-        self._full = False
         self.peer = peer
         """Host and port, for messages."""
         self.expires_at = 0.0
@@ -70,16 +70,13 @@ class Connection:
         """
         try:
             # A cancel scope costs more than the rest of a read; none is needed for what is already here.
-            if seconds is None or (self._tls is None and self._is_readable()):
-                data = await self._stream.receive(MAX_READ_BYTES)
-            else:
-                data = await self._receive_within(seconds)
+            if seconds is None or (self._stream is self._socket_stream and self._has_more()):
+                return await self._stream.receive(MAX_READ_BYTES)
+            return await self._receive_within(seconds)
         except anyio.EndOfStream:
             return b""
         except FOREIGN as error:
             raise translate(error, "read", self.peer) from error
-        self._full = len(data) >= MAX_READ_BYTES
-        return data
 
     async def _receive_within(self, seconds: float) -> bytes:
         with anyio.move_on_after(seconds):
@@ -88,7 +85,13 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether an idle connection was closed by the server, or holds bytes that nobody asked for."""
-        return self._full or self._is_readable() or (self._tls is not None and _holds_data(self._tls))
+        if self._has_more():
+            return True
+        return self._stream is not self._socket_stream and _holds_data(self._stream.extra(TLSAttribute.ssl_object))  # noqa: S610 - not Django
+
+    def _has_more(self) -> bool:
+        """Whether there are bytes, or the end, that nobody has received: in the socket, or read from it already."""
+        return getattr(self._socket_stream, "has_unread", False) or self._is_readable()
 
     def _is_readable(self) -> bool:
         descriptor = self._socket.fileno()

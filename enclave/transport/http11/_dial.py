@@ -6,13 +6,13 @@ import ipaddress
 import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+from collections.abc import Callable
 
 import anyio
 import httpx
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
-from anyio.streams.tls import TLSAttribute, TLSStream
+from anyio.streams.tls import TLSStream
 
 from ._connection import MAX_READ_BYTES, Connection, RawSocket
 from ._errors import FOREIGN, translate
@@ -40,6 +40,7 @@ class Dialer:
         self._make_context = ssl_context
         self._context: ssl.SSLContext | None = None
         self._context_lock = anyio.Lock()
+        self._scratch: memoryview | None = None
 
     async def dial(self, seconds: float | None) -> Connection:
         """A new connection, handshake included.
@@ -59,33 +60,41 @@ class Dialer:
         context = await self._ssl_context() if self._tls else None
         stream = await self._open_socket()
         try:
-            await _stop_reading_ahead(stream)
             raw: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
             _set_options(raw)
             if context is None:
-                return Connection(stream, raw, None, self.peer)
+                return Connection(stream, raw, self.peer, socket_stream=stream)
             tls = await TLSStream.wrap(
-                _BulkReads(stream),
-                hostname=self.host,
-                ssl_context=context,
-                server_side=False,
-                standard_compatible=False,
+                stream, hostname=self.host, ssl_context=context, server_side=False, standard_compatible=False
             )
-            ssl_object = tls.extra(TLSAttribute.ssl_object)  # noqa: S610 - not Django
-            return Connection(tls, raw, ssl_object, self.peer)
+            return Connection(tls, raw, self.peer, socket_stream=stream)
         except BaseException:
             await anyio.aclose_forcefully(stream)
             raise
 
-    async def _open_socket(self) -> SocketStream:
+    async def _open_socket(self) -> ByteStream:
         family = _family_of_literal(self.host)
         if family is None:
-            return await anyio.connect_tcp(self.host, self.port)
+            stream = await anyio.connect_tcp(self.host, self.port)
+            return await self._own(await _take_socket(stream)) if _runs_on_asyncio() else stream
         # One known address leaves nothing to race: happy eyeballs would triple what a connection costs.
         raw = socket.socket(family, socket.SOCK_STREAM)
         try:
             await _connect_socket(raw, (self.host, self.port))
-            return await SocketStream.from_socket(raw)
+        except BaseException:
+            raw.close()
+            raise
+        return await self._own(raw)
+
+    async def _own(self, raw: socket.socket) -> ByteStream:
+        """The stream of a connected socket, on whichever loop is running."""
+        try:
+            if not _runs_on_asyncio():
+                return await SocketStream.from_socket(raw)
+            from ._asyncio_stream import AsyncioStream  # noqa: PLC0415 - brings in asyncio, which trio does without
+
+            self._scratch = self._scratch or memoryview(bytearray(MAX_READ_BYTES))
+            return await AsyncioStream.wrap(raw, self._scratch)
         except BaseException:
             raw.close()
             raise
@@ -97,29 +106,6 @@ class Dialer:
                 context.set_alpn_protocols(["http/1.1"])
                 self._context = context
             return self._context
-
-
-class _BulkReads(ByteStream):
-    """Hands TLS all that the event loop has read, so that nothing stays behind in a queue. See `MAX_READ_BYTES`."""
-
-    def __init__(self, stream: SocketStream) -> None:
-        self._stream = stream
-
-    async def receive(self, max_bytes: int = MAX_READ_BYTES) -> bytes:
-        return await self._stream.receive(max_bytes)
-
-    async def send(self, item: bytes) -> None:
-        await self._stream.send(item)
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return self._stream.extra_attributes
 
 
 def _family_of_literal(host: str) -> socket.AddressFamily | None:
@@ -141,11 +127,31 @@ async def _connect_socket(raw: socket.socket, address: tuple[str, int]) -> None:
             raise OSError(code, os.strerror(code)) from None
 
 
-async def _stop_reading_ahead(stream: SocketStream) -> None:
-    """On asyncio a wrapped socket is read from the start, without a bound, until a receive has once had to wait."""
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await stream.receive()
+async def _take_socket(stream: SocketStream) -> socket.socket:
+    """The connection of a stream, by a descriptor of its own; the stream closes its own, and all that it holds."""
+    try:
+        theirs: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
+        family: socket.AddressFamily = stream.extra(SocketAttribute.family)  # noqa: S610
+        raw = socket.fromfd(theirs.fileno(), family, socket.SOCK_STREAM)
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
+    try:
+        raw.setblocking(False)
+        await stream.aclose()
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def _runs_on_asyncio() -> bool:
+    """Whether the caller is a task of asyncio's; a trio program may run inside asyncio's loop, and is none."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.current_task() is not None
+    except RuntimeError:  # no loop is running
+        return False
 
 
 def _set_options(raw: RawSocket) -> None:

@@ -1,0 +1,186 @@
+"""A TCP stream on asyncio and uvloop that reads without the two costs that asyncio's usual protocols have.
+
+Those take each read in a buffer of 256 KiB made for it, which the kernel has to map and clear: that alone costs as much
+as all the rest of a small read. And anyio's stream stops watching the socket after each read and starts again before
+the next: two system calls. Here all connections of a client read into one buffer, and a socket is watched until more
+comes than its reader takes. Measured in benchmarks/README.md.
+
+The one module that names a loop; the others ask `running_loop`, and on trio this one is not even imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+
+class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
+    """A connected socket: one task receives, one sends. What was read and not yet taken is at most two reads.
+
+    Protocol and stream in one object, for there are as many of them as there are streams.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, scratch: memoryview) -> None:
+        self._loop = loop
+        self._scratch = scratch
+        self._transport: asyncio.Transport
+        self._unread: deque[bytes] = deque()
+        self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
+        self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
+        self._sending = False
+        self._paused = False
+        self._at_end = False
+        self._lost: Exception | None = None
+        self._closed = False
+
+    @classmethod
+    async def wrap(cls, raw: socket.socket, scratch: memoryview) -> AsyncioStream:
+        """A stream on a connected socket, which it owns from here on.
+
+        Args:
+            raw: the socket, non-blocking.
+            scratch: what the socket is read into, shared by all streams of one event loop: nothing stays in it.
+        """
+        loop = asyncio.get_running_loop()
+        _, stream = await loop.create_connection(lambda: cls(loop, scratch), sock=raw)
+        return stream
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes were read, or the end was met, that nobody has received."""
+        return bool(self._unread) or self._at_end
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        """The next bytes. A cancelled call has taken none.
+
+        Raises:
+            anyio.EndOfStream: the peer sends no more.
+            anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
+            anyio.BusyResourceError: another task is receiving.
+        """
+        if self._reader is not None:
+            raise anyio.BusyResourceError("reading from")
+        if self._unread or self._at_end:
+            await checkpoint()
+        else:
+            await self._wait_for_bytes()
+        if self._unread:
+            return self._take(max_bytes)
+        raise self._reason() or anyio.EndOfStream
+
+    async def send(self, item: bytes) -> None:
+        """Send all of `item`. A cancelled call may have sent a part.
+
+        Raises:
+            anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
+            anyio.BusyResourceError: another task is sending.
+        """
+        if self._sending:
+            raise anyio.BusyResourceError("writing to")
+        self._sending = True
+        try:
+            await checkpoint_if_cancelled()
+            self._raise_if_broken()
+            self._transport.write(item)
+            if self._writer is not None:
+                await self._writer
+                self._raise_if_broken()
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """Send no more; receiving goes on."""
+        self._transport.write_eof()
+
+    async def aclose(self) -> None:
+        """Close at once, dropping what was not sent. Done when it is called, cancelled or not."""
+        self._closed = True
+        self._transport.abort()
+        await checkpoint()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The socket, under `anyio.abc.SocketAttribute.raw_socket`."""
+        return {SocketAttribute.raw_socket: lambda: self._transport.get_extra_info("socket")}
+
+    async def _wait_for_bytes(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._reader = self._loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    def _take(self, max_bytes: int) -> bytes:
+        data = self._unread.popleft()
+        if len(data) > max_bytes:
+            self._unread.appendleft(data[max_bytes:])
+            return data[:max_bytes]
+        return data
+
+    def _reason(self) -> Exception | None:
+        """Why nothing more can be received or sent, other than that the peer has ended."""
+        if self._closed:
+            return anyio.ClosedResourceError()
+        if self._lost is None:
+            return None
+        broken = anyio.BrokenResourceError()
+        broken.__cause__ = self._lost
+        return broken
+
+    def _raise_if_broken(self) -> None:
+        reason = self._reason()
+        if reason is not None:
+            raise reason
+        if self._transport.is_closing():
+            raise anyio.BrokenResourceError
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise, for type checkers
+        transport.set_write_buffer_limits(0)
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio gives -1
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._unread.append(bytes(self._scratch[:nbytes]))
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+        elif not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._at_end = True
+        self._wake()
+        return True  # keeps the sending half open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._at_end = True
+        self._lost = exc
+        self._wake()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._writer = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
