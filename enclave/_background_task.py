@@ -48,8 +48,9 @@ class BackgroundTask:
         if task_group is None:
             return
         try:
-            with anyio.move_on_after(_PATIENCE_SECONDS, shield=True):
-                await self._finished.wait()
+            if not self._finished.is_set():
+                with anyio.move_on_after(_PATIENCE_SECONDS, shield=True):
+                    await self._finished.wait()
         finally:
             with plain_exceptions():
                 await task_group.__aexit__(None, None, None)

@@ -45,6 +45,11 @@ class BodyReader:
         return self._own is not None
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the end of the body was reached, as far as can be told without reading."""
+        return self._own is not None and self._own.is_complete
+
+    @property
     def fastest_read(self) -> Callable[[], Awaitable[bytes]]:
         """`read`, or what it comes down to where there is no encoding to undo; a stream reads for every few frames."""
         return self._own.read_some if self._own is not None and self._inflater is None else self.read
@@ -107,6 +112,9 @@ class BodyReader:
 
     async def aclose(self) -> None:
         """Close the response, cancelled or not, within a deadline."""
+        if self._own is not None:
+            await self._own.aclose()  # needs no protection
+            return
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             if self._suspended:
                 await self._unwind()

@@ -30,22 +30,22 @@ class Clients:
         self._given = transport
         self._requests: httpx.AsyncClient | None = None
         self._streams: httpx.AsyncClient | None = None
+        self._own: OriginTransport | None = None  # what serves both of them, where neither a proxy nor the caller does
         self._loop: EventLoopToken | None = None
         self.closed = False
 
-    def for_requests(self) -> httpx.AsyncClient:
-        """The client for everything that is not a stream."""
-        self._forget_other_loop()
-        if self._requests is None:
-            self._requests = self._make()
-        return self._requests
+    async def send(self, request: httpx.Request, *, is_stream: bool) -> httpx.Response:
+        """Send a request and give its response, body unread. Raises as httpx does.
 
-    def for_streams(self) -> httpx.AsyncClient:
-        """The client for event streams, each on a connection of its own."""
+        A stream on our own transport goes past httpx's client, which has nothing to add and costs as much as the rest
+        of opening one.
+        """
         self._forget_other_loop()
-        if self._streams is None:
-            self._streams = self._make_proxied(streams=True) if self._takes_proxy() else self.for_requests()
-        return self._streams
+        if not is_stream:
+            return await _send(self._for_requests(), request)
+        client = self._for_streams()
+        own = self._own
+        return await (_send(client, request) if own is None else own.handle_async_request(request))
 
     async def aclose(self) -> None:
         """Close the clients; harmless when called twice."""
@@ -55,11 +55,21 @@ class Clients:
         for client in clients.values():
             await client.aclose()
 
+    def _for_requests(self) -> httpx.AsyncClient:
+        if self._requests is None:
+            self._requests = self._make()
+        return self._requests
+
+    def _for_streams(self) -> httpx.AsyncClient:
+        if self._streams is None:
+            self._streams = self._make_proxied(streams=True) if self._takes_proxy() else self._for_requests()
+        return self._streams
+
     def _forget_other_loop(self) -> None:
         """Drop what was made in an event loop before this one: connections do not outlive their loop."""
         loop = current_token()
         if self._loop is not None and self._loop != loop and self._given is None:
-            self._requests = self._streams = None
+            self._requests = self._streams = self._own = None
         self._loop = loop
 
     def _takes_proxy(self) -> bool:
@@ -71,13 +81,13 @@ class Clients:
         if self._takes_proxy():
             return self._make_proxied(streams=False)
         given = self._settings.ssl_context
-        transport = OriginTransport(
+        self._own = OriginTransport(
             httpx.URL(self._settings.base_url),
             max_connections=_REQUEST_CONNECTIONS,
             keepalive_seconds=_KEEPALIVE_SECONDS,
             ssl_context=None if given is None else lambda: given,
         )
-        return httpx.AsyncClient(transport=transport, trust_env=False)
+        return httpx.AsyncClient(transport=self._own, trust_env=False)
 
     def _make_proxied(self, *, streams: bool) -> httpx.AsyncClient:
         limits = httpx.Limits(
@@ -92,6 +102,10 @@ class Clients:
         except (ValueError, ImportError) as error:  # an unknown scheme, or SOCKS without the package for it
             reason = str(error)
         raise ConfigurationError(f"the environment's proxy for {self._settings.base_url} cannot be used: {reason}")
+
+
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    return await client.send(request, auth=None, stream=True, follow_redirects=False)
 
 
 def _proxy_for(base_url: str) -> str | None:

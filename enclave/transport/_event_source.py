@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import anyio
 import httpx
@@ -52,8 +52,9 @@ class EventSource:
             response = await self._send()
         self._body = BodyReader(response, self.operation, read_seconds=self._timeout.stream_idle)
         try:
-            with transport_errors(self.operation), time_limit(self._timeout.read, "no whole response came"):
-                await self._check(response)
+            if not _is_event_stream(response):
+                with transport_errors(self.operation), time_limit(self._timeout.read, "no whole response came"):
+                    await self._refuse(response)
         except BaseException:
             await self._body.aclose()
             raise
@@ -83,6 +84,8 @@ class EventSource:
 
     async def drain(self) -> None:
         """After the last frame, read on to the end that the server is about to send, so that it is not cut off."""
+        if self._body.is_complete:
+            return
         with transport_errors(self.operation), anyio.move_on_after(_DRAIN_SECONDS):
             while await self._body.read():
                 pass
@@ -104,15 +107,22 @@ class EventSource:
         connect, read = self._timeout.connect, self._timeout.read
         return None if read is None else (connect or 0.0) + read
 
-    async def _check(self, response: httpx.Response) -> None:
+    async def _refuse(self, response: httpx.Response) -> NoReturn:
         if not response.is_success:
             raise await status_error(response, self._body, self.operation)
-        # Parameters such as charset are ignored: an event stream is always UTF-8.
-        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if response.status_code != HTTPStatus.OK or content_type != "text/event-stream":
-            start = await self._body.read_start(_EXCERPT_BYTES)
-            shown = f"it starts with: {excerpt(start)}" if start else "its body is empty"
-            raise MalformedResponseError(
-                f"{self.operation}: expected an event stream, got {response.status_code} "
-                f"with content-type {excerpt(content_type) or 'none'}; {shown}"
-            )
+        start = await self._body.read_start(_EXCERPT_BYTES)
+        shown = f"it starts with: {excerpt(start)}" if start else "its body is empty"
+        raise MalformedResponseError(
+            f"{self.operation}: expected an event stream, got {response.status_code} "
+            f"with content-type {excerpt(_content_type(response)) or 'none'}; {shown}"
+        )
+
+
+def _content_type(response: httpx.Response) -> str:
+    # Parameters such as charset are ignored: an event stream is always UTF-8.
+    value: str = response.headers.get("content-type", "")
+    return value.partition(";")[0].strip().lower()
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    return response.status_code == HTTPStatus.OK and _content_type(response) == "text/event-stream"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -16,7 +15,6 @@ from enclave.errors import EnclaveError, UsageError
 
 from ._body_reader import BodyReader
 from ._clients import Clients
-from ._credential import Credential
 from ._exceptions import transport_errors
 from ._log import logger
 from ._responses import status_error
@@ -38,7 +36,6 @@ class Http:
         self.settings = settings
         self.retry = retry
         self._clients = Clients(settings, transport)
-        self._auth = _BearerAuth(settings.credential) if settings.credential else None
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
         """The same connections with other timeouts and retries."""
@@ -117,37 +114,27 @@ class Http:
     ) -> httpx.Response:
         """Send one request and give its response, body unread; the caller closes it. Raises as httpx does."""
         self.check_open()
-        seconds = timeout or self.settings.timeout
-        client = self._clients.for_streams() if is_stream else self._clients.for_requests()
-        extensions: dict[str, Any] = {STREAM_EXTENSION: True} if is_stream else {}
-        request = client.build_request(
+        request = httpx.Request(
             method,
             self.settings.base_url + path,
             headers=[*_HEADERS, *headers],
             content=content,
-            timeout=httpx.Timeout(
-                connect=seconds.connect,
-                read=None if is_stream else seconds.read,  # whoever reads a stream sees to its silence
-                write=seconds.write,
-                pool=seconds.acquire,
-            ),
-            extensions=extensions,
+            extensions=_extensions(timeout or self.settings.timeout, is_stream=is_stream),
         )
-        auth = self._auth if authenticated else None
+        credential = self.settings.credential if authenticated else None
+        if credential is not None:
+            # Never a variable: it would show in tracebacks. Wire: contract "Base and authentication".
+            request.headers["Authorization"] = f"Bearer {(await credential.current()).reveal()}"
         try:
-            return await client.send(request, auth=auth, stream=True, follow_redirects=False)
+            return await self._clients.send(request, is_stream=is_stream)
         except httpx.LocalProtocolError:
             self.check_open()  # closed while the request waited for a connection
             raise
 
 
-class _BearerAuth(httpx.Auth):
-    """Puts the credential on each request. Wire: contract "Base and authentication"."""
-
-    def __init__(self, credential: Credential) -> None:
-        self._credential = credential
-
-    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        # Never a variable: it would show in tracebacks.
-        request.headers["Authorization"] = f"Bearer {(await self._credential.current()).reveal()}"
-        yield request
+def _extensions(timeout: Timeout, *, is_stream: bool) -> dict[str, Any]:
+    seconds = {"connect": timeout.connect, "read": timeout.read, "write": timeout.write, "pool": timeout.acquire}
+    if not is_stream:
+        return {"timeout": seconds}
+    # Whoever opens a stream sees to the time that takes, and whoever reads it to its silence.
+    return {"timeout": seconds | {"read": None, "write": None}, STREAM_EXTENSION: True}

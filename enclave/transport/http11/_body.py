@@ -29,6 +29,11 @@ class ResponseBody(httpx.AsyncByteStream):
         if parser.complete:
             self._finish()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it came, whether or not all of it was read."""
+        return self._parser.complete
+
     def __aiter__(self) -> ResponseBody:
         return self
 

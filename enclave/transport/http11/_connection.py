@@ -18,9 +18,6 @@ MAX_READ_BYTES = 65_536
 """Most that one read returns. A buffer of more is mapped and cleared by the kernel for each read, which costs more than
 a small read itself."""
 
-CLOSE_SECONDS = 2.0
-"""Longest that closing a socket may hold up a cancellation. It takes no waiting; this is the bound."""
-
 
 class RawSocket(Protocol):
     """What asyncio, uvloop and trio sockets have in common."""
@@ -104,9 +101,8 @@ class Connection:
         return bool(poll.poll(0))
 
     async def aclose(self) -> None:
-        """Close the socket, whatever its state. Completes under cancellation too."""
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            await self._stream.aclose()
+        """Close the socket, whatever its state. A cancellation comes too late to keep it open."""
+        await self._stream.aclose()
 
 
 def _holds_data(tls: ssl.SSLObject) -> bool:

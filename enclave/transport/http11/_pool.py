@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 import httpx
+from anyio.lowlevel import checkpoint
 
 from ._connection import Connection
 from ._request import Timeouts
@@ -101,6 +102,7 @@ class Pool:
         async with AsyncExitStack() as stack:
             while self.open:
                 stack.push_async_callback(self.open.pop().aclose)
+        await checkpoint()  # asyncio closes them in its next turn, which a caller's loop may not have
 
     async def _take_idle(self) -> Connection | None:
         now = anyio.current_time()
