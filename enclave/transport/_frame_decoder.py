@@ -32,6 +32,7 @@ Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""
 
 _MAX_RECENT_IDS = 256
+_MAX_RECENT_REGIONS = 4  # of one event each, they show whether ids are a series
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
 
 
@@ -68,10 +69,13 @@ class FrameDecoder:
         self._awaits_continuation = bool(self._before.count) and not replays
         self._is_unproven = False
         self._replay_left = 0
-        # The latest ids, for `Position.doubt_about`: of events decoded exactly, and behind them those of a region that
-        # was decoded in bulk, which are only looked for when a position is asked for.
+        # The latest ids, for `Position.doubt_about`: of events decoded exactly, and behind them those of the regions
+        # that were decoded in bulk, which are only looked for when a position is asked for.
         self._recent_ids = deque(self._before.recent_ids, maxlen=_MAX_RECENT_IDS)
-        self._recent_region = b""
+        self._recent_regions: deque[bytes] = deque(maxlen=_MAX_RECENT_REGIONS)
+        self._owes_id = False  # whether the exact decoder has yet to learn the id that the last of them set
+        # Of the latest region decoded in bulk; None once anything was decoded exactly.
+        self._shape: _plain.Shape | None = None
         if replays:
             self._start_replay()
 
@@ -86,10 +90,10 @@ class FrameDecoder:
             return self._before
         if self._is_unproven:
             return dataclasses.replace(self._before, id_is_current=False)
+        self._gather_ids()
         last_event_id = self._exact.last_event_id if self._exact.saw_id else self._before.last_event_id
         current = self._exact.id_is_current
         id_is_current = self._before.id_is_current if current is None else current
-        self._gather_recent_ids()
         recent_ids = tuple(self._recent_ids)
         return Position(self._count, self._checksum, self._first_event_id, last_event_id, id_is_current, recent_ids)
 
@@ -109,6 +113,8 @@ class FrameDecoder:
         After a `MalformedFrameError` the frames go on; any other error is the last thing given.
         """
         self._batches = []
+        if self._shape is not None and not self._rest and self._feed_alike(data, self._shape):
+            return self._batches
         held, self._rest = self._rest, b""
         data = held + data if held else data
         while data and not self.ended and self._needs_exact():
@@ -118,6 +124,12 @@ class FrameDecoder:
         if data and not self.ended:
             self._feed_blocks(data, may_hold=not held)
         return self._batches
+
+    def _feed_alike(self, data: bytes, shape: _plain.Shape) -> bool:
+        """Decode a read that holds whole blocks like the latest ones, as those of a live stream mostly do."""
+        if self.ended or not data.endswith(b"\n\n") or len(data) > self._max_event_bytes or b"\r" in data:
+            return False
+        return self._feed_shaped(data, shape)
 
     def _needs_exact(self) -> bool:
         # The first event of all is looked at: its id is what tells a server that ignores `Last-Event-ID`.
@@ -150,11 +162,15 @@ class FrameDecoder:
             self._feed_mixed(region)
 
     def _feed_bulk(self, region: bytes) -> bool:
-        found = _plain.texts_of_one_shape(region)
-        if found is None or not self._decode_texts(found[0]):
+        shape = _plain.shape_of(region)
+        return shape is not None and self._feed_shaped(region, shape)
+
+    def _feed_shaped(self, region: bytes, shape: _plain.Shape) -> bool:
+        texts = _plain.texts_of(shape, region)
+        if texts is None or not self._decode_texts(texts):
             return False
-        self._note_id(_plain.last_id(region, 0, len(region)) if found[1] else None)
-        self._recent_region = region
+        self._shape = shape
+        self._note_region(region, all_have_ids=shape.has_ids)
         return True
 
     def _feed_mixed(self, region: bytes) -> None:
@@ -177,9 +193,7 @@ class FrameDecoder:
         if not run:
             return
         if self._decode_texts([match[1] for match in run]):
-            last = _plain.last_id(region, run[0].start(), run[-1].end())
-            self._note_id(last, in_last_block=last is not None and last[1] >= run[-1].start())
-            self._recent_region = region[run[0].start() : run[-1].end()]
+            self._note_region(region[run[0].start() : run[-1].end()], all_have_ids=False)
             return
         if len(run) == 1:
             self._feed_exact(run[0][0])
@@ -189,7 +203,7 @@ class FrameDecoder:
         self._feed_run(run[middle:], region)
 
     def _decode_texts(self, texts: list[bytes]) -> bool:
-        joined = b"\n".join(texts) + b"\n"
+        joined = b"\n".join(texts) + b"\n" if len(texts) > 1 else texts[0] + b"\n"
         try:
             if not joined.isascii():
                 joined.decode()  # msgspec does not look at the text of fields it skips, but the checksum covers it
@@ -203,18 +217,40 @@ class FrameDecoder:
         self._give(cast(list[StreamFrame], frames), may_end=EndFrame in map(type, frames))
         return True
 
-    def _note_id(self, last: tuple[bytes, int] | None, *, in_last_block: bool = True) -> None:
-        """Tell the exact decoder what ids it missed: the last one, and whether the last block was the one to set it."""
+    def _note_region(self, region: bytes, *, all_have_ids: bool) -> None:
+        """Remember the ids of a region that was decoded in bulk, which the exact decoder has not seen."""
         if self.ended:
             return
+        if all_have_ids:  # then only the last region counts, and only if somebody asks
+            self._recent_regions.append(_plain.tail_of(region))
+            self._owes_id = True
+            return
+        self._settle_id()
+        last = _plain.last_id(region)
+        if last is not None:
+            self._recent_regions.append(_plain.tail_of(region))
+            self._exact.skip_to_id(last[0])
+        if last is None or not last[1]:
+            self._exact.skip_event_without_id()
+
+    def _settle_id(self) -> None:
+        """Tell the exact decoder the id that was set last."""
+        last = _plain.last_id(self._recent_regions[-1]) if self._owes_id else None
+        self._owes_id = False
         if last is not None:
             self._exact.skip_to_id(last[0])
-        if last is None or not in_last_block:
-            self._exact.skip_event_without_id()
+
+    def _gather_ids(self) -> None:
+        self._settle_id()
+        for region in self._recent_regions:
+            self._recent_ids.extend(_plain.ids_of(region))
+        self._recent_regions.clear()
 
     def _feed_exact(self, data: bytes) -> None:
         if self.ended:
             return
+        self._gather_ids()
+        self._shape = None
         try:
             for event in self._exact.feed(data):
                 self._take_event(event.data.encode(), event.event, event.id)
@@ -228,7 +264,8 @@ class FrameDecoder:
             self._check_continuation(event_id)
         elif not self._count:
             self._first_event_id = self._first_event_id or event_id
-        self._note_recent(event_id)
+        if event_id:
+            self._recent_ids.append(event_id)
         self._count += 1
         self._checksum = crc32(data + b"\n", self._checksum)
         if self._replay_left:
@@ -253,16 +290,6 @@ class FrameDecoder:
         if doubt:
             self._is_unproven = True
             raise UnprovenContinuation(doubt)
-
-    def _note_recent(self, event_id: str) -> None:
-        self._gather_recent_ids()
-        if event_id:
-            self._recent_ids.append(event_id)
-
-    def _gather_recent_ids(self) -> None:
-        if self._recent_region:
-            self._recent_ids.extend(_plain.recent_ids(self._recent_region))
-            self._recent_region = b""
 
     def _take_replayed(self, data: bytes, event: str) -> None:
         self._replay_left -= 1

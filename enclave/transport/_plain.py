@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 ANY_PLAIN_BLOCK = re.compile(
     rb"(?:\A|(?<=\n\n))(?:(?:id|event):[^\0\n]*\n)*data: ?(\{.*\})\n(?:(?:id|event):[^\0\n]*\n)*\n"
@@ -19,7 +20,6 @@ _DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
 _ID_LINE = re.compile(rb"^id: ?(.+)\n", re.MULTILINE)
 _TAIL_BYTES = 4096
 
-
 _ID, _EVENT, _DATA, _DATA_WITH_SPACE = b"id:", b"event:", b"data:", b"data: "
 _FIELD_LINE = {
     _ID: rb"id:.*+\n",
@@ -27,20 +27,28 @@ _FIELD_LINE = {
     _DATA: rb"data:(\{.*\})\n",
     _DATA_WITH_SPACE: rb"data: (\{.*\})\n",
 }
-_Shape = tuple[bytes, ...]  # the fields of a block, in order
 
 
-def _finder(shape: _Shape) -> Callable[[bytes], list[bytes]]:
+class Shape(NamedTuple):
+    """The fields of a block, in order, and what takes the JSON texts out of a region of such blocks."""
+
+    find_texts: Callable[[bytes], list[bytes]]
+    """All texts. The last one is empty where any of the region is of another shape."""
+    has_ids: bool
+
+
+def _shape(*fields: bytes) -> Shape:
     # The second branch takes whatever the first does not match, to the end, and leaves the group empty. So nothing is
     # ever skipped, and a last text that is not empty says that the whole region was of this shape.
-    return re.compile(b"".join(_FIELD_LINE[field] for field in shape) + rb"\n|[\s\S]++").findall
+    pattern = re.compile(b"".join(_FIELD_LINE[field] for field in fields) + rb"\n|[\s\S]++")
+    return Shape(pattern.findall, _ID in fields)
 
 
-_FINDERS = {
-    shape: _finder(shape)
+_SHAPES = {
+    fields: _shape(*fields)
     for others in ((), (_EVENT,), (_ID,), (_ID, _EVENT))
     for data in (_DATA, _DATA_WITH_SPACE)
-    for shape in itertools.permutations((*others, data))
+    for fields in itertools.permutations((*others, data))
 }
 
 
@@ -48,23 +56,27 @@ def _field(line: bytes) -> bytes:
     return _DATA_WITH_SPACE if line.startswith(_DATA_WITH_SPACE) else line[: line.find(b":") + 1]
 
 
-def texts_of_one_shape(region: bytes) -> tuple[list[bytes], bool] | None:
-    """All JSON texts of a region whose blocks have one shape, and whether the shape has ids; None for other regions."""
+def shape_of(region: bytes) -> Shape | None:
+    """The shape of a region's first block; None for one that is not plain."""
     first_block = region[: region.index(b"\n\n")]
-    shape = tuple([_field(line) for line in first_block.split(b"\n")])
-    find_texts = _FINDERS.get(shape)
-    if find_texts is None or b"\0" in region:  # an id that holds NUL is none
-        return None
-    texts = find_texts(region)
-    return (texts, _ID in shape) if texts[-1] else None
+    return _SHAPES.get(tuple([_field(line) for line in first_block.split(b"\n")]))
 
 
-def last_id(region: bytes, start: int, end: int) -> tuple[bytes, int] | None:
-    """The last id that the plain blocks from `start` to `end` set, and where its line begins."""
-    line = region.rfind(b"\nid:", max(start - 1, 0), end) + 1
-    if not line and not region.startswith(b"id:", start, end):
+def texts_of(shape: Shape, region: bytes) -> list[bytes] | None:
+    """All JSON texts of a region whose blocks are all of one shape; None for other regions."""
+    texts = shape.find_texts(region)
+    if not texts[-1] or b"\0" in region:  # an id that holds NUL is none
         return None
-    return region[line + len(b"id:") : region.index(b"\n", line)].removeprefix(b" "), line
+    return texts
+
+
+def last_id(region: bytes) -> tuple[bytes, bool] | None:
+    """The last id that the plain blocks of a region set, and whether it is the last block that sets it."""
+    line = region.rfind(b"\nid:") + 1
+    if not line and not region.startswith(b"id:"):
+        return None
+    value = region[line + len(b"id:") : region.index(b"\n", line)].removeprefix(b" ")
+    return value, line >= _start_of_last_block(region)
 
 
 def end_of_first_event(data: bytes) -> int:
@@ -80,12 +92,22 @@ def end_of_first_event(data: bytes) -> int:
     return min(ends, default=0)
 
 
-def recent_ids(region: bytes) -> list[str]:
-    """The ids that the last 4 KiB of a region set, in order."""
-    tail = region[-_TAIL_BYTES:]
-    if len(tail) < len(region):
-        tail = tail[tail.find(b"\n") + 1 :]  # the first line may be cut
-    return [found.decode("utf-8", "replace") for found in _ID_LINE.findall(tail)]
+def tail_of(region: bytes) -> bytes:
+    """The last blocks of a region: those of its last 4 KiB, and at least one."""
+    if len(region) <= _TAIL_BYTES:
+        return region
+    cut = region.find(b"\n\n", len(region) - _TAIL_BYTES) + len(b"\n\n")
+    return region[cut if cut < len(region) else _start_of_last_block(region) :]
+
+
+def _start_of_last_block(region: bytes) -> int:
+    before = region.rfind(b"\n\n", 0, -len(b"\n\n"))
+    return 0 if before < 0 else before + len(b"\n\n")
+
+
+def ids_of(region: bytes) -> list[str]:
+    """The ids that the plain blocks of a region set, in order."""
+    return [found.decode("utf-8", "replace") for found in _ID_LINE.findall(region)]
 
 
 def end_of_last_block(data: bytes) -> int:

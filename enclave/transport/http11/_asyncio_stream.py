@@ -70,7 +70,14 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         if self._unread or self._at_end:
             await checkpoint()
         else:
-            await self._wait_for_bytes()
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
         if self._unread:
             return self._take(max_bytes)
         raise self._reason() or anyio.EndOfStream
@@ -108,16 +115,6 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The socket, under `anyio.abc.SocketAttribute.raw_socket`."""
         return {SocketAttribute.raw_socket: lambda: self._transport.get_extra_info("socket")}
-
-    async def _wait_for_bytes(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-        self._reader = self._loop.create_future()
-        try:
-            await self._reader
-        finally:
-            self._reader = None
 
     def _take(self, max_bytes: int) -> bytes:
         data = self._unread.popleft()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 import httpx
 
 from ._parser import ResponseParser
@@ -57,8 +59,10 @@ class ResponseBody(httpx.AsyncByteStream):
         try:
             while not self._parser.complete:
                 data = await self._receive()
-                if data:
-                    return data
+                # No await from here to the return: a cancellation must not come between the bytes and the caller.
+                body = self._feed(data)
+                if body:
+                    return body
         except (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError):
             await self._lease.aclose()
             raise
@@ -69,18 +73,19 @@ class ResponseBody(httpx.AsyncByteStream):
         """Close the connection, unless the body was read to its end and the connection went back already."""
         await self._lease.aclose()
 
-    async def _receive(self) -> bytes:
-        parser, connection = self._parser, self._lease.connection
-        parser.check()
+    def _receive(self) -> Awaitable[bytes]:
+        self._parser.check()
+        connection = self._lease.connection
         if connection is None:
             raise httpx.ReadError("the response was closed before its end")
-        data = await connection.receive(self._read_seconds)
-        # No await from here to the return: a cancellation must not come between the bytes and the caller.
+        return connection.receive(self._read_seconds)
+
+    def _feed(self, data: bytes) -> bytes:
         if not data:
-            parser.feed_eof()
+            self._parser.feed_eof()
             return b""
-        body = parser.feed(data)
-        if parser.complete:
+        body = self._parser.feed(data)
+        if self._parser.complete:
             self._finish()
         return body
 
