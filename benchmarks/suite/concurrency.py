@@ -20,7 +20,7 @@ SIZES = (300, 1_000, 3_000, 10_000)
 QUICK_SIZES = (10, 20, 30)
 POOLS = (POOL, CLOSING_POOL) = ("httpx-json", "httpx-closing")
 POOL_SIZES, POOL_SIZES_FULL = (300, 1_000), (300, 1_000, 3_000)
-TIMEOUT = 400.0
+TIMEOUT = 1_200.0
 CPU_MS = per("cpu", "streams", 1e3)
 
 

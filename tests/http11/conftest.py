@@ -1,14 +1,35 @@
-"""Leaves no socket behind: every test here ends with as many open descriptors as it began with."""
+"""Leaves no socket behind: every test here ends with as many open sockets as it began with.
+
+These tests run on uvloop too: what reads from a socket there is not asyncio's.
+"""
 
 from __future__ import annotations
 
-import psutil
+import sys
+from typing import Any
+
 import pytest
+from http11_server import open_sockets
+
+BACKENDS = [
+    pytest.param(("asyncio", {"debug": True}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop on Windows"),
+    ),
+]
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 @pytest.fixture(autouse=True)
 def no_socket_is_left_open(request: pytest.FixtureRequest):
-    before = psutil.Process().num_fds()
+    before = open_sockets()
     yield
     if "anyio_backend" in request.fixturenames:
-        assert psutil.Process().num_fds() <= before
+        assert open_sockets() <= before

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import stat
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 
 import anyio
 import httpx
@@ -24,6 +27,15 @@ anyio_stops_reading_when_cancelled = pytest.mark.skipif(
     tuple(int(part) for part in version("anyio").split(".")[:2]) < (4, 16),
     reason="before 4.16, anyio on asyncio reads on after a cancelled receive, and takes a reset for an end",
 )
+
+
+def open_sockets() -> int:
+    """How many descriptors of this process are sockets. Event loops keep others of their own, as long as they like."""
+    count = 0
+    for descriptor in Path("/dev/fd").iterdir():
+        with suppress(OSError):  # the one that lists the directory is closed by now
+            count += stat.S_ISSOCK(os.fstat(int(descriptor.name)).st_mode)
+    return count
 
 
 class Peer:

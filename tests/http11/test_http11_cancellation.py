@@ -9,9 +9,8 @@ import random
 
 import anyio
 import httpx
-import psutil
 import pytest
-from http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, assert_whole, client_of, pool_of, serve
+from http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, assert_whole, client_of, open_sockets, pool_of, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -34,12 +33,12 @@ async def assert_usable(client: httpx.AsyncClient) -> None:
     assert_whole(client)
 
 
-async def assert_only_idle_sockets_are_open(client: httpx.AsyncClient, descriptors: int) -> None:
-    """Two for each idle connection, for the server is in this process too, beside the `descriptors` there were."""
+async def assert_only_idle_sockets_are_open(client: httpx.AsyncClient, sockets: int) -> None:
+    """Two for each idle connection, for the server is in this process too, beside the `sockets` there were."""
     pool = pool_of(client)
     assert pool.open == set(pool.idle)
     with anyio.fail_after(5):
-        while psutil.Process().num_fds() > descriptors + 2 * len(pool.idle):
+        while open_sockets() > sockets + 2 * len(pool.idle):
             await anyio.lowlevel.checkpoint()
 
 
@@ -84,14 +83,14 @@ async def test_requests_cancelled_at_random_points_leave_the_pool_whole(seed):
         cancelled += scope.cancelled_caught
 
     async with serve(fickle(chance)) as server, client_of(server, max_connections=4) as client:
-        descriptors = psutil.Process().num_fds()
+        sockets = open_sockets()
         for _ in range(4):
             with anyio.fail_after(20):
                 async with anyio.create_task_group() as tasks:
                     for _ in range(40):
                         tasks.start_soon(one, client)
         await assert_usable(client)
-        await assert_only_idle_sockets_are_open(client, descriptors)
+        await assert_only_idle_sockets_are_open(client, sockets)
     assert cancelled
     assert all(messages)
 
@@ -106,7 +105,7 @@ async def test_a_request_cancelled_at_each_of_its_steps_in_turn_leaves_the_pool_
             await peer.send(OK[25:])
 
     async with serve(script) as server, client_of(server, max_connections=1) as client:
-        descriptors = psutil.Process().num_fds()
+        sockets = open_sockets()
         for steps in range(40):
             for content in (b"", b"x" * 100_000):
                 async with anyio.create_task_group() as tasks:
@@ -117,7 +116,7 @@ async def test_a_request_cancelled_at_each_of_its_steps_in_turn_leaves_the_pool_
                 assert_whole(client)
                 with anyio.fail_after(5):
                     assert (await client.get("/ok")).content == b"hello"
-        await assert_only_idle_sockets_are_open(client, descriptors)
+        await assert_only_idle_sockets_are_open(client, sockets)
 
 
 async def post(client: httpx.AsyncClient, content: bytes) -> None:
@@ -191,14 +190,14 @@ async def test_open_streams_cancelled_at_once_close_every_socket():
             await response.aread()
 
     async with serve(script) as server, client_of(server, timeout=None) as client:
-        descriptors = psutil.Process().num_fds()
+        sockets = open_sockets()
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 for _ in range(100):
                     tasks.start_soon(one, client)
                 await everybody.wait()
                 tasks.cancel_scope.cancel()
-        await assert_only_idle_sockets_are_open(client, descriptors)
+        await assert_only_idle_sockets_are_open(client, sockets)
         await assert_usable(client)
 
 
@@ -216,7 +215,7 @@ async def test_a_task_cancelled_twice_by_its_event_loop_leaves_the_pool_whole():
             await response.aread()
 
     async with serve(script) as server, client_of(server, max_connections=2) as client:
-        descriptors = psutil.Process().num_fds()
+        sockets = open_sockets()
         for steps in range(25):
             tasks = [asyncio.ensure_future(one(client)) for _ in range(5)]
             for _ in range(steps):
@@ -229,4 +228,4 @@ async def test_a_task_cancelled_twice_by_its_event_loop_leaves_the_pool_whole():
                 assert isinstance(outcome, asyncio.CancelledError)
             assert_whole(client)
         await assert_usable(client)
-        await assert_only_idle_sockets_are_open(client, descriptors)
+        await assert_only_idle_sockets_are_open(client, sockets)

@@ -88,7 +88,8 @@ class Connection:
 
     def _has_more(self) -> bool:
         """Whether there are bytes, or the end, that nobody has received: in the socket, or read from it already."""
-        return getattr(self._socket_stream, "has_unread", False) or self._is_readable()
+        has_unread: bool = getattr(self._socket_stream, "has_unread", False)  # on trio nothing is read ahead
+        return has_unread or self._is_readable()
 
     def _is_readable(self) -> bool:
         descriptor = self._socket.fileno()
