@@ -19,6 +19,7 @@ from .transport import (
     FrameDecoder,
     HistoryMismatch,
     Http,
+    ObservedStream,
     Position,
     RetryPolicy,
     Timeout,
@@ -46,6 +47,7 @@ class StreamReader:
         self._buffer = buffer
         self._timeout = timeout
         self._retry = retry
+        self._observed: ObservedStream | None = None
         self._position = Position()
         self._progressed = False
         self._retry_ms: int | None = None
@@ -58,12 +60,21 @@ class StreamReader:
 
     async def run(self) -> None:
         """Read to the end of the session, or until cancelled."""
+        if self._http.observing is not None:
+            # Here and not where the stream is entered: this task's context is the reader's own.
+            self._observed = self._http.observing.stream(self._session_id)
         error: Exception | None = None
+        cancellation: BaseException | None = None
         try:
             error = await self._read_session()
+        except BaseException as exception:
+            cancellation = exception
+            raise
         finally:
             self._buffer.end(error)
             self.opened.set()
+            if self._observed is not None:
+                self._observed.ended(error or cancellation, self._position.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short, None where it is complete."""
@@ -104,7 +115,16 @@ class StreamReader:
             self._retry.attempts - 1,
             wait,
         )
+        self._tell(error, failures, wait)
         return wait
+
+    def _tell(self, error: EnclaveError, failures: int, wait: float) -> None:
+        if self._observed is None:
+            return
+        if self.opened.is_set():
+            self._observed.resuming(error, failures, wait, self._position.count)
+        else:
+            self._observed.retrying(error, failures, wait)
 
     def _is_drop(self, error: EnclaveError) -> bool:
         """Whether to connect again; a stream that never stood is opened again where any GET would be."""
