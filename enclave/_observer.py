@@ -30,7 +30,7 @@ class RequestObservation:
         """Asked before each attempt: headers to send along, to carry a trace further.
 
         Sent where a header can carry them and the SDK does not send one of this name itself; else they are left out,
-        and a warning is logged.
+        and that is logged.
         """
         return {}
 
@@ -97,7 +97,7 @@ class Observer:
 
     Its methods give an observation for what begins, or None for what is of no interest, which is the default. They, and
     those of the observations, are called in the event loop and must not block. What they raise does not reach the
-    caller: it is logged as a warning, with its traceback the first time, and the call goes on unobserved.
+    caller: it is logged, as a warning the first time and at DEBUG from then on, and what is observed goes on.
 
     `enclave.opentelemetry` has one that makes spans. New methods may be added in later versions, and do nothing unless
     overridden, so derive from these classes.

@@ -5,6 +5,7 @@ Requests and sessions are observed inside a ``with`` block; leaving it ends the 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -23,6 +24,8 @@ T = TypeVar("T")
 MAX_ADDED_HEADER_BYTES = 12 * 1024
 """Bound of the headers that an observer adds: more than trace context and baggage may take by their specifications."""
 
+_MAX_WARNINGS = 100  # an observer that is broken in ever new ways must not fill the log
+
 # What the SDK sends itself, what frames a message, and what would make a server answer in another way.
 _RESERVED = {
     *("accept", "accept-encoding", "authorization", "cache-control", "connection", "content-encoding"),
@@ -35,10 +38,10 @@ _VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")
 
 
 class Guard:
-    """Calls what may raise, and logs: with its traceback the first time a method does, in one line from then on."""
+    """Calls what may raise, and logs it: as a warning with its traceback the first time, at DEBUG from then on."""
 
     def __init__(self) -> None:
-        self._shown: set[str] = set()
+        self._shown: set[tuple[str, str]] = set()
 
     def call(self, method: Callable[..., T], *arguments: Any, **keywords: Any) -> T | None:
         """What `method` gives; None where it raised."""
@@ -50,9 +53,10 @@ class Guard:
 
     def complain(self, where: str, what: str, error: Exception | None = None) -> None:
         """Log what is wrong with the observer."""
-        is_first = where not in self._shown
-        self._shown.add(where)
-        logger.warning("observer: %s %s", where, what, exc_info=error if is_first else None)
+        is_new = (where, what) not in self._shown and len(self._shown) < _MAX_WARNINGS
+        if is_new:
+            self._shown.add((where, what))
+        logger.log(logging.WARNING if is_new else logging.DEBUG, "observer: %s %s", where, what, exc_info=error)
 
 
 class ObservedRequest:
