@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
+from pathlib import Path
 
 import anyio
 import httpx
@@ -37,6 +39,7 @@ from enclave.simulator import Simulator
 NO_WAITS = RetryPolicy(wait_seconds=0)
 STREAM = r"/sessions/[^/]+/stream"
 RESULT = r"/sessions/[^/]+/result"
+ROOT = Path(__file__).parent.parent.parent
 GET_STREAM = "GET /sessions/{id}/stream"
 
 
@@ -440,6 +443,16 @@ async def test_code_and_messages_are_there_where_they_were_asked_for_within_a_bo
     assert "MARKER-refused" in tracing.one("GET /sessions").status.description
     dump = tracing.dump()
     assert not [text for text in ("MARKER-output", "MARKER-value", "MARKER-label", sim.api_key) if text in dump]
+
+
+def test_the_page_names_every_attribute_and_the_bound():
+    page = (ROOT / "docs" / "telemetry.md").read_text()
+    source = (ROOT / "enclave" / "opentelemetry.py").read_text()
+    names = set(re.findall(r'"((?:enclave|http|url|server|error)\.[a-z_.]+)"', source))
+    assert len(names) > 20
+    missing = {name for name in names if f"`{name}`" not in page and f"`.{name.rpartition('.')[2]}`" not in page}
+    assert not missing
+    assert f"{MAX_CONTENT_BYTES} bytes" in page
 
 
 async def test_limits_that_were_exceeded_are_told_by_a_real_workload(sim, tracing):
