@@ -63,18 +63,18 @@ class StreamReader:
         if self._http.observing is not None:
             # Here and not where the stream is entered: this task's context is the reader's own.
             self._observed = self._http.observing.stream(self._session_id)
-        error: Exception | None = None
-        cancellation: BaseException | None = None
         try:
             error = await self._read_session()
-        except BaseException as exception:
-            cancellation = exception
+        except BaseException as cancellation:
+            self._end(None, cancellation)
             raise
-        finally:
-            self._buffer.end(error)
-            self.opened.set()
-            if self._observed is not None:
-                self._observed.ended(error or cancellation, self._position.count, self.resumes)
+        self._end(error, error)
+
+    def _end(self, error: Exception | None, reason: BaseException | None) -> None:
+        self._buffer.end(error)
+        self.opened.set()
+        if self._observed is not None:
+            self._observed.ended(reason, self._position.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short, None where it is complete."""

@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
+
+
+class _Counter(SpanProcessor):
+    def __init__(self) -> None:
+        self.open = 0
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.open += 1
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.open -= 1
 
 
 class Tracing:
@@ -18,7 +29,14 @@ class Tracing:
         self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._counter = _Counter()
+        self.provider.add_span_processor(self._counter)
         self.tracer = self.provider.get_tracer("tests")
+
+    @property
+    def open(self) -> int:
+        """How many spans have begun and not ended."""
+        return self._counter.open
 
     @property
     def spans(self) -> list[ReadableSpan]:

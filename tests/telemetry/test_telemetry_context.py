@@ -154,6 +154,26 @@ async def test_a_token_callable_runs_below_the_request_it_is_for(sim, tracing):
     assert tracing.tree() == ["GET /sessions", "  fetch token"]
 
 
+async def test_wherever_it_was_cancelled_every_span_ends_and_none_stays_current(sim, client, tracing):
+    with anyio.fail_after(60):
+        for step in range(40):
+            sim.script([StdoutFrame("a")], result=1)
+            sim.faults.drop_stream(after_frames=1)
+            with tracing.tracer.start_as_current_span("caller"):
+                with anyio.move_on_after(step * 0.001):
+                    async with client.session("x") as session:
+                        await session.result(int)
+                assert current_name() == "caller"
+            assert tracing.open == 0
+            sim.faults.clear()
+        # Whatever was cut off, all of it is below its own caller, and says how it ended.
+        assert {line for line in tracing.tree() if not line.startswith(" ")} == {"caller"}
+        assert {span.attributes["error.type"] for span in tracing.spans if "error.type" in span.attributes} <= {
+            "cancelled"
+        }
+        assert sim.unreclaimed_sessions == 0
+
+
 # Contexts that do not match
 
 

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import traceback
+from contextvars import ContextVar
 
 import anyio
 import pytest
@@ -182,6 +183,35 @@ async def test_a_call_on_a_closed_client_is_told_with_its_error(keeper):
     with pytest.raises(UsageError):
         await client.list()
     assert recorder.heard[-1] == ("request.ended", "UsageError")
+
+
+async def test_context_variables_that_an_observation_sets_are_seen_where_the_interface_says(sim):
+    where: ContextVar[str] = ContextVar("where", default="outside")
+    seen: list[tuple[str, str]] = []
+
+    class Binding(Observer):
+        def session(self, request):
+            where.set("session")
+
+        def stream(self, session_id):
+            where.set("stream")
+
+        def request(self, method, route, *, url, session_id):
+            seen.append((f"{method} {route}", where.get()))
+
+    sim.script([StdoutFrame("a")], result=1)
+    sim.faults.drop_stream(after_frames=1)
+    with anyio.fail_after(10):
+        async with client_of(sim, Binding()) as client, client.session("x") as session:
+            await session.result()
+            assert where.get() == "session"
+    assert seen == [
+        ("POST /sessions", "session"),
+        ("GET /sessions/{id}/stream", "stream"),
+        ("GET /sessions/{id}/stream", "stream"),
+        ("GET /sessions/{id}/result", "session"),
+        ("DELETE /sessions/{id}", "session"),
+    ]
 
 
 # An observer that fails
