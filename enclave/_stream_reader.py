@@ -49,6 +49,7 @@ class StreamReader:
         self._retry = retry
         self._observed: ObservedStream | None = None
         self._position = Position()
+        self._complete = False  # the end was read; whatever happens to the connection then
         self._progressed = False
         self._retry_ms: int | None = None
         self._last_read = 0.0  # on the event loop's clock
@@ -66,7 +67,7 @@ class StreamReader:
         try:
             error = await self._read_session()
         except BaseException as cancellation:
-            self._end(None, cancellation)
+            self._end(None, None if self._complete else cancellation)
             raise
         self._end(error, error)
 
@@ -93,6 +94,8 @@ class StreamReader:
             try:
                 await self._read_connection()
             except EnclaveError as error:
+                if self._complete:
+                    return
                 failures = 1 if self._progressed else failures + 1
                 wait = self._wait_after(error, failures)
             else:
@@ -158,6 +161,7 @@ class StreamReader:
     async def _read_to_end(self, source: EventSource, decoder: FrameDecoder) -> None:
         while not await self._read_while_room(source, decoder):
             await self._buffer.wait_for_room()
+        self._complete = True
         await source.drain()
 
     async def _read_while_room(self, source: EventSource, decoder: FrameDecoder) -> bool:
