@@ -12,7 +12,7 @@ help:  ## list the targets
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli,mcp]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli,mcp,otel]' --group dev
 	touch $@
 
 demo: $(READY)  ## run real code against the embedded simulator

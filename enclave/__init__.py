@@ -4,6 +4,7 @@ Which module holds what, lowest first; each imports only from those above it:
 
 types/             the wire's types
 errors.py          what can go wrong with a valid call
+_observer.py       Observer: the interface of those who want to know what the client does
 transport/         HTTP and the decoding of event streams
 _stream.py         FrameStream, over _stream_reader.py (the task that reads) and _frame_buffer.py (what it hands over)
 _shielded.py       work that goes on although its caller is cancelled; _background_task.py: a task inside a block
@@ -17,11 +18,13 @@ simulator/         a control plane on this machine (extra `simulator`); imports 
 pytest_plugin/     what the pytest fixtures give (extra `simulator`); declared in the package enclave_pytest
 cli/               the command line (extra `cli`); imports the public names
 mcp/               the command enclave-mcp (extra `mcp`)
+opentelemetry.py   an observer that makes spans (extra `otel`); imports public names
 """
 
 from . import errors, types
 from ._client import EnclaveClient
 from ._fan_out import FanOut, Outcome
+from ._observer import Observer, RequestObservation, SessionObservation, StreamObservation
 from ._session import SessionHandle
 from ._stream import FrameBatches, FrameStream
 from ._version import __version__
@@ -110,12 +113,14 @@ __all__ = [
     "MalformedFrameError",
     "MalformedResponseError",
     "NotFoundError",
+    "Observer",
     "Outcome",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PhaseFrame",
     "ProtocolError",
     "RateLimitError",
+    "RequestObservation",
     "ResponseTooLargeError",
     "ResultFrame",
     "ResultTypeError",
@@ -125,6 +130,7 @@ __all__ = [
     "Session",
     "SessionHandle",
     "SessionLimits",
+    "SessionObservation",
     "SessionPhase",
     "SessionResult",
     "SessionTornDown",
@@ -133,6 +139,7 @@ __all__ = [
     "StreamError",
     "StreamFrame",
     "StreamInterrupted",
+    "StreamObservation",
     "Timeout",
     "UnknownFrame",
     "UsageError",

@@ -6,7 +6,7 @@ import builtins
 import copy
 import itertools
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Outcome, Progress, RequestLike, Requests
+from ._observer import Observer
 from ._request_arguments import as_request
 from ._result import drain_to_terminal_phase, result_decoder
 from ._session import SessionHandle
@@ -36,6 +37,7 @@ from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MAX_RESPONSE_BYTES,
     NO_RETRY,
+    ObservedSession,
     RetryPolicy,
     Secret,
     Settings,
@@ -91,6 +93,7 @@ class EnclaveClient:
         max_event_bytes: bound of one event of a stream.
         max_response_bytes: bound of one response that is not a stream.
         max_buffered_bytes: how much of a stream may have been read and wait for its consumer.
+        observer: an `Observer` to tell of requests, streams and sessions, as `enclave.opentelemetry` has one.
 
     Raises:
         ConfigurationError: there is no base URL, or an argument cannot be used; the message names it.
@@ -109,6 +112,7 @@ class EnclaveClient:
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+        observer: Observer | None = None,
     ) -> None:
         # Before anything can raise: a traceback that shows local variables must not show these two.
         secrets = Secret(api_key), Secret(token)
@@ -127,7 +131,7 @@ class EnclaveClient:
         """Where the control plane is."""
         from .transport import Http  # noqa: PLC0415 - brings in httpx, which costs more than all the rest
 
-        self._http: Http = Http(settings, retry or NO_RETRY, transport)
+        self._http: Http = Http(settings, retry or NO_RETRY, transport, observer)
 
     def __repr__(self) -> str:
         http: Http | None = getattr(self, "_http", None)  # a traceback out of __init__ may show a client without one
@@ -186,14 +190,7 @@ class EnclaveClient:
             APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
             APIConnectionError: it cannot be reached.
         """
-        body = as_request(request, fields).to_json()
-        session = await finish_or_undo(
-            lambda: self._create(body),
-            lambda session: self._discard(session.id),
-            seconds=self._http.settings.timeout.teardown,
-            what="creating a session",
-        )
-        return SessionHandle(self, session.id, session)
+        return await self._run(as_request(request, fields))
 
     @asynccontextmanager
     async def session(
@@ -206,13 +203,16 @@ class EnclaveClient:
         If tearing down fails, that is raised; if the block itself raised, its exception goes on and the failure is
         attached to it as a note. A session that is gone already counts as torn down.
         """
-        handle = await self.run(request, **fields)
-        try:
-            yield handle
-        except BaseException as error:
-            await self._leave(handle.id, error)
-            raise
-        await self._leave(handle.id, None)
+        checked = as_request(request, fields)
+        observed = None if self._http.observing is None else self._http.observing.session(checked)
+        with observed or nullcontext():
+            handle = await self._run(checked, observed)
+            try:
+                yield handle
+            except BaseException as error:
+                await self._leave(handle.id, error, observed)
+                raise
+            await self._leave(handle.id, None, observed)
 
     def attach(self, session_id: str) -> SessionHandle:
         """A handle for an existing session. Sends nothing, so whether the session exists shows with the first call.
@@ -408,6 +408,23 @@ class EnclaveClient:
     async def _fetch(self, path: str, decode: Callable[[bytes], T]) -> T:
         return decoded(decode, await self._http.request("GET", path), f"GET {path}")
 
+    async def _run(self, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:
+        body = request.to_json()
+
+        async def create() -> Session:
+            session = await self._create(body)
+            if observed is not None:
+                observed.seen(session)
+            return session
+
+        session = await finish_or_undo(
+            create,
+            lambda session: self._discard(session.id, observed),
+            seconds=self._http.settings.timeout.teardown,
+            what="creating a session",
+        )
+        return SessionHandle(self, session.id, session, observed=observed)
+
     async def _create(self, body: bytes) -> Session:
         answer = await self._http.request("POST", "/sessions", content=body)
         session = decoded(decode_session, answer, "POST /sessions")
@@ -417,23 +434,25 @@ class EnclaveClient:
             raise MalformedResponseError(f"POST /sessions: the server gave a session no usable id: {error}") from None
         return session
 
-    async def _discard(self, session_id: str) -> None:
+    async def _discard(self, session_id: str, observed: ObservedSession | None) -> None:
         with suppress(NotFoundError):  # gone already, which is what was wanted
             await self.teardown(session_id)
+        if observed is not None:
+            observed.torn_down = True
 
-    async def _discard_within(self, session_id: str, seconds: float) -> None:
+    async def _discard_within(self, session_id: str, seconds: float, observed: ObservedSession | None) -> None:
         with anyio.move_on_after(seconds) as scope:
-            await self._discard(session_id)
+            await self._discard(session_id, observed)
         if scope.cancelled_caught:
             raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
 
-    async def _leave(self, session_id: str, body_error: BaseException | None) -> None:
+    async def _leave(self, session_id: str, body_error: BaseException | None, observed: ObservedSession | None) -> None:
         seconds = self._http.settings.timeout.teardown
         what = f"tearing down session {session_id}"
 
         async def discard() -> None:
             try:
-                await self._discard_within(session_id, seconds)
+                await self._discard_within(session_id, seconds, observed)
             except Exception as error:
                 if body_error is None:
                     raise

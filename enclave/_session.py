@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._stream import FrameStream
+from .errors import WorkloadError
 from .types import AuditEvent, Session, SessionResult
 
 if TYPE_CHECKING:
     from ._client import EnclaveClient
+    from .transport import ObservedSession
 
 T = TypeVar("T")
 
@@ -16,12 +18,20 @@ T = TypeVar("T")
 class SessionHandle:
     """A session on the server. Holds its id and the client, no connection; safe to share between tasks."""
 
-    def __init__(self, client: EnclaveClient, session_id: str, session: Session | None = None) -> None:
+    def __init__(
+        self,
+        client: EnclaveClient,
+        session_id: str,
+        session: Session | None = None,
+        *,
+        observed: ObservedSession | None = None,
+    ) -> None:
         self.id = session_id
         """The session's opaque identifier."""
         self.session = session
         """The session as last seen, when it was created or by `refresh`. None for an attached one until then."""
         self._client = client
+        self._observed = observed
 
     def __repr__(self) -> str:
         phase = f" {self.session.phase}" if self.session else ""
@@ -30,6 +40,8 @@ class SessionHandle:
     async def refresh(self) -> Session:
         """Fetch the session as it is now. Raises as `EnclaveClient.get` does."""
         self.session = await self._client.get(self.id)
+        if self._observed is not None:
+            self._observed.seen(self.session)
         return self.session
 
     def stream(self) -> FrameStream:
@@ -45,7 +57,16 @@ class SessionHandle:
 
     async def result(self, type: Any = Any) -> SessionResult[Any]:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
-        return await self._client.result(self.id, type)
+        if self._observed is None:
+            return await self._client.result(self.id, type)
+        try:
+            result = await self._client.result(self.id, type)
+        except WorkloadError as error:  # the value does not fit the type; how the workload ended is known all the same
+            if error.result is not None:
+                self._observed.finished(error.result)
+            raise
+        self._observed.finished(result)
+        return result
 
     async def audit(self) -> list[AuditEvent]:
         """The session's audit trail so far. See `EnclaveClient.audit`."""

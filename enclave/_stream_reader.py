@@ -19,6 +19,7 @@ from .transport import (
     FrameDecoder,
     HistoryMismatch,
     Http,
+    ObservedStream,
     Position,
     RetryPolicy,
     Timeout,
@@ -46,7 +47,9 @@ class StreamReader:
         self._buffer = buffer
         self._timeout = timeout
         self._retry = retry
+        self._observed: ObservedStream | None = None
         self._position = Position()
+        self._complete = False  # the end was read; whatever happens to the connection then
         self._progressed = False
         self._retry_ms: int | None = None
         self._last_read = 0.0  # on the event loop's clock
@@ -58,12 +61,21 @@ class StreamReader:
 
     async def run(self) -> None:
         """Read to the end of the session, or until cancelled."""
-        error: Exception | None = None
+        if self._http.observing is not None:
+            # Here and not where the stream is entered: this task's context is the reader's own.
+            self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
-        finally:
-            self._buffer.end(error)
-            self.opened.set()
+        except BaseException as cancellation:
+            self._end(None, None if self._complete else cancellation)
+            raise
+        self._end(error, error)
+
+    def _end(self, error: Exception | None, reason: BaseException | None) -> None:
+        self._buffer.end(error)
+        self.opened.set()
+        if self._observed is not None:
+            self._observed.ended(reason, self._position.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short, None where it is complete."""
@@ -82,6 +94,8 @@ class StreamReader:
             try:
                 await self._read_connection()
             except EnclaveError as error:
+                if self._complete:
+                    return
                 failures = 1 if self._progressed else failures + 1
                 wait = self._wait_after(error, failures)
             else:
@@ -104,7 +118,16 @@ class StreamReader:
             self._retry.attempts - 1,
             wait,
         )
+        self._tell(error, failures, wait)
         return wait
+
+    def _tell(self, error: EnclaveError, failures: int, wait: float) -> None:
+        if self._observed is None:
+            return
+        if self.opened.is_set():
+            self._observed.resuming(error, failures, wait, self._position.count)
+        else:
+            self._observed.retrying(error, failures, wait)
 
     def _is_drop(self, error: EnclaveError) -> bool:
         """Whether to connect again; a stream that never stood is opened again where any GET would be."""
@@ -138,6 +161,7 @@ class StreamReader:
     async def _read_to_end(self, source: EventSource, decoder: FrameDecoder) -> None:
         while not await self._read_while_room(source, decoder):
             await self._buffer.wait_for_room()
+        self._complete = True
         await source.drain()
 
     async def _read_while_room(self, source: EventSource, decoder: FrameDecoder) -> bool:

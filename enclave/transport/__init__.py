@@ -6,7 +6,7 @@ _retry.py          RetryPolicy
 _routes.py         the paths that take a session id
 _decoded.py        the value that a body decodes to
 _position.py       how far a stream has come, and what proves a replay to be of the same session
-_log.py            the logger
+_log.py            the logger; _observed.py: calls to an observer, whose failures are logged
 
 Decoding, without I/O:
 _sse.py            SSEDecoder: the event stream by the WHATWG rules
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from ._credential import Secret, TokenSource
 from ._decoded import decoded
 from ._log import logger
+from ._observed import ObservedSession, ObservedStream
 from ._position import HistoryMismatch, Position, UnprovenContinuation
 from ._retry import NO_RETRY, RetryPolicy, may_resume, may_retry
 from ._routes import session_path
@@ -57,6 +58,8 @@ __all__ = [
     "HistoryMismatch",
     "Http",
     "InsecureTransportWarning",
+    "ObservedSession",
+    "ObservedStream",
     "Position",
     "RetryPolicy",
     "SSEDecoder",

@@ -15,7 +15,8 @@ from enclave.errors import MalformedResponseError, excerpt
 
 from ._body_reader import BodyReader
 from ._exceptions import time_limit, transport_errors
-from ._http import Http
+from ._http import Headers, Http
+from ._observed import ObservedRequest
 from ._position import Position
 from ._responses import status_error
 from ._settings import Timeout
@@ -48,8 +49,19 @@ class EventSource:
         return f"GET {self._path}"
 
     async def __aenter__(self) -> Self:
+        observed = None if self._http.observing is None else self._http.observing.request("GET", self._path)
+        if observed is None:
+            await self._open()
+        else:
+            with observed:
+                await self._open(observed)
+        return self
+
+    async def _open(self, observed: ObservedRequest | None = None) -> None:
         with transport_errors(self.operation), time_limit(self._open_seconds(), "no response came"):
-            response = await self._send()
+            response = await self._send([] if observed is None else observed.headers())
+        if observed is not None:
+            observed.answered(response.status_code)
         self._body = BodyReader(response, self.operation, read_seconds=self._timeout.stream_idle)
         try:
             if not _is_event_stream(response):
@@ -58,7 +70,6 @@ class EventSource:
         except BaseException:
             await self._body.aclose()
             raise
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -90,8 +101,8 @@ class EventSource:
             while await self._body.read():
                 pass
 
-    async def _send(self) -> httpx.Response:
-        headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache")]
+    async def _send(self, added: Headers) -> httpx.Response:
+        headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache"), *added]
         if self.last_event_id is not None:
             headers.append((b"Last-Event-ID", self.last_event_id))
         return await self._http.send(

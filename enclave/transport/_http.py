@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import httpx
 
+from enclave._observer import Observer
 from enclave._version import __version__
 from enclave.errors import EnclaveError, UsageError
 
@@ -17,6 +18,7 @@ from ._body_reader import BodyReader
 from ._clients import Clients
 from ._exceptions import transport_errors
 from ._log import logger
+from ._observed import ObservedRequest, Observing
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
 from ._settings import Settings, Timeout
@@ -32,9 +34,16 @@ _JSON_BODY_HEADERS: Headers = [*_JSON_HEADERS, (b"Content-Type", b"application/j
 class Http:
     """Sends requests; safe to share between tasks. Opens no connection before the first one."""
 
-    def __init__(self, settings: Settings, retry: RetryPolicy, transport: httpx.AsyncBaseTransport | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        retry: RetryPolicy,
+        transport: httpx.AsyncBaseTransport | None,
+        observer: Observer | None = None,
+    ) -> None:
         self.settings = settings
         self.retry = retry
+        self.observing = None if observer is None else Observing(observer, settings.base_url)
         self._clients = Clients(settings, transport)
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
@@ -73,11 +82,26 @@ class Http:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
             UsageError: the client is closed.
         """
+        observed = None if self.observing is None else self.observing.request(method, path)
+        if observed is None:
+            return await self._request(method, path, content, authenticated=authenticated)
+        with observed:
+            return await self._request(method, path, content, authenticated=authenticated, observed=observed)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        *,
+        authenticated: bool,
+        observed: ObservedRequest | None = None,
+    ) -> bytes:
         policy = self.retry
         started = anyio.current_time()
         for attempt in itertools.count(1):
             try:
-                return await self._request_once(method, path, content, authenticated=authenticated)
+                return await self._request_once(method, path, content, authenticated=authenticated, observed=observed)
             except EnclaveError as error:
                 wait = policy.wait_before(attempt, error)
                 late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
@@ -85,14 +109,22 @@ class Http:
                     error.retries = attempt - 1
                     raise
                 logger.info("%s; retry %d of %d in %.2f s", error, attempt, policy.attempts - 1, wait)
+                if observed is not None:
+                    observed.retrying(error, attempt, wait)
             await anyio.sleep(wait)
         raise AssertionError("unreachable")
 
-    async def _request_once(self, method: str, path: str, content: bytes | None, *, authenticated: bool) -> bytes:
+    async def _request_once(
+        self, method: str, path: str, content: bytes | None, *, authenticated: bool, observed: ObservedRequest | None
+    ) -> bytes:
         operation = f"{method} {path}"
         headers = _JSON_HEADERS if content is None else _JSON_BODY_HEADERS
+        if observed is not None:
+            headers = [*headers, *observed.headers()]
         with transport_errors(operation):
             response = await self.send(method, path, headers=headers, content=content, authenticated=authenticated)
+            if observed is not None:
+                observed.answered(response.status_code)
             body = BodyReader(response, operation)
             try:
                 if not response.is_success:

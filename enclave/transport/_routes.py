@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from enclave.errors import InvalidArgumentError
 
@@ -23,3 +23,12 @@ def session_path(session_id: str, *rest: str) -> str:
     except UnicodeEncodeError:
         raise InvalidArgumentError("session id: holds a lone surrogate, which no URL can carry") from None
     return "/".join(("/sessions", quoted, *rest))
+
+
+def session_id_of(path: str) -> tuple[str | None, str]:
+    """The session in a path and the path's route, as in ``"s-1", "/sessions/{id}/result"``: `session_path` undone."""
+    parts = path.split("/")
+    if len(parts) < 3:  # noqa: PLR2004 - "", "sessions", id
+        return None, path
+    session_id, parts[2] = unquote(parts[2]), "{id}"
+    return session_id, "/".join(parts)

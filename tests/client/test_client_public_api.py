@@ -112,7 +112,7 @@ def test_every_error_stands_in_the_tree_at_the_top_of_its_module():
 # No alternative loop, server or tool: what an extra brings must not be paid for by those who do not use it.
 FOREIGN = {
     *("trio", "asyncio", "uvloop", "httpx", "httpcore", "h11", "httptools", "ssl"),
-    *("starlette", "hypercorn", "typer", "click", "rich", "mcp", "pydantic", "certifi"),
+    *("starlette", "hypercorn", "typer", "click", "rich", "mcp", "pydantic", "certifi", "opentelemetry"),
 }
 
 

@@ -23,6 +23,20 @@ TEXTS = ["one", "zwölf 😀", "three\r\n", "four", "five"]
 FRAMES = [*map(StdoutFrame, TEXTS), EndFrame()]
 
 
+async def test_a_connection_that_breaks_after_the_end_is_not_resumed(server, client):
+    async def cut(request: Request) -> None:
+        await request.send(CHUNKED_SSE + chunk(event("a") + END))  # and never the last chunk
+        await request.close()
+
+    server.answers(cut)
+    with anyio.fail_after(10):
+        async with client.stream("s-1") as frames:
+            assert [frame async for frame in frames] == [StdoutFrame("a"), EndFrame()]
+            await frames._task._finished.wait()
+            assert frames.resumes == 0
+    assert len(server.requests) == 1
+
+
 def session(ids: list[str] | None) -> list[bytes]:
     """The events of one session, the last of them `end`."""
     names = ids or [None] * 6

@@ -20,8 +20,10 @@ from enclave import (
     FrameStream,
     Health,
     KillReason,
+    Observer,
     Outcome,
     PhaseFrame,
+    RequestObservation,
     ResultFrame,
     RetryPolicy,
     Session,
@@ -35,6 +37,7 @@ from enclave import (
     UnknownFrame,
     WorkloadKilled,
 )
+from enclave.opentelemetry import OpenTelemetryObserver
 
 
 class Answer(msgspec.Struct):
@@ -137,6 +140,22 @@ async def fan_outs(client: EnclaveClient, requests: AsyncIterator[CreateSessionR
             assert_type(outcome.error, Exception | None)
     assert_type(await client.map(requests, type=list[int]), list[Outcome[list[int]]])
     assert_type(await client.map(["a"]), list[Outcome[Any]])
+
+
+class Counted(RequestObservation):
+    def ended(self, error: BaseException | None) -> None:
+        assert_type(error, BaseException | None)
+
+
+class Counter(Observer):
+    def request(self, method: str, route: str, *, url: str, session_id: str | None) -> Counted:
+        return Counted()
+
+
+def observers() -> None:
+    EnclaveClient(observer=Counter())
+    EnclaveClient(observer=OpenTelemetryObserver(propagate=False))
+    EnclaveClient(observer=None)
 
 
 def failures(error: WorkloadKilled) -> None:
