@@ -114,11 +114,12 @@ class EnclaveClient:
         max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
         observer: Observer | None = None,
     ) -> None:
-        # Before anything can raise: a traceback that shows local variables must not show these two.
-        secrets = Secret(api_key), Secret(token)
-        del api_key, token
+        # Before anything can raise: a traceback that shows local variables must not show these. The URL is one of them
+        # until it is known to hold no password.
+        secrets = Secret(api_key), Secret(token), Secret(base_url)
+        del api_key, token, base_url
         settings = Settings.resolve(
-            base_url,
+            secrets[2],
             api_key=secrets[0],
             token=secrets[1],
             timeout=timeout,

@@ -37,6 +37,8 @@ class FrameBuffer:
 
     def put(self, batches: list[Batch], wire_bytes: int) -> None:
         """Add what one network read completed. Never waits; call `wait_for_room` before the next read."""
+        if self._ended:
+            return  # a reader that is being cancelled may still have had a read to hand over
         for index, batch in enumerate(batches):
             self._batches.append((batch, 0 if index else wire_bytes))
         self._bytes += wire_bytes
@@ -61,7 +63,7 @@ class FrameBuffer:
         self._wake_consumer()
 
     def discard(self) -> None:
-        """Drop what waits and end: the consumer wants no more."""
+        """Drop what waits, and what may still be put, and end: the consumer wants no more."""
         self._batches.clear()
         self._bytes = 0
         self._end_error = None

@@ -16,6 +16,7 @@ EnclaveError
 │       └── ServiceUnavailableError   503
 ├── APIConnectionError            no answer: the connection failed, or broke before the answer was complete
 │   ├── ConnectError              no connection was made, so the server saw nothing of the request
+│   │   └── CertificateError      the server's certificate is not trusted; never retried
 │   └── APITimeoutError           the answer took longer than a timeout allows (also a TimeoutError)
 │       └── ConnectTimeoutError   no connection was made in time (also a ConnectError)
 ├── ProtocolError                 the server answered something that the wire contract does not allow
@@ -47,6 +48,7 @@ __all__ = [
     "APITimeoutError",
     "AuthenticationError",
     "BadRequestError",
+    "CertificateError",
     "ConfigurationError",
     "ConflictError",
     "ConnectError",
@@ -218,6 +220,13 @@ class APIConnectionError(EnclaveError):
 
 class ConnectError(APIConnectionError):
     """No connection was made, so the server saw nothing of the request."""
+
+
+class CertificateError(ConnectError):
+    """The server's certificate is not trusted, and the message says why. Never retried: it would be the same again.
+
+    For an authority of your own set ``SSL_CERT_FILE``, or pass ``ssl_context=`` to the client.
+    """
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):

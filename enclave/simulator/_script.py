@@ -19,7 +19,11 @@ NO_RESULT: Any = msgspec.UNSET
 
 
 class Script:
-    """One scripted run. With `hold` it stays running after its frames until `release`, and takes more by `push`."""
+    """One scripted run. With `hold` it stays running after its frames until `release`, and takes more by `push`.
+
+    Like all of `Simulator`, not thread-safe: call these in the event loop that it is served in. What the pytest fixture
+    `enclave_simulator` gives out may be called from any thread.
+    """
 
     def __init__(
         self,

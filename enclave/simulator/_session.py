@@ -27,12 +27,15 @@ from enclave.types import (
     CreateSessionRequest,
     EndFrame,
     KillReason,
+    KnownFrame,
     PhaseFrame,
+    ResultFrame,
     SessionLimits,
     SessionPhase,
     StderrFrame,
     StdoutFrame,
 )
+from enclave.types._json import decode_text
 
 from ._auth import Principal
 from ._log import FrameLog
@@ -44,6 +47,7 @@ MAX_EGRESS_ENTRIES = 1000
 NOT_READY = "result_not_ready"
 TORN_DOWN = "session_torn_down"
 _FRAMES = {"stdout": StdoutFrame, "stderr": StderrFrame}
+_known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame)
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +111,7 @@ class SimulatedSession:
         self._finished_at: datetime | None = None
         self._value: Any = NO_RESULT
         self._captured = {"stdout": Capture(max_capture_bytes), "stderr": Capture(max_capture_bytes)}
+        self._scripted_texts: dict[str, str] = {}
         self._egress_entries = 0
         self._output_dropped = False
         self._scripted = False
@@ -138,8 +143,17 @@ class SimulatedSession:
                 self._say("a report of the workload was too large and was dropped")
 
     def play(self, frame: bytes) -> None:
-        """A scripted frame."""
+        """A scripted frame. What it prints is captured like any output; a result frame's own texts replace that."""
         self.log.append(frame)
+        try:
+            played = decode_text(_known_frames, frame)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # of a kind of its own, or malformed on purpose: it prints nothing
+        if isinstance(played, StdoutFrame | StderrFrame):
+            self._captured[played.kind].add(played.data)
+        elif isinstance(played, ResultFrame):
+            texts = {"stdout": played.result.stdout, "stderr": played.result.stderr}
+            self._scripted_texts = {name: text for name, text in texts.items() if text is not None}
 
     def returned(self, value: Any) -> None:
         """The workload called ``enclave.result``."""
@@ -234,7 +248,7 @@ class SimulatedSession:
         if self._value is not NO_RESULT:
             result["json"] = self._value
         captured = {name: capture.text() for name, capture in self._captured.items()}
-        return {**result, **captured, "durationMs": duration_ms}
+        return {**result, **captured, **self._scripted_texts, "durationMs": duration_ms}
 
     def _append_output(self, frame: bytes) -> None:
         if self._scripted or self._output_dropped:

@@ -214,7 +214,8 @@ class Simulator:
     ) -> Script:
         """The next session that is created plays these frames instead of running its code.
 
-        They come between phase running and the result. With `raw` they are the whole stream: nothing is added to them.
+        They come between phase running and the result, which holds what they print. With `raw` they are the whole
+        stream: nothing is added to them, and a result frame among them may give the result's `stdout` and `stderr`.
         With `hold` the run goes on until the script's `release`, and takes more frames by `push`.
         """
         script = Script(

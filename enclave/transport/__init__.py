@@ -28,51 +28,38 @@ _event_source.py   EventSource: one connection of an event stream
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._credential import Secret, TokenSource
-from ._decoded import decoded
-from ._log import logger
-from ._observed import ObservedSession, ObservedStream
-from ._position import HistoryMismatch, Position, UnprovenContinuation
-from ._retry import NO_RETRY, RetryPolicy, may_resume, may_retry
-from ._routes import session_path
-from ._settings import (
-    DEFAULT_MAX_EVENT_BYTES,
-    DEFAULT_MAX_RESPONSE_BYTES,
-    InsecureTransportWarning,
-    Settings,
-    Timeout,
-)
+# What `__all__` leaves out is re-exported, by the `as`, for the rest of the SDK alone.
+from ._credential import Secret as Secret
+from ._credential import TokenSource
+from ._decoded import decoded as decoded
+from ._log import logger as logger
+from ._observed import ObservedSession as ObservedSession
+from ._observed import ObservedStream as ObservedStream
+from ._position import HistoryMismatch as HistoryMismatch
+from ._position import Position as Position
+from ._position import UnprovenContinuation as UnprovenContinuation
+from ._retry import NO_RETRY as NO_RETRY
+from ._retry import RetryPolicy
+from ._retry import may_resume as may_resume
+from ._retry import may_retry as may_retry
+from ._routes import session_path as session_path
+from ._settings import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_RESPONSE_BYTES, InsecureTransportWarning, Timeout
+from ._settings import Settings as Settings
 
 if TYPE_CHECKING:
-    from ._event_source import EventSource
-    from ._frame_decoder import FrameDecoder
-    from ._http import Http
+    from ._event_source import EventSource as EventSource
+    from ._frame_decoder import FrameDecoder as FrameDecoder
+    from ._http import Http as Http
     from ._sse import SSEDecoder
 
 __all__ = [
     "DEFAULT_MAX_EVENT_BYTES",
     "DEFAULT_MAX_RESPONSE_BYTES",
-    "NO_RETRY",
-    "EventSource",
-    "FrameDecoder",
-    "HistoryMismatch",
-    "Http",
     "InsecureTransportWarning",
-    "ObservedSession",
-    "ObservedStream",
-    "Position",
     "RetryPolicy",
     "SSEDecoder",
-    "Secret",
-    "Settings",
     "Timeout",
     "TokenSource",
-    "UnprovenContinuation",
-    "decoded",
-    "logger",
-    "may_resume",
-    "may_retry",
-    "session_path",
 ]
 
 # Importing httpx takes longer than importing all the rest of the SDK. The first client pays for it, not every process
@@ -91,3 +78,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f".{_WITH_HTTPX[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -5,6 +5,7 @@ What crosses it carries no traceback and no request: the frames below hold heade
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -46,8 +47,11 @@ def mapped(exception: Exception, operation: str) -> EnclaveError | None:
     """Our error for a foreign exception; None for one that is no failure of the transport, such as a caller's bug."""
     for foreign, ours in EXCEPTION_MAP:
         if isinstance(exception, foreign):
-            error = ours(f"{operation}: {_describe(exception)}")
-            error.__cause__ = _bare_cause(exception)
+            cause = _bare_cause(exception)
+            error: EnclaveError = ours(f"{operation}: {_describe(exception)}")
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                error = errors.CertificateError(f"{operation}: {_describe_refused_certificate(cause)}")
+            error.__cause__ = cause
             return error
     return None
 
@@ -85,6 +89,14 @@ def _describe(exception: Exception) -> str:
     text = str(exception)
     name = type(exception).__name__
     return f"{text} ({name})" if text else f"{name} without a message"
+
+
+def _describe_refused_certificate(error: ssl.SSLCertVerificationError) -> str:
+    reason = getattr(error, "verify_message", "") or str(error) or type(error).__name__
+    return (
+        f"the server's certificate is not trusted: {reason.rstrip('.')}; "
+        "for an authority of your own set SSL_CERT_FILE or pass ssl_context=, to a transport of your own verify="
+    )
 
 
 def _bare_cause(exception: BaseException) -> OSError | None:

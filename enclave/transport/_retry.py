@@ -9,6 +9,7 @@ from typing import TypeGuard
 from enclave.errors import (
     APIConnectionError,
     APIStatusError,
+    CertificateError,
     ConfigurationError,
     ConnectError,
     EnclaveError,
@@ -31,7 +32,7 @@ class RetryPolicy:
     GET and DELETE are tried again after connection failures, timeouts and statuses 429, 502, 503 and 504. Creating a
     session is tried again only where none can have been made: no connection was established, or 429 or 503. A stream
     that broke is resumed, after any 5xx too, as long as it makes progress; `attempts` bounds the consecutive attempts
-    that make none.
+    that make none. A server whose certificate is not trusted is not tried again.
 
     The wait before retry *n* (from 1) is ``min(max_wait_seconds, wait_seconds * 2 ** (n - 1))``, less a random part of
     up to `jitter` of it. A ``Retry-After`` of the server's replaces it, up to `max_retry_after_seconds`.
@@ -88,6 +89,8 @@ def may_retry(error: EnclaveError, *, creates: bool) -> bool:
     """Whether the request that failed with `error` can be sent again without doing anything twice."""
     if isinstance(error, APIStatusError):
         return error.status in (_RETRIED_STATUSES_FOR_CREATE if creates else _RETRIED_STATUSES)
+    if isinstance(error, CertificateError):
+        return False
     return isinstance(error, ConnectError if creates else APIConnectionError)
 
 

@@ -79,7 +79,7 @@ class Settings:
     @classmethod
     def resolve(
         cls,
-        base_url: str | None,
+        base_url: Secret,
         *,
         api_key: Secret,
         token: Secret,
@@ -132,30 +132,41 @@ def _checked_bound(name: str, size: int) -> int:
     return size
 
 
-def _checked_url(base_url: str | None) -> str:
-    name, url = "base_url", base_url
-    if url is None:
-        name, url = "ENCLAVE_BASE_URL", os.environ.get("ENCLAVE_BASE_URL") or None
-    if url is None:
+def _checked_url(given: Secret) -> str:
+    name = "base_url"
+    if given.reveal() is None:
+        name, given = "ENCLAVE_BASE_URL", Secret(os.environ.get("ENCLAVE_BASE_URL") or None)
+    if given.reveal() is None:
         raise ConfigurationError(
             "no base URL: pass EnclaveClient(base_url=...) or set ENCLAVE_BASE_URL, as in http://127.0.0.1:8088"
         )
-    if not isinstance(url, str):
-        raise ConfigurationError(f"{name}: expected a string, got {type(url).__name__}")
+    if not isinstance(given.reveal(), str):
+        raise ConfigurationError(f"{name}: expected a string, got {type(given.reveal()).__name__}")
+    problem = _problem_of(str(given.reveal()))
+    if problem and "@" in str(given.reveal()):
+        # Whatever else is wrong, as with a password that holds a slash: what was meant for a password must not show.
+        problem = "must not hold a user name or password; pass api_key= or token="
+    if problem:
+        raise ConfigurationError(f"{name}: {problem}")
+    return str(given.reveal()).rstrip("/")
+
+
+def _problem_of(url: str) -> str | None:
+    """What is wrong with a base URL. Tells instead of raising: a traceback through here would show the URL."""
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+        return str(error)
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"{name}: must not hold a user name or password; pass api_key= or token=")
+        return "must not hold a user name or password"
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"{name}: expected http://host or https://host, got {url!r}")
+        return f"expected http://host or https://host, got {url!r}"
     if "?" in url or "#" in url:  # an empty one counts: what is appended to the URL would become its content
-        raise ConfigurationError(f"{name}: must not hold a query or a fragment, got {url!r}")
+        return f"must not hold a query or a fragment, got {url!r}"
     if any(char.isspace() or not char.isprintable() for char in url):
-        raise ConfigurationError(f"{name}: holds a space or a control character: {url!r}")
-    return url.rstrip("/")
+        return f"holds a space or a control character: {url!r}"
+    return None
 
 
 def _is_protected(url: str) -> bool:

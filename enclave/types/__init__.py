@@ -1,6 +1,7 @@
 """Every type of the wire, and nothing that does I/O. Imports msgspec and the standard library only.
 
 _open_enum.py  string enumerations that accept members they do not know
+_absent.py     fields for which null on the wire means absent
 _limits.py     SessionLimits, EgressPolicy: in requests and responses alike
 _request.py    CreateSessionRequest: checked when made, unset fields not sent
 _session.py    Session, SessionResult, AuditEvent, Health and their enumerations

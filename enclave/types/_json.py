@@ -53,7 +53,7 @@ def decode_text(decoder: msgspec.json.Decoder[T], document: bytes) -> T:
 
 
 class _HasLimits(msgspec.Struct):
-    limits: dict[str, Any] = {}
+    limits: dict[str, Any] | None = None
 
 
 _session = msgspec.json.Decoder(Session)
@@ -64,7 +64,7 @@ _LIMIT_NAMES = frozenset(field.encode_name for field in msgspec.structs.fields(S
 
 
 def _with_unknown_limits(session: Session, seen: _HasLimits) -> Session:
-    unknown = {name: value for name, value in seen.limits.items() if name not in _LIMIT_NAMES}
+    unknown = {name: value for name, value in (seen.limits or {}).items() if name not in _LIMIT_NAMES}
     if not unknown:
         return session
     return msgspec.structs.replace(session, limits=msgspec.structs.replace(session.limits, extra=unknown))

@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
+from msgspec.structs import force_setattr
 
+from ._absent import OrAbsent
 from ._limits import EgressPolicy, SessionLimits
 from ._open_enum import OpenStrEnum
 
@@ -68,8 +70,12 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     """When it happened."""
     session_id: str | None = None
     """The session it happened to, where the server says so."""
-    detail: dict[str, Any] = {}
+    detail: OrAbsent[dict[str, Any]] = {}
     """Particulars by type: an egress entry has the ``host``, for one."""
+
+    def __post_init__(self) -> None:
+        if not self.detail:
+            force_setattr(self, "detail", {})
 
 
 class SessionResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, rename="camel"):
@@ -109,7 +115,7 @@ class SessionResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, renam
 class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A session as the server sees it at one moment. Wire: contract "Types", `Session`.
 
-    Only `id` and `phase` are demanded of a server; what it leaves out has the default shown.
+    Only `id` and `phase` are demanded of a server; what it leaves out, or sends as null, has the default shown.
     """
 
     id: str
@@ -122,7 +128,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The user who created it."""
     language: str | None = None
     """``"python"`` or ``"node"``."""
-    limits: SessionLimits = SessionLimits()
+    limits: OrAbsent[SessionLimits] = SessionLimits()
     """The limits in force."""
     egress: EgressPolicy | None = None
     """The network policy in force."""
@@ -132,7 +138,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How the workload ended, once it has."""
     backend: str | None = None
     """What runs it: ``"simulator"``, ``"kubernetes"``, ``"docker"`` and others."""
-    labels: dict[str, str] = {}
+    labels: OrAbsent[dict[str, str]] = {}
     """The labels it was created with."""
     created_at: datetime | None = None
     """When the server accepted it."""
@@ -140,6 +146,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """When the workload started; None until then."""
     finished_at: datetime | None = None
     """When the workload ended; None until then."""
+
+    def __post_init__(self) -> None:
+        if self.limits is None:  # pyright: ignore[reportUnnecessaryComparison] - until here; see OrAbsent
+            force_setattr(self, "limits", SessionLimits())
+        if not self.labels:
+            force_setattr(self, "labels", {})
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

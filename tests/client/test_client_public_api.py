@@ -63,6 +63,13 @@ def test_the_fixed_names_are_there():
     assert list(inspect.signature(enclave.transport.SSEDecoder).parameters) == ["max_event_bytes"]
 
 
+def test_the_transport_lists_what_callers_configure_and_the_decoder_and_nothing_of_its_own():
+    bounds = {name for name in dir(enclave.transport) if name.startswith("DEFAULT_MAX_")}
+    assert len(bounds) == 2
+    configured = {"InsecureTransportWarning", "RetryPolicy", "Timeout", "TokenSource"}
+    assert set(dir(enclave.transport)) == set(enclave.transport.__all__) == bounds | configured | {"SSEDecoder"}
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_public_class_and_method_is_documented(name):
     cls = getattr(enclave, name)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import types
 from collections import UserDict, UserList
 
+import msgspec
 import pytest
 from scripted_server import ScriptedServer, response, session
 
 from enclave import (
+    AuditEvent,
     AuditType,
     CreateSessionRequest,
     EgressPolicy,
     EnclaveClient,
+    Health,
     InvalidArgumentError,
     MalformedResponseError,
     Session,
     SessionLimits,
     SessionPhase,
+    SessionResult,
 )
 
 CREATED = response(session(), 201)
@@ -334,3 +338,36 @@ async def test_text_that_javascript_cut_in_two_is_repaired_in_every_body(server:
     expected = {"a": "x\ufffd", "b": "y\ufffd", "c": "😀", "d": "\\ud83d"}
     assert (await client.get("s-1")).labels == expected
     assert [one.labels for one in await client.list()] == [expected]
+
+
+def nulls(type_: type[msgspec.Struct]) -> dict[str, None]:
+    """Null for each field that the type does not demand, under its wire name."""
+    optional = [field.encode_name for field in msgspec.structs.fields(type_) if not field.required]
+    return {name: None for name in optional if name != "__extra__"}
+
+
+async def test_a_null_is_taken_for_an_optional_field_that_was_left_out(server: ScriptedServer, client: EnclaveClient):
+    full = session(**nulls(Session))
+    result = {"exitCode": 0, **nulls(SessionResult)}
+    server.answers(*map(response, [full, [full, session(limits=nulls(SessionLimits), result=result)]]))
+    seen = await client.get("s-1")
+    assert seen == Session(id="s-1", phase=SessionPhase.RUNNING)
+    assert (seen.limits, seen.labels) == (SessionLimits(), {})
+    in_list, with_objects = await client.list()
+    assert in_list == seen
+    assert with_objects.limits == SessionLimits()
+    assert with_objects.result == SessionResult(exit_code=0)
+
+    server.answers(
+        response([{"type": "session_created", **nulls(AuditEvent)}]), response({"ok": True, **nulls(Health)})
+    )
+    assert await client.audit("s-1") == [AuditEvent(type=AuditType.SESSION_CREATED)]
+    assert await client.health() == Health(ok=True)
+
+
+async def test_what_decodes_from_a_null_is_not_shared_between_objects(server: ScriptedServer, client: EnclaveClient):
+    server.answers(response([session(labels=None)] * 2), response([{"type": "new", "detail": None}] * 2))
+    first, second = await client.list()
+    assert first.labels is not second.labels
+    one, other = await client.audit("s-1")
+    assert one.detail is not other.detail

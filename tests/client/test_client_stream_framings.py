@@ -242,3 +242,25 @@ async def test_broken_text_never_ends_a_stream(server: ScriptedServer, client: E
     server.streams(b"data: %b\n\ndata: %b\n\n" % (text, text) + plain())
     async with client.stream("s-1") as frames:
         assert [frame async for frame in frames] == [expected, expected, *FRAMES]
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\r"], ids=["decoded in bulk", "decoded one by one"])
+async def test_a_null_in_a_frame_is_taken_for_an_optional_field_that_was_left_out(
+    server: ScriptedServer, client: EnclaveClient, separator: bytes
+):
+    texts = [
+        b'{"kind":"phase","phase":"running","killReason":null,"ts":null}',
+        b'{"kind":"stdout","data":"x","ts":null}',
+        b'{"kind":"audit","event":{"type":"session_created","ts":null,"sessionId":null,"detail":null},"ts":null}',
+        b'{"kind":"result","result":{"exitCode":0,"json":null,"stdout":null,"durationMs":null},"ts":null}',
+        b'{"kind":"end","ts":null}',
+    ]
+    server.streams(b"".join(b"data: " + text + separator * 2 for text in texts))
+    async with client.stream("s-1") as frames:
+        assert [frame async for frame in frames] == [
+            PhaseFrame(SessionPhase.RUNNING),
+            StdoutFrame("x"),
+            AuditFrame(AuditEvent(type=AuditType.SESSION_CREATED)),
+            ResultFrame(SessionResult(exit_code=0)),
+            EndFrame(),
+        ]

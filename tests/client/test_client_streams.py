@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import anyio
+import httpx
 import pytest
 from scripted_server import CLOSE_DELIMITED_SSE, END, Request, ScriptedServer, event, response
+from scripted_transport import ScriptedTransport
 
 from enclave import (
     AuthenticationError,
@@ -322,3 +325,32 @@ async def test_without_retries_a_stream_that_breaks_is_interrupted_at_once(
             await anext(frames)
     assert numbers(seen) == [0, 1, 2]
     assert (caught.value.delivered, caught.value.session_id) == (3, "s-1")
+
+
+class LateBody(httpx.AsyncByteStream):
+    """Has a piece on its way when the reader is cancelled, and gives it out all the same."""
+
+    def __init__(self, first: bytes, late: bytes) -> None:
+        self._first, self._late = first, late
+        self.proceed = anyio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        with anyio.CancelScope(shield=True):
+            await self.proceed.wait()
+        yield self._late
+
+
+async def test_what_arrives_while_a_cancelled_stream_stops_is_dropped():
+    body = LateBody(event("first"), event("late") + END)
+    head = {"content-type": "text/event-stream"}
+    transport = ScriptedTransport(httpx.Response(200, headers=head, stream=body))
+    async with EnclaveClient("http://127.0.0.1:1", transport=transport) as client:
+        with anyio.fail_after(5):
+            async with client.stream("s-1") as frames:
+                assert await anext(frames) == StdoutFrame("first")
+                frames.cancel()
+                body.proceed.set()
+                await anyio.wait_all_tasks_blocked()
+                assert [frame async for frame in frames] == []
+                assert [batch async for batch in frames.batches()] == []

@@ -243,6 +243,34 @@ async def test_bad_other_arguments_do_not_show_the_credential(monkeypatch: pytes
         assert shows(everything_of(caught.value)) == [], list(arguments)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(f"{KEY}@host", id="in its place"),
+        pytest.param(f"{KEY}@host:99999", id="with a bad port"),
+        pytest.param(f"{KEY}/x@host", id="with a slash"),
+        pytest.param(f"{KEY}#x@host", id="with a hash"),
+        pytest.param(f"?{KEY}@host", id="with a question mark"),
+        pytest.param(f"[{KEY}@host", id="with a bracket"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "ftp"])
+@pytest.mark.parametrize("source", ["argument", "environment"])
+def test_a_password_in_the_base_url_does_not_show(
+    rest: str, scheme: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"{scheme}://user:{rest}")
+    with pytest.raises(ConfigurationError, match="must not hold a user name or password") as caught:
+        EnclaveClient() if source == "environment" else EnclaveClient(f"{scheme}://user:{rest}")
+    caught.value.__traceback__ = innermost(caught.value)
+    assert caught.value.__traceback__ is not None
+    assert shows(everything_of(caught.value)) == []
+
+
+def test_a_base_url_may_hold_an_at_sign_in_its_path() -> None:
+    assert EnclaveClient("http://127.0.0.1/@team").base_url == "http://127.0.0.1/@team"
+
+
 def innermost(error: BaseException) -> TracebackType | None:
     """The frames of the SDK."""
     frames = error.__traceback__

@@ -14,6 +14,7 @@ import pytest
 import trustme
 from http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, answering, assert_whole, client_of, pool_of, serve
 
+from enclave import CertificateError, ConnectError, EnclaveClient, RetryPolicy
 from enclave.transport.http11 import OriginTransport, raw_body
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +80,51 @@ async def test_an_untrusted_certificate_is_refused_with_its_reason(server_tls):
             await client.get("/")
         assert not pool_of(client).open
         assert_whole(client)
+
+
+async def get(client: EnclaveClient) -> None:
+    await client.get("s-1")
+
+
+async def create(client: EnclaveClient) -> None:
+    await client.run("pass")
+
+
+async def stream(client: EnclaveClient) -> None:
+    async with client.stream("s-1"):
+        raise AssertionError("no stream can stand")
+
+
+@pytest.mark.parametrize("call", [get, create, stream])
+@pytest.mark.parametrize("stock", [False, True], ids=["own transport", "httpx's transport"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("localhost", False, "unable to get local issuer certificate"),
+        ("elsewhere.example", True, "Hostname mismatch"),
+    ],
+    ids=["unknown authority", "another name"],
+)
+async def test_a_refused_certificate_is_final_and_the_error_names_cause_and_fix(authority, trusting, call, stock, case):
+    name, trusts, reason = case
+    handshakes = []
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.sni_callback = lambda _, asked_for, __: handshakes.append(asked_for)
+    authority.issue_cert(name).configure_cert(tls)
+    context = trusting() if trusts else ssl.create_default_context()
+    how = {"transport": httpx.AsyncHTTPTransport(verify=context)} if stock else {"ssl_context": context}
+    async with (
+        serve(answering(OK), tls=tls, name="localhost") as server,
+        EnclaveClient(server.origin, retry=RetryPolicy(wait_seconds=0), **how) as client,
+    ):
+        with anyio.fail_after(5), pytest.raises(CertificateError, match=reason) as caught:
+            await call(client)
+    assert handshakes == ["localhost"]
+    assert caught.value.retries == 0
+    assert "SSL_CERT_FILE" in str(caught.value)
+    assert "ssl_context=" in str(caught.value)
+    assert isinstance(caught.value, ConnectError)
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
 
 
 async def test_a_certificate_for_another_name_is_refused(authority, trusting):

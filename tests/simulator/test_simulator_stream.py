@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from enclave.simulator import Framing
-from enclave.types import StdoutFrame
+from enclave.types import EndFrame, ResultFrame, SessionResult, StderrFrame, StdoutFrame
 
 pytestmark = pytest.mark.anyio
 
@@ -254,6 +254,33 @@ async def test_a_script_chooses_the_outcome(serving, options, phase, exit_code):
         assert run.result["json"] is None
         assert run.session.get("killReason") == options.get("kill_reason")
         assert ("session_killed" in run.trail) == (phase == "killed")
+
+
+async def test_the_result_of_a_script_holds_what_its_frames_print(serving):
+    frames = [
+        StdoutFrame("a\n"),
+        StderrFrame("e\n"),
+        b"not json",
+        '{"kind":"stdout","data":"\\ud83d"}',
+        {"kind": "novel"},
+    ]
+    async with serving(max_capture_bytes=6) as api:
+        script = api.sim.script(frames, hold=True)
+        script.push(StdoutFrame("b beyond the bound"))
+        script.release()
+        session = await api.create()
+        *_, result, phase, _ = [event["data"] for event in await api.events(session["id"])]
+        assert json.loads(phase)["phase"] == "succeeded"
+        assert json.loads(result)["result"]["stdout"] == "a\n\ufffdb"
+        assert (await api.http.get(f"/sessions/{session['id']}/result")).json()["stderr"] == "e\n"
+
+
+async def test_a_script_may_give_the_texts_of_its_result_itself(serving):
+    own = ResultFrame(SessionResult(exit_code=0, stdout="own"))
+    async with serving() as api:
+        api.sim.script([StdoutFrame("a"), StderrFrame("e"), own, EndFrame()], raw=True)
+        run = await api.run("never run")
+        assert (run.result["stdout"], run.result["stderr"]) == ("own", "e")
 
 
 async def test_frames_are_pushed_only_to_a_script_that_holds(serving):
