@@ -7,6 +7,7 @@ import socket
 import ssl
 import stat
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.metadata import version
@@ -170,3 +171,25 @@ def assert_whole(client: httpx.AsyncClient) -> None:
 
 
 AS_STREAM = {"enclave.stream": True}
+
+
+@contextmanager
+def flood(head: bytes, piece: bytes) -> Iterator[str]:
+    """The origin of a server that answers with `head` and then as much of `piece` as is taken.
+
+    In a thread of its own: a server in the client's event loop would give way to the client.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):  # until the client leaves
+                connection.recv(65_536)
+                connection.sendall(head)
+                while True:
+                    connection.sendall(piece)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()

@@ -10,7 +10,21 @@ import random
 import anyio
 import httpx
 import pytest
-from http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, assert_whole, client_of, open_sockets, pool_of, serve
+from http11_server import (
+    AS_STREAM,
+    CHUNKED,
+    OK,
+    Peer,
+    Server,
+    assert_whole,
+    client_of,
+    flood,
+    open_sockets,
+    pool_of,
+    serve,
+)
+
+from enclave.transport.http11 import OriginTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +213,27 @@ async def test_open_streams_cancelled_at_once_close_every_socket():
                 tasks.cancel_scope.cancel()
         await assert_only_idle_sockets_are_open(client, sockets)
         await assert_usable(client)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_body_that_never_stops_coming_can_be_cancelled(steps):
+    """Bytes are there before each wait, so the reader is never found waiting for any."""
+    flooding = anyio.Event()
+
+    async def read(client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", "/", extensions=AS_STREAM) as response:
+            async for _ in response.aiter_raw():
+                flooding.set()
+
+    with flood(CHUNKED, b"8000\r\n" + bytes(0x8000) + b"\r\n") as origin:
+        client = httpx.AsyncClient(transport=OriginTransport(origin), base_url=origin, trust_env=False)
+        async with client, anyio.create_task_group() as tasks:
+            tasks.start_soon(read, client)
+            await flooding.wait()
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        assert tasks.cancel_scope.cancelled_caught
 
 
 @pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"debug": True}), id="asyncio")], indirect=True)

@@ -20,6 +20,9 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+_READS_PER_CHECKPOINT = 8
+"""A task whose future is done is not cancelled by anyio, and while bytes pour in it always is: so it has to ask."""
+
 
 class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     """A connected socket: one task receives, one sends. What was read and not yet taken is at most two reads.
@@ -35,6 +38,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
         self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
         self._sending = False
+        self._reads = 0
         self._paused = False
         self._at_end = False
         self._lost: Exception | None = None
@@ -67,6 +71,9 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         """
         if self._reader is not None:
             raise anyio.BusyResourceError("reading from")
+        self._reads += 1
+        if not self._reads % _READS_PER_CHECKPOINT:
+            await checkpoint_if_cancelled()
         if self._unread or self._at_end:
             await checkpoint()
         else:
