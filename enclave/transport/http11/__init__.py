@@ -2,8 +2,8 @@
 
 `_transport.py` is the front; `_request.py` turns an httpx request into bytes and `_parser.py` turns bytes into a
 response head and body, both without I/O. `_dial.py` makes a connection, from anyio's sockets on trio and from
-`_asyncio_stream.py` on asyncio; `_connection.py` sends and receives on one. `_exchange.py` does one request and the head
-of its response, `_body.py` is what the caller reads the rest from. `_pool.py` knows who owns which connection,
+`_asyncio_stream.py` on asyncio; `_connection.py` sends and receives on one. `_exchange.py` does one request and the
+head of its response, `_body.py` is what the caller reads the rest from. `_pool.py` knows who owns which connection,
 `_slots.py` bounds how many, `_errors.py` maps foreign exceptions.
 
 What holds throughout: a connection is either idle in the pool or owned by exactly one response. State changes are

@@ -115,8 +115,9 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     async def aclose(self) -> None:
         """Close, dropping what was not sent. Never waits: asyncio closes the socket in its next turn."""
-        self._closed = True
+        self._closed = self._at_end = True
         self._transport.abort()
+        self._wake()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
