@@ -37,7 +37,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._unread: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
         self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
-        self._sending = False
+        self._receiving = self._sending = False
         self._reads = 0
         self._paused = False
         self._at_end = False
@@ -69,22 +69,24 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
             anyio.BusyResourceError: another task is receiving.
         """
-        if self._reader is not None:
+        if self._receiving:
             raise anyio.BusyResourceError("reading from")
-        self._reads += 1
-        if not self._reads % _READS_PER_CHECKPOINT:
-            await checkpoint_if_cancelled()
-        if self._unread or self._at_end:
-            await checkpoint()
-        else:
-            if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
-            self._reader = self._loop.create_future()
-            try:
+        self._receiving = True
+        try:
+            self._reads += 1
+            if not self._reads % _READS_PER_CHECKPOINT:
+                await checkpoint_if_cancelled()
+            if self._unread or self._at_end:
+                await checkpoint()
+            else:
+                if self._paused:
+                    self._paused = False
+                    self._transport.resume_reading()
+                self._reader = self._loop.create_future()
                 await self._reader
-            finally:
-                self._reader = None
+        finally:
+            self._reader = None
+            self._receiving = False
         if self._unread:
             return self._take(max_bytes)
         raise self._reason() or anyio.EndOfStream
