@@ -52,9 +52,9 @@ soak: $(READY)  ## hundreds of sessions under random faults, a minute
 test-lowest:  ## run the tests on the oldest releases that we support
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator]' --group test \
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli]' --group test \
 		--constraint tests/lowest-pins.txt
-	.venv-lowest/bin/python -m pytest --deselect tests/test_benchmarks.py
+	.venv-lowest/bin/python -m pytest --numprocesses auto --deselect tests/test_benchmarks.py
 
 format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .

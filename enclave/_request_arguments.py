@@ -14,7 +14,8 @@ def as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any
     """A request from what callers may pass: one, or source text and fields. Raises as `CreateSessionRequest` does."""
     _check_field_names(fields)
     if isinstance(request, CreateSessionRequest):
-        return msgspec.structs.replace(request, **fields) if fields else request
+        # Not `structs.replace`: in older releases of msgspec it makes a request that was not checked.
+        return CreateSessionRequest(**{**msgspec.structs.asdict(request), **fields}) if fields else request
     if isinstance(request, str):
         if "code" in fields:
             raise InvalidArgumentError("code: given twice, as the first argument and by name")

@@ -174,7 +174,7 @@ async def run(request: Request) -> Response:
         program = await read_program(request)
     except TooLarge:
         return refusal(413, f"at most {MAX_BODY_BYTES} bytes")
-    except ValueError as error:  # of msgspec's, and of CreateSessionRequest's own checks
+    except (msgspec.DecodeError, ValueError) as error:  # no JSON of this shape; or CreateSessionRequest's own checks
         return refusal(400, str(error))
     service: Service = request.app.state.service
     if len(service.running) >= MAX_RUNS:

@@ -49,7 +49,7 @@ def test_every_submission_is_graded_and_each_kind_gets_what_it_deserves() -> Non
 
 
 def test_the_agent_loop_gets_its_answer_through_the_mcp_server() -> None:
-    pytest.importorskip("mcp", reason="the extra mcp is not installed")
+    pytest.importorskip("mcp.server", reason="the extra mcp is not installed")
     lines = run("agent_loop_mcp.py")
     assert lines[-2:] == ["  model | The sum is 24133.", "Sessions left running: 0"]
     assert "  model | No network: 203.0.113.7 is denied. I compute them." in lines
