@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from ._shielded import plain_exceptions
+from ._shielded import keep_interrupts_out, plain_exceptions, uninterrupted
 
 _PATIENCE_SECONDS = 10.0  # how long a cancelled close ignores further cancellation while the task cleans up
 
@@ -29,8 +29,10 @@ class BackgroundTask:
         self._finished = anyio.Event()
         self._task_group: TaskGroup | None = None
 
+    @uninterrupted
     async def start(self) -> None:
         """Start the task. `aclose` must follow, whatever happens in between."""
+        keep_interrupts_out()
         task_group = anyio.create_task_group()
         await task_group.__aenter__()
         self._task_group = task_group
@@ -41,6 +43,7 @@ class BackgroundTask:
         if not self._finished.is_set():
             self._scope.cancel()
 
+    @uninterrupted
     async def aclose(self) -> None:
         """Cancel the call, and wait until it has cleaned up."""
         self.cancel()
@@ -55,6 +58,7 @@ class BackgroundTask:
             with plain_exceptions():
                 await task_group.__aexit__(None, None, None)
 
+    @uninterrupted
     async def _run(self) -> None:
         try:
             with self._scope:

@@ -18,7 +18,7 @@ from ._observer import Observer
 from ._request_arguments import as_request
 from ._result import drain_to_terminal_phase, result_decoder
 from ._session import SessionHandle
-from ._shielded import finish, finish_or_undo
+from ._shielded import finish, finish_or_undo, uninterrupted
 from ._stream import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
 from .errors import (
     APIConnectionError,
@@ -177,6 +177,7 @@ class EnclaveClient:
 
     # Holding a session
 
+    @uninterrupted
     async def run(self, request: CreateSessionRequest | str | None = None, **fields: Any) -> SessionHandle:
         """Create a session, which starts at once and outlives this call. Use `session` to have it torn down for sure.
 
@@ -194,6 +195,7 @@ class EnclaveClient:
         return await self._run(as_request(request, fields))
 
     @asynccontextmanager
+    @uninterrupted
     async def session(
         self, request: CreateSessionRequest | str | None = None, **fields: Any
     ) -> AsyncGenerator[SessionHandle]:

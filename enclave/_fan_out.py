@@ -20,6 +20,7 @@ from anyio.lowlevel import checkpoint
 
 from ._background_task import BackgroundTask
 from ._session import SessionHandle
+from ._shielded import uninterrupted
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 
@@ -79,14 +80,20 @@ class FanOut(Generic[T]):
         self._task: BackgroundTask | None = None
         self._state = "new"
 
+    @uninterrupted
     async def __aenter__(self) -> Self:
         if self._state != "new":
             raise UsageError("a fan-out is entered once; call fan_out() again for another one")
         self._state = "open"
         self._task = BackgroundTask(self._feed, "enclave fan-out")
-        await self._task.start()
+        try:
+            await self._task.start()
+        except BaseException:
+            await self._task.aclose()
+            raise
         return self
 
+    @uninterrupted
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:

@@ -3,13 +3,14 @@
 A shielded scope alone does not do it: under asyncio a ``Task.cancel()`` (and so ``asyncio.timeout``, and Ctrl-C
 through ``asyncio.run``) goes through shields, into whatever the task awaits. So the work runs in a task of its own, in
 a shield of its own, inside a task group that the caller cannot leave before the work has ended. Every shield here has a
-deadline. Under trio Ctrl-C is raised in whatever code runs, be it the work; so there it is kept for the caller.
+deadline. Under trio Ctrl-C is raised in whatever code runs, be it the work, or between entering a task group and
+noting that; so there it is kept out of what is marked as `uninterrupted`, and the caller gets it when that is done.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
@@ -21,6 +22,28 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from .transport import logger
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_uninterrupted: list[Callable[..., Any]] = []
+
+
+def uninterrupted(function: F) -> F:
+    """Mark a function that Ctrl-C must not leave halfway; what it waits for can still be interrupted."""
+    _uninterrupted.append(function)
+    return function
+
+
+def keep_interrupts_out() -> None:
+    """Make the marks count, where trio is loaded; it may come later than this module. Cheap when called again."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        _protect(trio)
+
+
+@lru_cache(maxsize=1)
+def _protect(trio: Any) -> None:
+    for function in _uninterrupted:
+        trio.lowlevel.enable_ki_protection(function)
 
 
 @contextmanager
@@ -60,6 +83,7 @@ class _Work(Generic[T]):
     async def wait(self) -> None:
         await self._finished.wait()
 
+    @uninterrupted
     async def run(self) -> None:
         try:
             with self._scope:
@@ -77,24 +101,12 @@ class _Work(Generic[T]):
         return self.values[0]
 
 
-@lru_cache(maxsize=2)
-def _uninterrupted(trio: Any) -> Callable[[_Work[Any]], Coroutine[Any, Any, None]]:
-    """Runs work; under trio, which is handed in where it is loaded, no Ctrl-C is raised inside."""
-
-    async def run(work: _Work[Any]) -> None:
-        await work.run()
-
-    return (
-        cast(Callable[[_Work[Any]], Coroutine[Any, Any, None]], trio.lowlevel.enable_ki_protection(run))
-        if trio
-        else run
-    )
-
-
 def _start(task_group: TaskGroup, work: _Work[Any]) -> None:
-    task_group.start_soon(_uninterrupted(sys.modules.get("trio")), work)
+    keep_interrupts_out()
+    task_group.start_soon(work.run)
 
 
+@uninterrupted
 async def finish(call: Callable[[], Awaitable[T]], *, seconds: float, what: str) -> T:
     """Run `call` to its end, cancelled or not, for at most `seconds`.
 
@@ -117,6 +129,7 @@ async def finish(call: Callable[[], Awaitable[T]], *, seconds: float, what: str)
     return work.result()
 
 
+@uninterrupted
 async def finish_or_undo(
     call: Callable[[], Awaitable[T]],
     undo: Callable[[T], Awaitable[object]],

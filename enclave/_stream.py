@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from ._background_task import BackgroundTask
 from ._frame_buffer import FrameBuffer
+from ._shielded import uninterrupted
 from .errors import UsageError
 from .transport import RetryPolicy, Timeout, session_path
 from .types import StreamFrame
@@ -74,6 +75,7 @@ class FrameStream:
         self._buffer.discard()
         self._batch, self._next = [], 0
 
+    @uninterrupted
     async def __aenter__(self) -> Self:
         """Connect.
 
@@ -92,8 +94,8 @@ class FrameStream:
             self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry
         )
         self._task = BackgroundTask(reader.run, f"enclave stream {self.session_id}")
-        await self._task.start()
         try:
+            await self._task.start()
             await reader.opened.wait()
             self._buffer.raise_if_failed()
         except BaseException:
@@ -101,6 +103,7 @@ class FrameStream:
             raise
         return self
 
+    @uninterrupted
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
