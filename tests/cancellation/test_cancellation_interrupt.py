@@ -48,3 +48,16 @@ def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, p
         assert stderr.rstrip().endswith(b"KeyboardInterrupt"), stderr.decode()
         for word in (b"never retrieved", b"ResourceWarning", b"ExceptionGroup", b"destroyed but it is pending"):
             assert word not in stderr, stderr.decode()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_interrupt_within_the_opening_of_a_stream_breaks_nothing(backend: str) -> None:
+    program = [sys.executable, "-W", "error", str(PROGRAM.with_name("cancel_interrupted_entry.py")), backend]
+    with ControlPlane() as plane:
+        command = [*program, plane.base_url]
+        done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
+        assert plane.created == 1
+        assert plane.sessions == set()
+        assert done.stderr.rstrip().endswith(b"KeyboardInterrupt"), done.stderr.decode()
+        for word in (b"corrupted", b"never awaited", b"ExceptionGroup"):
+            assert word not in done.stderr, done.stderr.decode()
