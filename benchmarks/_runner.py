@@ -1,4 +1,4 @@
-"""Running a benchmark: contenders side by side, repeat after repeat, so that a busy minute hits them all alike."""
+"""Running a benchmark: all points and contenders in turn, round after round, so that a busy minute hits all alike."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def run(benchmark: Benchmark, options: Options, progress: Callable[[str], None])
         results.order.append((case.row, case.point))
         if _can_run(case, results):
             points.setdefault(case.point, []).append(case)
-    for cases in points.values():
-        _run_point(benchmark.name, cases, options, results, progress)
+    rounds = max((_repeats(case, options) for cases in points.values() for case in cases), default=0)
+    for repeat in range(rounds):
+        for cases in points.values():
+            _run_point(cases, repeat, options, results, lambda line: progress(f"{benchmark.name}: {line}"))
     return results
 
 
@@ -33,15 +35,14 @@ def _can_run(case: Case, results: Results) -> bool:
 
 
 def _run_point(
-    name: str, cases: list[Case], options: Options, results: Results, progress: Callable[[str], None]
+    cases: list[Case], repeat: int, options: Options, results: Results, progress: Callable[[str], None]
 ) -> None:
-    for repeat in range(max(_repeats(case, options) for case in cases)):
-        for case in cases:
-            if repeat < _repeats(case, options) and (case.row, case.point) not in results.crashed:
-                started = time.monotonic()
-                _run_case(case, results)
-                seconds = time.monotonic() - started
-                progress(f"{name}: {case.point}, {case.row}, repeat {repeat + 1} ({seconds:.1f} s)")
+    for case in cases:
+        if repeat < _repeats(case, options) and (case.row, case.point) not in results.crashed:
+            started = time.monotonic()
+            _run_case(case, results)
+            seconds = time.monotonic() - started
+            progress(f"{case.point}, {case.row}, repeat {repeat + 1} ({seconds:.1f} s)")
 
 
 def _repeats(case: Case, options: Options) -> int:

@@ -37,7 +37,7 @@ def _case(row: str, size: int) -> Case:
     session_id = paced_id(size, WRITES, PER_SECOND, closes=row == CLOSING_POOL)
     warm_id = burst_id(WRITES, 1)
     parameters = {"session_id": session_id, "streams": size, "frames": WRITES - 1, "warm_id": warm_id}
-    repeats = 1 if size > 3_000 or (row in POOLS and size > 300) else 2 if size > 300 else 4
+    repeats = 1 if size > 3_000 or (row in POOLS and size > 300) else 3
     return case(row, label(size), "many", parameters, prepare=[session_id, warm_id], repeats=repeats, timeout=TIMEOUT)
 
 
