@@ -32,8 +32,8 @@ Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""
 
 _MAX_RECENT_IDS = 256
-_MAX_RECENT_REGIONS = 16  # whose ids are not looked for until somebody asks
-_MAX_RECENT_REGION_BYTES = 2048  # of each
+_MAX_RECENT_REGIONS = 8  # whose ids are not looked for until somebody asks
+_MAX_RECENT_REGION_BYTES = 4096  # of each; of a longer one its end is kept
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
 
 
@@ -224,8 +224,9 @@ class FrameDecoder:
         """Remember the ids of a region that was decoded in bulk, which the exact decoder has not seen."""
         if self.ended:
             return
-        if all_have_ids and len(region) <= _MAX_RECENT_REGION_BYTES:
-            self._recent_regions.append(region)
+        kept = region if len(region) <= _MAX_RECENT_REGION_BYTES else _plain.tail_of(region)
+        if all_have_ids and kept:
+            self._recent_regions.append(kept)
             self._owes_id = True  # then only the last region counts, and only if somebody asks
             return
         self._gather_ids()

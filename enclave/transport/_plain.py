@@ -18,7 +18,8 @@ ANY_PLAIN_BLOCK = re.compile(
 
 _DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
 _ID_LINE = re.compile(rb"^id: ?(.*)\n", re.MULTILINE)
-_MAX_LATEST_IDS = 8
+_MAX_LATEST_IDS = 4
+_TAIL_BYTES = 4096
 
 _ID, _EVENT, _DATA, _DATA_WITH_SPACE = b"id:", b"event:", b"data:", b"data: "
 _FIELD_LINE = {
@@ -97,8 +98,14 @@ def ids_of(region: bytes) -> list[str]:
     return [found.decode("utf-8", "replace") for found in _ID_LINE.findall(region) if found]
 
 
+def tail_of(region: bytes) -> bytes:
+    """The last whole blocks of a region, at most 4 KiB; nothing where these set but a few ids."""
+    tail = region[region.find(b"\n\n", max(len(region) - _TAIL_BYTES, 0)) + len(b"\n\n") :]
+    return tail if tail.count(b"\nid:") >= _MAX_LATEST_IDS else b""
+
+
 def latest_ids_of(region: bytes) -> list[str]:
-    """The last few of them, for a region that is too long to be kept until somebody asks."""
+    """The last few ids that the blocks of a region set, in order."""
     start = len(region)
     for _ in range(_MAX_LATEST_IDS):
         start = region.rfind(b"\nid:", 0, start)
