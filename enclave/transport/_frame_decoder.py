@@ -32,7 +32,8 @@ Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""
 
 _MAX_RECENT_IDS = 256
-_MAX_RECENT_REGIONS = 4  # of one event each, they show whether ids are a series
+_MAX_RECENT_REGIONS = 8  # whose ids are not looked for until somebody asks
+_MAX_RECENT_REGION_BYTES = 4096  # of each; of a longer one its end is kept
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
 
 
@@ -190,7 +191,7 @@ class FrameDecoder:
 
     def _feed_run(self, run: list[re.Match[bytes]], region: bytes) -> None:
         """Decode a run of plain blocks in bulk, halving it around whatever does not decode."""
-        if not run:
+        if not run or self.ended:
             return
         if self._decode_texts([match[1] for match in run]):
             self._note_region(region[run[0].start() : run[-1].end()], all_have_ids=False)
@@ -212,23 +213,26 @@ class FrameDecoder:
             return False
         if len(frames) != len(texts):
             return False
+        if EndFrame in map(type, frames):
+            del frames[[type(frame) for frame in frames].index(EndFrame) + 1 :]
         self._count += len(frames)
         self._checksum = crc32(joined, self._checksum)
-        self._give(cast(list[StreamFrame], frames), may_end=EndFrame in map(type, frames))
+        self._give(cast(list[StreamFrame], frames))
         return True
 
     def _note_region(self, region: bytes, *, all_have_ids: bool) -> None:
         """Remember the ids of a region that was decoded in bulk, which the exact decoder has not seen."""
         if self.ended:
             return
-        if all_have_ids:  # then only the last region counts, and only if somebody asks
-            self._recent_regions.append(_plain.tail_of(region))
-            self._owes_id = True
+        kept = region if len(region) <= _MAX_RECENT_REGION_BYTES else _plain.tail_of(region)
+        if all_have_ids and kept:
+            self._recent_regions.append(kept)
+            self._owes_id = True  # then only the last region counts, and only if somebody asks
             return
-        self._settle_id()
+        self._gather_ids()
         last = _plain.last_id(region)
         if last is not None:
-            self._recent_regions.append(_plain.tail_of(region))
+            self._recent_ids.extend(_plain.latest_ids_of(region))
             self._exact.skip_to_id(last[0])
         if last is None or not last[1]:
             self._exact.skip_event_without_id()
@@ -254,6 +258,8 @@ class FrameDecoder:
         try:
             for event in self._exact.feed(data):
                 self._take_event(event.data.encode(), event.event, event.id)
+                if self.ended:
+                    return
             self._exact.feed(b"")  # an error that waits behind the events
         except (EventTooLargeError, HistoryMismatch, UnprovenContinuation) as error:
             self._give_error(error)
@@ -278,7 +284,7 @@ class FrameDecoder:
                 MalformedFrameError(str(error), index=self._count - 1, event_id=event_id or None, data=data)
             )
         else:
-            self._give([frame], may_end=True)
+            self._give([frame])
 
     def _check_continuation(self, event_id: str) -> None:
         """Look at the first event of a connection that was asked to go on after an id: does it?"""
@@ -307,14 +313,9 @@ class FrameDecoder:
             came = self._count - 1
             raise HistoryMismatch(f"the server's replay has {came} of the {self._before.count} frames received before")
 
-    def _give(self, frames: list[StreamFrame], *, may_end: bool) -> None:
-        if self.ended:
-            return
-        if may_end:
-            end = next((index for index, frame in enumerate(frames, 1) if isinstance(frame, EndFrame)), 0)
-            if end:
-                self.ended = True
-                del frames[end:]
+    def _give(self, frames: list[StreamFrame]) -> None:
+        """Give frames out; an `EndFrame` among them is the last."""
+        self.ended = isinstance(frames[-1], EndFrame)
         last = self._batches[-1] if self._batches else None
         if isinstance(last, list):
             last.extend(frames)

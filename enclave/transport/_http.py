@@ -157,6 +157,7 @@ class Http:
         if credential is not None:
             # Never a variable: it would show in tracebacks. Wire: contract "Base and authentication".
             request.headers["Authorization"] = f"Bearer {(await credential.current()).reveal()}"
+            self.check_open()  # getting a token may have taken long
         try:
             return await self._clients.send(request, is_stream=is_stream)
         except httpx.LocalProtocolError:

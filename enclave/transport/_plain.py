@@ -17,7 +17,8 @@ ANY_PLAIN_BLOCK = re.compile(
 """Finds plain blocks of any shape, at the start of blocks only; group 1 is the JSON text."""
 
 _DATA_LINE = re.compile(rb"^data(?=[:\r\n])", re.MULTILINE)
-_ID_LINE = re.compile(rb"^id: ?(.+)\n", re.MULTILINE)
+_ID_LINE = re.compile(rb"^id: ?(.*)\n", re.MULTILINE)
+_MAX_LATEST_IDS = 4
 _TAIL_BYTES = 4096
 
 _ID, _EVENT, _DATA, _DATA_WITH_SPACE = b"id:", b"event:", b"data:", b"data: "
@@ -92,22 +93,30 @@ def end_of_first_event(data: bytes) -> int:
     return min(ends, default=0)
 
 
+def ids_of(region: bytes) -> list[str]:
+    """The ids that the plain blocks of a region set, in order; a block that sets an empty one has none."""
+    return [found.decode("utf-8", "replace") for found in _ID_LINE.findall(region) if found]
+
+
 def tail_of(region: bytes) -> bytes:
-    """The last blocks of a region: those of its last 4 KiB, and at least one."""
-    if len(region) <= _TAIL_BYTES:
-        return region
-    cut = region.find(b"\n\n", len(region) - _TAIL_BYTES) + len(b"\n\n")
-    return region[cut if cut < len(region) else _start_of_last_block(region) :]
+    """The last whole blocks of a region, at most 4 KiB; nothing where these set but a few ids."""
+    tail = region[region.find(b"\n\n", max(len(region) - _TAIL_BYTES, 0)) + len(b"\n\n") :]
+    return tail if tail.count(b"\nid:") >= _MAX_LATEST_IDS else b""
+
+
+def latest_ids_of(region: bytes) -> list[str]:
+    """The last few ids that the blocks of a region set, in order."""
+    start = len(region)
+    for _ in range(_MAX_LATEST_IDS):
+        start = region.rfind(b"\nid:", 0, start)
+        if start < 0:
+            return ids_of(region)
+    return ids_of(region[start + 1 :])
 
 
 def _start_of_last_block(region: bytes) -> int:
     before = region.rfind(b"\n\n", 0, -len(b"\n\n"))
     return 0 if before < 0 else before + len(b"\n\n")
-
-
-def ids_of(region: bytes) -> list[str]:
-    """The ids that the plain blocks of a region set, in order."""
-    return [found.decode("utf-8", "replace") for found in _ID_LINE.findall(region)]
 
 
 def end_of_last_block(data: bytes) -> int:

@@ -45,7 +45,8 @@ class Position:
             return f"the event that came after {self.last_event_id!r} has no id"
         if next_id == self.last_event_id or next_id in self.recent_ids:
             return f"the server was to go on after {self.last_event_id!r} and sent {next_id!r} again"
-        numbers = [_number(event_id) for event_id in (*self.recent_ids, next_id)]
+        # The latest alone: between older ones there may be ids that nobody kept.
+        numbers = [_number(event_id) for event_id in (*self.recent_ids[-_MIN_SERIES:], next_id)]
         if len(numbers) > _MIN_SERIES and None not in numbers:
             steps = [after - before for before, after in itertools.pairwise(cast(list[int], numbers))]
             if set(steps[:-1]) == {1} and steps[-1] != 1:

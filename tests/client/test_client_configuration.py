@@ -119,6 +119,30 @@ async def test_which_credential_is_sent(server: ScriptedServer, monkeypatch, env
     assert server.requests[0].headers.get("authorization") == sent
 
 
+@pytest.mark.parametrize("opens_stream", [False, True])
+async def test_a_token_that_comes_after_the_client_was_closed_is_not_sent(server: ScriptedServer, opens_stream: bool):
+    asked, closed = anyio.Event(), anyio.Event()
+
+    async def token() -> str:
+        asked.set()
+        await closed.wait()
+        return "late"
+
+    client = EnclaveClient(server.base_url, token=token)
+
+    async def close() -> None:
+        await asked.wait()
+        await client.aclose()
+        closed.set()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close)
+            with pytest.raises(UsageError, match="closed"):
+                await (client.result("s-1") if opens_stream else client.list())
+    assert server.requests == []
+
+
 async def test_a_token_callable_is_asked_before_each_request(server: ScriptedServer):
     tokens = iter(["t1", "t2"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,36 @@ async def test_trio_as_a_guest_of_asyncio_gets_sockets_of_trios():
         )
         with anyio.fail_after(10):
             assert (await done).unwrap() == b"hello"
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"debug": True}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ],
+    indirect=True,
+)
+async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_more():
+    from enclave.transport.http11._asyncio_stream import AsyncioStream  # noqa: PLC0415 - names asyncio
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    stream = await AsyncioStream.wrap(ours, memoryview(bytearray(65_536)))
+
+    async def drain() -> None:
+        while True:
+            await anyio.wait_readable(theirs)
+            theirs.recv(1_048_576)
+
+    with theirs, anyio.fail_after(10):
+        with anyio.move_on_after(0.1) as scope:
+            await stream.send(bytes(4 * 1024 * 1024))
+        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(drain)
+            await stream.send(b"the rest")
+            tasks.cancel_scope.cancel()
+        await stream.aclose()
+        await anyio.lowlevel.checkpoint()

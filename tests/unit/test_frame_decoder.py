@@ -223,6 +223,18 @@ def test_a_server_that_goes_on_elsewhere_proves_nothing_and_calls_for_a_replay(
     assert not second.position.can_resume_by_id
 
 
+@pytest.mark.parametrize("text", ["x", "x" * 5000], ids=["short", "long"])
+@pytest.mark.parametrize("per_read", [1, 2, 10, 200])
+def test_however_many_events_a_read_held_one_left_out_or_sent_again_is_noticed(per_read: int, text: str) -> None:
+    events = [frame_block(index, text) for index in range(1, 121)]
+    first = FrameDecoder()
+    decode(first, [b"".join(events[start : start + per_read]) for start in range(0, 120, per_read)])
+    for next_id in (171, 117):
+        (error,) = FrameDecoder(position=first.position).feed(frame_block(next_id, "y"))
+        assert isinstance(error, UnprovenContinuation)
+    assert decode(FrameDecoder(position=first.position), [frame_block(121, "y")]) == [StdoutFrame("y")]
+
+
 def test_ids_that_are_no_series_may_go_on_anywhere_but_back() -> None:
     first = FrameDecoder()
     decode(first, [b"".join(frame_block(index, "x") for index in (5, 9, 10, 30))])
@@ -286,6 +298,17 @@ def test_nothing_after_the_end_frame_is_given_out() -> None:
     decoder = FrameDecoder()
     assert decode(decoder, [b'data: {"kind":"end"}\n\ndata: {"kind":"stdout","data":"late"}\n\n']) == [EndFrame()]
     assert decoder.ended
+
+
+@pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])
+def test_what_comes_after_the_end_frame_is_not_counted(cut_sizes: list[int]) -> None:
+    decoder = FrameDecoder()
+    end = b'data: {"kind":"end"}\n\n'
+    stream = (
+        frame_block(1, "a") + frame_block(2, "b") + end + frame_block(3, "c") + b"data: {}\n\n" + frame_block(4, "d")
+    )
+    assert decode(decoder, pieces_of(stream, cut_sizes)) == [StdoutFrame("a"), StdoutFrame("b"), EndFrame()]
+    assert decoder.position.count == 3
 
 
 def test_a_position_knows_whether_its_id_can_be_trusted() -> None:

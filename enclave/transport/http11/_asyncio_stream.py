@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-_READS_PER_CHECKPOINT = 8
+_CALLS_PER_CHECKPOINT = 8
 """A task whose future is done is not cancelled by anyio, and while bytes pour in it always is: so it has to ask."""
 
 
@@ -38,7 +38,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
         self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
         self._receiving = self._sending = False
-        self._reads = 0
+        self._reads = self._sends = 0
         self._paused = False
         self._at_end = False
         self._lost: Exception | None = None
@@ -74,7 +74,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._receiving = True
         try:
             self._reads += 1
-            if not self._reads % _READS_PER_CHECKPOINT:
+            if not self._reads % _CALLS_PER_CHECKPOINT:
                 await checkpoint_if_cancelled()
             if self._unread or self._at_end:
                 await checkpoint()
@@ -102,10 +102,14 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             raise anyio.BusyResourceError("writing to")
         self._sending = True
         try:
-            await checkpoint_if_cancelled()
+            self._sends += 1
+            # A kernel that takes everything at once must not keep other tasks from running.
+            await (checkpoint_if_cancelled() if self._sends % _CALLS_PER_CHECKPOINT else checkpoint())
             self._raise_if_broken()
             self._transport.write(item)
             if self._writer is not None:
+                if self._writer.cancelled():  # by the call before
+                    self._writer = self._loop.create_future()
                 await self._writer
                 self._raise_if_broken()
         finally:
@@ -113,11 +117,13 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     async def send_eof(self) -> None:
         """Send no more; receiving goes on."""
-        self._transport.write_eof()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
 
     async def aclose(self) -> None:
         """Close, dropping what was not sent. Never waits: asyncio closes the socket in its next turn."""
         self._closed = self._at_end = True
+        self._unread.clear()
         self._transport.abort()
         self._wake()
 

@@ -102,7 +102,10 @@ class Connection:
         return bool(poll.poll(0))
 
     async def aclose(self) -> None:
-        """Close the socket, whatever its state. A cancellation comes too late to keep it open."""
+        """Close the socket, whatever its state. A cancellation comes too late to keep it open.
+
+        On trio it is raised after that, on asyncio not.
+        """
         await self._stream.aclose()
 
 
