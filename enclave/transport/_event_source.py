@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from types import TracebackType
 from typing import NoReturn, Self
@@ -50,14 +50,11 @@ class EventSource:
 
     async def __aenter__(self) -> Self:
         observed = None if self._http.observing is None else self._http.observing.request("GET", self._path)
-        if observed is None:
-            await self._open()
-        else:
-            with observed:
-                await self._open(observed)
+        with observed or nullcontext():
+            await self._open(observed)
         return self
 
-    async def _open(self, observed: ObservedRequest | None = None) -> None:
+    async def _open(self, observed: ObservedRequest | None) -> None:
         with transport_errors(self.operation), time_limit(self._open_seconds(), "no response came"):
             response = await self._send([] if observed is None else observed.headers())
         if observed is not None:

@@ -32,8 +32,7 @@ Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""
 
 _MAX_RECENT_IDS = 256
-_MAX_RECENT_REGIONS = 8  # whose ids are not looked for until somebody asks
-_MAX_RECENT_REGION_BYTES = 4096  # of each; of a longer one its end is kept
+_MAX_RECENT_REGIONS = 8  # whose ids are not looked for until somebody asks; of each its end is kept
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
 
 
@@ -224,8 +223,8 @@ class FrameDecoder:
         """Remember the ids of a region that was decoded in bulk, which the exact decoder has not seen."""
         if self.ended:
             return
-        kept = region if len(region) <= _MAX_RECENT_REGION_BYTES else _plain.tail_of(region)
-        if all_have_ids and kept:
+        kept = _plain.tail_of(region) if all_have_ids else b""
+        if kept:
             self._recent_regions.append(kept)
             self._owes_id = True  # then only the last region counts, and only if somebody asks
             return

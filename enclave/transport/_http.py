@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
@@ -83,9 +84,7 @@ class Http:
             UsageError: the client is closed.
         """
         observed = None if self.observing is None else self.observing.request(method, path)
-        if observed is None:
-            return await self._request(method, path, content, authenticated=authenticated)
-        with observed:
+        with observed or nullcontext():
             return await self._request(method, path, content, authenticated=authenticated, observed=observed)
 
     async def _request(
@@ -95,7 +94,7 @@ class Http:
         content: bytes | None,
         *,
         authenticated: bool,
-        observed: ObservedRequest | None = None,
+        observed: ObservedRequest | None,
     ) -> bytes:
         policy = self.retry
         started = anyio.current_time()

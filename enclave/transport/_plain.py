@@ -99,8 +99,10 @@ def ids_of(region: bytes) -> list[str]:
 
 
 def tail_of(region: bytes) -> bytes:
-    """The last whole blocks of a region, at most 4 KiB; nothing where these set but a few ids."""
-    tail = region[region.find(b"\n\n", max(len(region) - _TAIL_BYTES, 0)) + len(b"\n\n") :]
+    """The last whole blocks of a region, at most 4 KiB; nothing where these are not all of it and set but a few ids."""
+    if len(region) <= _TAIL_BYTES:
+        return region
+    tail = region[region.find(b"\n\n", len(region) - _TAIL_BYTES) + len(b"\n\n") :]
     return tail if tail.count(b"\nid:") >= _MAX_LATEST_IDS else b""
 
 

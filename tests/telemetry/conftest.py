@@ -8,6 +8,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute
 from telemetry_server import HeadKeeper
+from telemetry_spans import Tracing
 
 from enclave.simulator import Simulator
 
@@ -16,6 +17,17 @@ from enclave.simulator import Simulator
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ENCLAVE_BASE_URL", "ENCLAVE_API_KEY", "ENCLAVE_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def tracing() -> Tracing:
+    return Tracing()
+
+
+@pytest.fixture(autouse=True)
+def _no_context_is_detached_elsewhere(caplog):
+    yield
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
 @pytest.fixture

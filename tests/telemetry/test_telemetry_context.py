@@ -24,17 +24,6 @@ NO_WAITS = RetryPolicy(wait_seconds=0)
 
 
 @pytest.fixture
-def tracing() -> Tracing:
-    return Tracing()
-
-
-@pytest.fixture(autouse=True)
-def _no_context_is_detached_elsewhere(caplog):
-    yield
-    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
-
-
-@pytest.fixture
 async def client(sim: Simulator, tracing: Tracing) -> AsyncIterator[EnclaveClient]:
     observer = OpenTelemetryObserver(tracing.provider)
     async with EnclaveClient(sim.base_url, api_key=sim.api_key, retry=NO_WAITS, observer=observer) as client:

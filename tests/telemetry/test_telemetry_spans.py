@@ -43,17 +43,6 @@ ROOT = Path(__file__).parent.parent.parent
 GET_STREAM = "GET /sessions/{id}/stream"
 
 
-@pytest.fixture
-def tracing() -> Tracing:
-    return Tracing()
-
-
-@pytest.fixture(autouse=True)
-def _no_context_is_detached_elsewhere(caplog):
-    yield
-    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
-
-
 def client_of(sim: Simulator, tracing: Tracing, *, retry: RetryPolicy | None = NO_WAITS, **options) -> EnclaveClient:
     observer = OpenTelemetryObserver(tracing.provider, **options)
     return EnclaveClient(sim.base_url, api_key=sim.api_key, retry=retry, observer=observer)

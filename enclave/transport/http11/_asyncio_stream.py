@@ -5,7 +5,7 @@ as all the rest of a small read. And anyio's stream stops watching the socket af
 the next: two system calls. Here all connections of a client read into one buffer, and a socket is watched until more
 comes than its reader takes. Measured in benchmarks/README.md.
 
-The one module that names a loop; the others ask `running_loop`, and on trio this one is not even imported.
+The one module here that names a loop; `_dial.py` imports it where asyncio is running, and on trio nobody does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._unread: deque[bytes] = deque()
         self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
         self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
-        self._receiving = self._sending = False
+        self._receiving = anyio.ResourceGuard("reading from")
+        self._sending = anyio.ResourceGuard("writing to")
         self._reads = self._sends = 0
         self._paused = False
         self._at_end = False
@@ -69,24 +70,14 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
             anyio.BusyResourceError: another task is receiving.
         """
-        if self._receiving:
-            raise anyio.BusyResourceError("reading from")
-        self._receiving = True
-        try:
+        with self._receiving:
             self._reads += 1
             if not self._reads % _CALLS_PER_CHECKPOINT:
                 await checkpoint_if_cancelled()
             if self._unread or self._at_end:
                 await checkpoint()
             else:
-                if self._paused:
-                    self._paused = False
-                    self._transport.resume_reading()
-                self._reader = self._loop.create_future()
-                await self._reader
-        finally:
-            self._reader = None
-            self._receiving = False
+                await self._wait_for_bytes()
         if self._unread:
             return self._take(max_bytes)
         raise self._reason() or anyio.EndOfStream
@@ -98,10 +89,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
             anyio.BusyResourceError: another task is sending.
         """
-        if self._sending:
-            raise anyio.BusyResourceError("writing to")
-        self._sending = True
-        try:
+        with self._sending:
             self._sends += 1
             # A kernel that takes everything at once must not keep other tasks from running.
             await (checkpoint_if_cancelled() if self._sends % _CALLS_PER_CHECKPOINT else checkpoint())
@@ -112,8 +100,6 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                     self._writer = self._loop.create_future()
                 await self._writer
                 self._raise_if_broken()
-        finally:
-            self._sending = False
 
     async def send_eof(self) -> None:
         """Send no more; receiving goes on."""
@@ -131,6 +117,16 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The socket, under `anyio.abc.SocketAttribute.raw_socket`."""
         return {SocketAttribute.raw_socket: lambda: self._transport.get_extra_info("socket")}
+
+    async def _wait_for_bytes(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._reader = self._loop.create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
 
     def _take(self, max_bytes: int) -> bytes:
         data = self._unread.popleft()
@@ -167,9 +163,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._unread.append(bytes(self._scratch[:nbytes]))
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-        elif not self._paused:
+        if not self._wake() and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -192,6 +186,9 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         if writer is not None and not writer.done():
             writer.set_result(None)
 
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+    def _wake(self) -> bool:
+        """Let the task that waits for bytes go on; False where none waits."""
+        if self._reader is None or self._reader.done():
+            return False
+        self._reader.set_result(None)
+        return True
