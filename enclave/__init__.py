@@ -4,10 +4,11 @@ Which module holds what, lowest first; each imports only from those above it:
 
 types/             the wire's types
 errors.py          what can go wrong with a valid call
-_observer.py       Observer: the interface of those who want to know what the client does
-transport/         HTTP and the decoding of event streams
-_stream.py         FrameStream, over _stream_reader.py (the task that reads) and _frame_buffer.py (what it hands over)
-_shielded.py       work that goes on although its caller is cancelled; _background_task.py: a task inside a block
+_log.py            the logger; _routes.py: the paths that take a session id
+_observer.py       Observer: the interface of those who want to know what the client does; _observed.py: calling it
+_tasks.py          work that must end, tasks inside a block, and which loop is running
+transport/         one request and its response
+_streams/          a stream of frames, from the socket to the loop body
 _session.py        SessionHandle; _result.py: from a terminal session to its typed result
 _fan_out.py        FanOut: many sessions at once
 _client.py         EnclaveClient; _request_arguments.py: what run and session are called with
@@ -26,7 +27,7 @@ from ._client import EnclaveClient
 from ._fan_out import FanOut, Outcome
 from ._observer import Observer, RequestObservation, SessionObservation, StreamObservation
 from ._session import SessionHandle
-from ._stream import FrameBatches, FrameStream
+from ._streams import FrameBatches, FrameStream
 from ._version import __version__
 from .errors import (
     APIConnectionError,

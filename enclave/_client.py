@@ -14,12 +14,15 @@ import anyio
 import msgspec
 
 from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Outcome, Progress, RequestLike, Requests
+from ._log import logger
+from ._observed import ObservedSession
 from ._observer import Observer
 from ._request_arguments import as_request
 from ._result import drain_to_terminal_phase, result_decoder
+from ._routes import session_path
 from ._session import SessionHandle
-from ._shielded import finish, finish_or_undo, uninterrupted
-from ._stream import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
+from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
+from ._tasks import finish, finish_or_undo, uninterrupted
 from .errors import (
     APIConnectionError,
     APIStatusError,
@@ -37,15 +40,12 @@ from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MAX_RESPONSE_BYTES,
     NO_RETRY,
-    ObservedSession,
     RetryPolicy,
     Secret,
     Settings,
     Timeout,
     TokenSource,
     decoded,
-    logger,
-    session_path,
 )
 from .types import AuditEvent, CreateSessionRequest, Health, KillReason, Session, SessionPhase, SessionResult
 from .types._json import decode_session, decode_sessions, decode_text

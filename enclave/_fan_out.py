@@ -18,9 +18,8 @@ import msgspec
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ._background_task import BackgroundTask
 from ._session import SessionHandle
-from ._shielded import uninterrupted
+from ._tasks import BackgroundTask, uninterrupted
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 

@@ -8,9 +8,9 @@ from typing import Any, get_args
 
 import msgspec
 
-from ._stream import FrameStream
+from ._log import logger
+from ._streams import FrameStream
 from .errors import MalformedFrameError, ResultTypeError
-from .transport import logger
 from .types import PhaseFrame, SessionResult
 from .types._json import decode_text
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ._stream import FrameStream
+from ._streams import FrameStream
 from .errors import WorkloadError
 from .types import AuditEvent, Session, SessionResult
 
 if TYPE_CHECKING:
     from ._client import EnclaveClient
-    from .transport import ObservedSession
+    from ._observed import ObservedSession
 
 T = TypeVar("T")
 

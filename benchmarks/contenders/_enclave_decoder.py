@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from enclave._streams._decoder import FrameDecoder
 from enclave.transport import SSEDecoder
-from enclave.transport._frame_decoder import FrameDecoder
 from enclave.types import KnownFrame
 
 

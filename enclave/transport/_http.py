@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 import httpx
 
+from enclave._log import logger
+from enclave._observed import ObservedRequest, Observing
 from enclave._observer import Observer
 from enclave._version import __version__
 from enclave.errors import EnclaveError, UsageError
@@ -18,8 +20,6 @@ from enclave.errors import EnclaveError, UsageError
 from ._body_reader import BodyReader
 from ._clients import Clients
 from ._exceptions import transport_errors
-from ._log import logger
-from ._observed import ObservedRequest, Observing
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
 from ._settings import Settings, Timeout

@@ -8,19 +8,23 @@ from typing import Any, Self
 
 import anyio
 
-import enclave._background_task
+import enclave._tasks
 from enclave import EnclaveClient
 
 
 class InterruptedGroup:
-    """A task group, but for the signal."""
+    """A task group, but for the signal, which comes with the first group alone."""
+
+    pressed = False
 
     def __init__(self) -> None:
         self._group = anyio.create_task_group()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        signal.raise_signal(signal.SIGINT)
+        if not InterruptedGroup.pressed:
+            InterruptedGroup.pressed = True
+            signal.raise_signal(signal.SIGINT)
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
@@ -41,7 +45,7 @@ class InterruptedAnyio:
 
 async def main(base_url: str) -> None:
     async with EnclaveClient(base_url) as client, client.session("pass") as session:
-        enclave._background_task.anyio = InterruptedAnyio()
+        enclave._tasks.anyio = InterruptedAnyio()
         await session.result()
     await anyio.sleep_forever()
 

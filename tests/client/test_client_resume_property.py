@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scripted_transport import ScriptedTransport, sse
 
 from enclave import EnclaveClient, MalformedFrameError, RetryPolicy, StreamInterrupted, UnknownFrame
-from enclave.transport import FrameDecoder
+from enclave._streams._decoder import FrameDecoder
 
 NO_WAITS = RetryPolicy(attempts=3, wait_seconds=0)
 PARTS = ["a", "é", "😀", "\n", "\r", "\u2028", '"', "\\", "\ufeff", "data: ", "id: 1"]

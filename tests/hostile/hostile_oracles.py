@@ -10,9 +10,10 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from enclave import EnclaveClient, EnclaveError, EndFrame, MalformedFrameError
+from enclave._streams._decoder import FrameDecoder
+from enclave._streams._frames import decode_frame
 from enclave.errors import EventTooLargeError
-from enclave.transport import FrameDecoder, SSEDecoder
-from enclave.transport._frames import decode_frame
+from enclave.transport import SSEDecoder
 
 Seen = tuple[str, Any]
 

@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint
 from review_server import END, SSE, answer, frame, serving
 
 from enclave import APIStatusError, EnclaveClient, RetryPolicy, StdoutFrame
-from enclave.transport import FrameDecoder
+from enclave._streams._decoder import FrameDecoder
 
 NO_WAITS = RetryPolicy(wait_seconds=0)
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from enclave._streams._decoder import Batch, FrameDecoder
+from enclave._streams._frames import decode_frame
+from enclave._streams._position import HistoryMismatch, Position, UnprovenContinuation
 from enclave.errors import EventTooLargeError, MalformedFrameError, ProtocolError
 from enclave.transport import SSEDecoder
-from enclave.transport._frame_decoder import Batch, FrameDecoder
-from enclave.transport._frames import decode_frame
-from enclave.transport._position import HistoryMismatch, Position, UnprovenContinuation
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
 
 Seen = StreamFrame | tuple[str, int, str | None]

@@ -9,7 +9,7 @@ head of its response, `_body.py` is what the caller reads the rest from. `_pool.
 What holds throughout: a connection is either idle in the pool or owned by exactly one response. State changes are
 synchronous; only the close of a socket is awaited, so a cancellation, or two, strands nothing.
 
-Imports anyio, httpx, httptools and the standard library; nothing of the rest of the SDK.
+Imports anyio, httpx, httptools, the standard library, and of the rest of the SDK only which loop is running.
 """
 
 from __future__ import annotations

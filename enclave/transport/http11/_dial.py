@@ -6,13 +6,14 @@ import ipaddress
 import os
 import socket
 import ssl
-import sys
 from collections.abc import Callable
 
 import anyio
 import httpx
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
+
+from enclave._tasks import runs_on_asyncio
 
 from ._connection import MAX_READ_BYTES, Connection, RawSocket
 from ._errors import FOREIGN, translate
@@ -76,7 +77,7 @@ class Dialer:
         family = _family_of_literal(self.host)
         if family is None:
             stream = await anyio.connect_tcp(self.host, self.port)
-            return await self._own(await _take_socket(stream)) if _runs_on_asyncio() else stream
+            return await self._own(await _take_socket(stream)) if runs_on_asyncio() else stream
         # One known address leaves nothing to race: happy eyeballs would triple what a connection costs.
         raw = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -89,7 +90,7 @@ class Dialer:
     async def _own(self, raw: socket.socket) -> ByteStream:
         """The stream of a connected socket, on whichever loop is running."""
         try:
-            if not _runs_on_asyncio():
+            if not runs_on_asyncio():
                 return await SocketStream.from_socket(raw)
             from ._asyncio_stream import AsyncioStream  # noqa: PLC0415 - brings in asyncio, which trio does without
 
@@ -143,15 +144,6 @@ async def _take_socket(stream: SocketStream) -> socket.socket:
         raw.close()
         raise
     return raw
-
-
-def _runs_on_asyncio() -> bool:
-    """Whether the caller is a task of asyncio's; a trio program may run inside asyncio's loop, and is none."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return asyncio is not None and asyncio.current_task() is not None
-    except RuntimeError:  # no loop is running
-        return False
 
 
 def _set_options(raw: RawSocket) -> None:

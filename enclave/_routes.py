@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
-from enclave.errors import InvalidArgumentError
+from .errors import InvalidArgumentError
 
 
 def session_path(session_id: str, *rest: str) -> str:

@@ -12,23 +12,16 @@ import math
 
 import anyio
 
-from ._frame_buffer import Batch, FrameBuffer
-from .errors import APITimeoutError, EnclaveError, EventTooLargeError, StreamInterrupted
-from .transport import (
-    EventSource,
-    FrameDecoder,
-    HistoryMismatch,
-    Http,
-    ObservedStream,
-    Position,
-    RetryPolicy,
-    Timeout,
-    UnprovenContinuation,
-    logger,
-    may_resume,
-    may_retry,
-    session_path,
-)
+from enclave._log import logger
+from enclave._observed import ObservedStream
+from enclave._routes import session_path
+from enclave.errors import APITimeoutError, EnclaveError, EventTooLargeError, StreamInterrupted
+from enclave.transport import Http, RetryPolicy, Timeout, may_resume, may_retry
+
+from ._buffer import Batch, FrameBuffer
+from ._decoder import FrameDecoder
+from ._position import HistoryMismatch, Position, UnprovenContinuation
+from ._source import EventSource
 
 
 class _Dropped(EnclaveError):

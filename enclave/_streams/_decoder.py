@@ -20,13 +20,12 @@ from zlib import crc32
 import msgspec
 
 from enclave.errors import EnclaveError, EventTooLargeError, MalformedFrameError
+from enclave.transport import DEFAULT_MAX_EVENT_BYTES, SSEDecoder
 from enclave.types import EndFrame, StreamFrame
 
 from . import _plain
 from ._frames import decode_frame, known_frames
 from ._position import HistoryMismatch, Position, UnprovenContinuation
-from ._settings import DEFAULT_MAX_EVENT_BYTES
-from ._sse import SSEDecoder
 
 Batch = list[StreamFrame] | EnclaveError
 """Consecutive frames, or the error that stands in the place of one."""

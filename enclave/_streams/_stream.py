@@ -11,16 +11,18 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ._background_task import BackgroundTask
-from ._frame_buffer import FrameBuffer
-from ._shielded import uninterrupted
-from .errors import UsageError
-from .transport import RetryPolicy, Timeout, session_path
-from .types import StreamFrame
+from enclave._routes import session_path
+from enclave._tasks import BackgroundTask, uninterrupted
+from enclave.errors import UsageError
+from enclave.transport import RetryPolicy, Timeout
+from enclave.types import StreamFrame
+
+from ._buffer import FrameBuffer
 
 if TYPE_CHECKING:
-    from ._stream_reader import StreamReader
-    from .transport import Http
+    from enclave.transport import Http
+
+    from ._reader import StreamReader
 
 DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 """Default bound of what was read from the network and not yet taken by the consumer, in bytes."""
@@ -88,7 +90,7 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once; call stream() again for another one")
         self._http.check_open()
         self._state = "open"
-        from ._stream_reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
+        from ._reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
 
         self._reader = reader = StreamReader(
             self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry

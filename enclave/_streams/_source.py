@@ -6,20 +6,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import anyio
-import httpx
 
+from enclave._observed import ObservedRequest
 from enclave.errors import MalformedResponseError, excerpt
+from enclave.transport import BodyReader, Headers, Http, Timeout, status_error, time_limit, transport_errors
 
-from ._body_reader import BodyReader
-from ._exceptions import time_limit, transport_errors
-from ._http import Headers, Http
-from ._observed import ObservedRequest
 from ._position import Position
-from ._responses import status_error
-from ._settings import Timeout
+
+if TYPE_CHECKING:
+    import httpx
 
 _EXCERPT_BYTES = 1024
 _DRAIN_SECONDS = 1.0

@@ -12,8 +12,8 @@ from collections import deque
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .errors import EnclaveError
-from .types import StreamFrame
+from enclave.errors import EnclaveError
+from enclave.types import StreamFrame
 
 Batch = list[StreamFrame] | EnclaveError
 

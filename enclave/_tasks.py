@@ -1,10 +1,17 @@
-"""Work that must come to its end although its caller is cancelled: learning a session's id, tearing a session down.
+"""Tasks of the SDK's own: work that must end although its caller is cancelled, and a task inside a block.
 
-A shielded scope alone does not do it: under asyncio a ``Task.cancel()`` (and so ``asyncio.timeout``, and Ctrl-C
-through ``asyncio.run``) goes through shields, into whatever the task awaits. So the work runs in a task of its own, in
-a shield of its own, inside a task group that the caller cannot leave before the work has ended. Every shield here has a
-deadline. Under trio Ctrl-C is raised in whatever code runs, be it the work, or between entering a task group and
-noting that; so there it is kept out of what is marked as `uninterrupted`, and the caller gets it when that is done.
+Work that must end is learning a session's id, and tearing a session down. A shielded scope alone does not do it: under
+asyncio a ``Task.cancel()`` (and so ``asyncio.timeout``, and Ctrl-C through ``asyncio.run``) goes through shields, into
+whatever the task awaits. So the work runs in a task of its own, in a shield of its own, inside a task group that the
+caller cannot leave before the work has ended. Every shield here has a deadline. Under trio Ctrl-C is raised in whatever
+code runs, be it the work, or between entering a task group and noting that. So there it is kept out of what is marked
+as `uninterrupted`, and the caller gets it when that is done.
+
+A `BackgroundTask` lives inside an ``async with`` block and never raises into it. The task group's own scope is never
+cancelled and never sees the block's exception, so it has nothing to wrap. What the block raises passes through as it
+is, and what the task has to say it leaves where the block will look.
+
+`runs_on_asyncio` is the one place that looks at which event loop is running.
 """
 
 from __future__ import annotations
@@ -19,12 +26,21 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from .transport import logger
+from ._log import logger
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _uninterrupted: list[Callable[..., Any]] = []
+
+
+def runs_on_asyncio() -> bool:
+    """Whether the caller is a task of asyncio's; a trio program may run inside asyncio's loop, and is none."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.current_task() is not None
+    except RuntimeError:  # no loop is running
+        return False
 
 
 def uninterrupted(function: F) -> F:
@@ -174,3 +190,57 @@ async def _undo(work: _Work[T], undo: Callable[[T], Awaitable[object]], seconds:
                 logger.warning("%s was cancelled, and undoing it failed: %s", what, str(error) or "not done in time")
 
         await finish(attempt, seconds=2 * seconds, what=what)
+
+
+_PATIENCE_SECONDS = 10.0  # how long a cancelled close ignores further cancellation while the task cleans up
+
+
+class BackgroundTask:
+    """Runs one call in the background, from `start` to `aclose`; both are awaited in the same task.
+
+    The call must not raise: it stores its failure for the block to find.
+    """
+
+    def __init__(self, call: Callable[[], Awaitable[None]], name: str) -> None:
+        self._call = call
+        self._name = name
+        self._scope = anyio.CancelScope()
+        self._finished = anyio.Event()
+        self._task_group: TaskGroup | None = None
+
+    @uninterrupted
+    async def start(self) -> None:
+        """Start the task. `aclose` must follow, whatever happens in between."""
+        keep_interrupts_out()
+        task_group = anyio.create_task_group()
+        await task_group.__aenter__()
+        self._task_group = task_group
+        task_group.start_soon(self._run, name=self._name)
+
+    def cancel(self) -> None:
+        """Cancel the call. From any task."""
+        if not self._finished.is_set():
+            self._scope.cancel()
+
+    @uninterrupted
+    async def aclose(self) -> None:
+        """Cancel the call, and wait until it has cleaned up."""
+        self.cancel()
+        task_group, self._task_group = self._task_group, None
+        if task_group is None:
+            return
+        try:
+            if not self._finished.is_set():
+                with anyio.move_on_after(_PATIENCE_SECONDS, shield=True):
+                    await self._finished.wait()
+        finally:
+            with plain_exceptions():
+                await task_group.__aexit__(None, None, None)
+
+    @uninterrupted
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                await self._call()
+        finally:
+            self._finished.set()

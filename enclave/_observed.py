@@ -12,12 +12,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from enclave._observer import Observer, RequestObservation, SessionObservation, StreamObservation
-from enclave.errors import ConfigurationError, EnclaveError
-from enclave.types import CreateSessionRequest, Session, SessionResult
-
 from ._log import logger
+from ._observer import Observer, RequestObservation, SessionObservation, StreamObservation
 from ._routes import session_id_of
+from .errors import ConfigurationError, EnclaveError
+from .types import CreateSessionRequest, Session, SessionResult
 
 T = TypeVar("T")
 
