@@ -1,4 +1,4 @@
-"""Default and greatest limits, and how a request's limits become effective ones. No I/O."""
+"""The default limits, the greatest ones, and how the limits of a request become the limits in force. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from enclave.types import SessionLimits
 
 DEFAULT_LIMITS = SessionLimits(cpu_millis=1000, memory_mb=512, wall_clock_ms=30_000, pids=64)
 MAX_LIMITS = SessionLimits(cpu_millis=8000, memory_mb=8192, wall_clock_ms=3_600_000, pids=1024)
-NAMES = {"cpu_millis": "cpuMillis", "memory_mb": "memoryMb", "wall_clock_ms": "wallClockMs", "pids": "pids"}
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What a workload may use, in the units the supervisor measures. CPU time is cpuMillis/1000 of the wall clock."""
+    """What a workload may use, in the units that the supervisor measures."""
 
     wall_seconds: float
     cpu_seconds: float
+    """CPU time. A share of half a core for 10 seconds of wall-clock time gives 5 seconds."""
     memory_bytes: int
     pids: int
 
 
 def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: SessionLimits) -> SessionLimits:
-    """The limits in force: what was asked, the defaults for the rest.
+    """The limits in force. What was not asked for is taken from `defaults`.
 
     Raises:
-        ValueError: a limit is out of range; the message names its wire field.
+        ValueError: a limit is greater than in `maxima`. The message names it as the wire does.
     """
     values: dict[str, int] = {}
-    for name, wire in NAMES.items():
-        value = getattr(asked, name, None) or getattr(defaults, name)
-        greatest = getattr(maxima, name)
+    for field in msgspec.structs.fields(SessionLimits):
+        if field.name == "extra":
+            continue
+        value = getattr(asked, field.name, None) or getattr(defaults, field.name)
+        greatest = getattr(maxima, field.name)
         if value > greatest:
-            raise ValueError(f"limits.{wire}: must be at most {greatest}, got {value}")
-        values[name] = value
+            raise ValueError(f"limits.{field.encode_name}: must be at most {greatest}, got {value}")
+        values[field.name] = value
     return SessionLimits(**values, extra=asked.extra if asked else {})
 
 
 def budget(limits: SessionLimits) -> Budget:
-    """The budget of effective limits, each of which is set."""
+    """The budget of limits in force, each of which is set."""
     wall_seconds = (limits.wall_clock_ms or 0) / 1000
     return Budget(
         wall_seconds=wall_seconds,
