@@ -29,7 +29,6 @@ from .errors import (
     APITimeoutError,
     ConflictError,
     EnclaveError,
-    MalformedResponseError,
     NotFoundError,
     ProtocolError,
     SessionTornDown,
@@ -46,8 +45,8 @@ from .transport import (
     TokenSource,
     decoded,
 )
-from .types import AuditEvent, CreateSessionRequest, Health, KillReason, Session, SessionPhase, SessionResult
-from .types._json import decode_session, decode_sessions, decode_text
+from .types import AuditEvent, CreateSessionRequest, Health, PhaseFrame, Session, SessionPhase, SessionResult, to_json
+from .types._answers import decode_audit, decode_health, decode_session, decode_sessions
 
 if TYPE_CHECKING:
     import ssl
@@ -62,8 +61,6 @@ _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_RETRY = RetryPolicy()
 # Whatever the retry policy: nothing has failed, the result is a moment late.
 _RESULT_POLL = RetryPolicy(attempts=5, wait_seconds=0.1)
-_health = msgspec.json.Decoder(Health)
-_audit = msgspec.json.Decoder(list[AuditEvent])
 
 
 class EnclaveClient:
@@ -329,7 +326,7 @@ class EnclaveClient:
 
     async def audit(self, session_id: str) -> builtins.list[AuditEvent]:
         """The session's audit trail so far, oldest first. Raises as `get` does."""
-        return await self._fetch(session_path(session_id, "audit"), lambda body: decode_text(_audit, body))
+        return await self._fetch(session_path(session_id, "audit"), decode_audit)
 
     async def teardown(self, session_id: str) -> None:
         """Stop the workload if it runs, and reclaim everything. Idempotent. Raises as `get` does."""
@@ -339,7 +336,7 @@ class EnclaveClient:
         """Whether the control plane and its backend are well. Sends no credential. Raises what every call raises."""
         path = "/healthz"
         body = await self._http.request("GET", path, authenticated=False)
-        return decoded(lambda body: decode_text(_health, body), body, f"GET {path}")
+        return decoded(decode_health, body, f"GET {path}")
 
     @overload
     async def result(self, session_id: str) -> SessionResult[Any]: ...
@@ -364,30 +361,33 @@ class EnclaveClient:
             TypeError: msgspec cannot decode into `type`. And what every call raises, see `get`.
         """
         decode = result_decoder(type)
-        kill_reason = await self._wait_for_end(session_id)
+        end = await self._wait_for_end(session_id)
         body = await self._fetch_result(session_id)
         result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
-        if result.exit_code is None and result.kill_reason is None:
-            kill_reason = kill_reason or (await self.get(session_id)).kill_reason
-            result = msgspec.structs.replace(result, kill_reason=kill_reason)
-        return result
+        if end is None or (result.exit_code is None and end.kill_reason is None):
+            end = await self.get(session_id)
+        return msgspec.structs.replace(
+            result, phase=result.phase or end.phase, kill_reason=result.kill_reason or end.kill_reason
+        )
 
-    async def _wait_for_end(self, session_id: str) -> KillReason | None:
+    async def _wait_for_end(self, session_id: str) -> PhaseFrame | Session | None:
         try:
             async with self.stream(session_id) as frames:
                 last = await drain_to_terminal_phase(frames)
         except (StreamError, APIStatusError, APIConnectionError, ProtocolError) as error:
             # The frames themselves are not needed: where the session has ended, its result can be had all the same.
-            if not await self._has_ended(session_id):
+            ended = await self._ended(session_id)
+            if ended is None:
                 raise error from error.__cause__
-            return None
-        return last.kill_reason if last else None
+            return ended
+        return last
 
-    async def _has_ended(self, session_id: str) -> bool:
+    async def _ended(self, session_id: str) -> Session | None:
         try:
-            return (await self.get(session_id)).phase.is_terminal
+            session = await self.get(session_id)
         except EnclaveError:
-            return False  # the stream's own error says more
+            return None  # the stream's own error says more
+        return session if session.has_ended else None
 
     async def _fetch_result(self, session_id: str) -> bytes:
         """The body of the result of a session that has ended."""
@@ -398,7 +398,7 @@ class EnclaveClient:
             except (ConflictError, NotFoundError) as error:
                 session = await self.get(session_id)
                 if session.result is not None:
-                    return msgspec.json.encode(session.result)
+                    return to_json(session.result)
                 if session.phase == SessionPhase.TORN_DOWN:
                     raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
                 if attempt >= _RESULT_POLL.attempts:
@@ -429,12 +429,7 @@ class EnclaveClient:
 
     async def _create(self, body: bytes) -> Session:
         answer = await self._http.request("POST", "/sessions", content=body)
-        session = decoded(decode_session, answer, "POST /sessions")
-        try:
-            session_path(session.id)
-        except ValueError as error:
-            raise MalformedResponseError(f"POST /sessions: the server gave a session no usable id: {error}") from None
-        return session
+        return decoded(decode_session, answer, "POST /sessions")
 
     async def _discard(self, session_id: str, observed: ObservedSession | None) -> None:
         with suppress(NotFoundError):  # gone already, which is what was wanted

@@ -12,14 +12,14 @@ from ._log import logger
 from ._streams import FrameStream
 from .errors import MalformedFrameError, ResultTypeError
 from .types import PhaseFrame, SessionResult
-from .types._json import decode_text
+from .types._lenient import LenientDecoder
 
-_untyped = msgspec.json.Decoder(SessionResult[Any])
+_untyped = LenientDecoder(SessionResult[Any])
 
 
 @lru_cache(maxsize=256)
-def _cached_decoder(type_: Any) -> msgspec.json.Decoder[SessionResult[Any]]:
-    return msgspec.json.Decoder(SessionResult[type_])
+def _cached_decoder(type_: Any) -> LenientDecoder[SessionResult[Any]]:
+    return LenientDecoder(SessionResult[type_])
 
 
 def result_decoder(type_: Any) -> Callable[[bytes], SessionResult[Any]]:
@@ -29,26 +29,26 @@ def result_decoder(type_: Any) -> Callable[[bytes], SessionResult[Any]]:
         TypeError: msgspec cannot decode into `type_`.
     """
     if type_ is Any:
-        return lambda body: decode_text(_untyped, body)
+        return _untyped.decode
     try:
         decoder = _cached_decoder(type_)
     except (
         TypeError
     ):  # unhashable, as Annotated types with metadata can be; or a type msgspec refuses, which raises again
-        decoder = msgspec.json.Decoder(SessionResult[type_])
+        decoder = LenientDecoder(SessionResult[type_])
     return lambda body: _decode(decoder, type_, body)
 
 
-def _decode(decoder: msgspec.json.Decoder[SessionResult[Any]], type_: Any, body: bytes) -> SessionResult[Any]:
+def _decode(decoder: LenientDecoder[SessionResult[Any]], type_: Any, body: bytes) -> SessionResult[Any]:
     try:
-        result = decode_text(decoder, body)
+        result = decoder.decode(body)
         if result.value is None and result.exit_code == 0:
             msgspec.convert(None, type_)  # a value that was left out must be one the type allows for
     except msgspec.ValidationError as error:
         reason = str(error)
     else:
         return result
-    untyped = decode_text(_untyped, body)  # raises where the fault is not the value's
+    untyped = _untyped.decode(body)  # raises where the fault is not the value's
     if untyped.value is None and untyped.exit_code != 0:
         return untyped  # a workload that failed or was killed rarely has a value; its exit is what the caller must see
     if "$.json" not in reason:

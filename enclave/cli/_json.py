@@ -22,10 +22,8 @@ def pretty(document: object) -> str:
 
 
 def of_session(session: Session) -> dict[str, Any]:
-    """A session under the wire's names; limits that the SDK has no name for are among the others, as they came."""
-    document = cast("dict[str, Any]", msgspec.to_builtins(session))
-    document["limits"].update(document["limits"].pop("__extra__", {}))
-    return document
+    """A session under the wire's names. What the SDK has no name for is among the others, as it came."""
+    return cast("dict[str, Any]", msgspec.json.decode(to_json(session)))
 
 
 def of_frame(frame: StreamFrame) -> object:
