@@ -2,7 +2,6 @@
 
 EnclaveError
 ├── ConfigurationError            the client cannot be built from what it was given (also a ValueError)
-├── InvalidArgumentError          an argument that no server can take (also a ValueError)
 ├── UsageError                    a call that cannot work here: closed client, stream not entered (also a RuntimeError)
 ├── APIStatusError                the server answered, and not with 2xx
 │   ├── BadRequestError           400
@@ -55,7 +54,6 @@ __all__ = [
     "ConnectTimeoutError",
     "EnclaveError",
     "EventTooLargeError",
-    "InvalidArgumentError",
     "MalformedFrameError",
     "MalformedResponseError",
     "NotFoundError",
@@ -117,10 +115,6 @@ class EnclaveError(Exception):
 
 class ConfigurationError(EnclaveError, ValueError):
     """The client cannot be built: no base URL, a malformed one, or a credential that no header can carry."""
-
-
-class InvalidArgumentError(EnclaveError, ValueError):
-    """An argument that no server can take; the message names it and the fix. Nothing was sent."""
 
 
 class UsageError(EnclaveError, RuntimeError):

@@ -6,7 +6,7 @@
     mkdir -p .fuzz
     python fuzz/fuzz_responses.py -max_total_time=60 .fuzz fuzz/seeds tests/hostile/corpus
 
-New inputs go to the first directory. What must hold stands in `tests/hostile/hostile_oracles.py`, which the property
+New inputs go to the first directory. What must hold stands in `tests/support/oracles.py`, which the property
 tests use too. An input that breaks it is written to ``crash-*``: give what breaks a name that says what it is, and add
 it to the corpus (its first five bytes choose the call, and are no part of it), which a test replays.
 """
@@ -20,10 +20,10 @@ from pathlib import Path
 import atheris
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "hostile")]
+sys.path.insert(0, str(ROOT))
 
 with atheris.instrument_imports(include=["enclave"]):
-    from hostile_oracles import (
+    from tests.support.oracles import (
         CALLS,
         CannedTransport,
         check_decoders_agree,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import environment
+
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
@@ -25,6 +27,11 @@ def pytest_configure() -> None:
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment.clear(monkeypatch)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,6 +6,7 @@ import anyio
 
 from enclave import EnclaveClient, FrameBatches, MalformedFrameError, StreamFrame
 
+from ._connect import attached
 from ._frames import FrameWriter, write_as_json
 from ._output import Screen
 
@@ -17,9 +18,10 @@ BUSY_SECONDS = 10.0
 
 async def logs(enclave: EnclaveClient, session_id: str, *, follow: bool, json: bool, screen: Screen) -> int:
     """Show a session's output from its start. Without `follow`, a session that still runs is not waited for."""
-    follow = follow or (await enclave.get(session_id)).phase.is_terminal
+    session = attached(enclave, session_id)
+    follow = follow or (await session.refresh()).phase.is_terminal
     writer = FrameWriter(screen)
-    async with enclave.stream(session_id) as frames:
+    async with session.stream() as frames:
         batches = frames.batches()
         pause = float("inf") if follow else IDLE_SECONDS
         until = float("inf") if follow else anyio.current_time() + BUSY_SECONDS

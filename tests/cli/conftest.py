@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from cli_process import Environment, Terminal
 
 from enclave.cli import main
 from enclave.simulator import Simulator
+from tests.support.cli_process import Environment, Terminal
 
 
 class Done(NamedTuple):
@@ -68,8 +68,6 @@ def simulator(served, monkeypatch) -> Iterator[Simulator]:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch) -> None:
-    for name in ("ENCLAVE_BASE_URL", "ENCLAVE_API_KEY", "ENCLAVE_TOKEN", "ENCLAVE_DEBUG", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what we start would ignore it too
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from scripted_server import ScriptedServer
 
-from enclave import EnclaveClient, RetryPolicy
+from enclave import EnclaveClient
 from enclave.simulator import Simulator
+from tests.support import NO_WAITS
+from tests.support.scripted_server import ScriptedServer
 
 KEY = "ek_test_secret"
-NO_WAITS = RetryPolicy(wait_seconds=0)
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENCLAVE_BASE_URL", "ENCLAVE_API_KEY", "ENCLAVE_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import sys
 from typing import Any
 
 import pytest
-from http11_server import open_sockets
+
+from tests.support.http11_server import open_sockets
 
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),

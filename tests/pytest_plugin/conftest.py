@@ -12,10 +12,8 @@ TIMEOUT_SECONDS = 120
 
 
 @pytest.fixture
-def run_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+def run_tests(pytester: pytest.Pytester):
     """`run_tests(source, *arguments)` runs a file of tests with warnings as errors, and of the plugins those named."""
-    for name in ("PYTEST_ADDOPTS", "ENCLAVE_BASE_URL", "ENCLAVE_API_KEY", "ENCLAVE_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
 
     def run(
         source: str, *arguments: str, own_process: bool = False, plugins: tuple[str, ...] = ("anyio",)

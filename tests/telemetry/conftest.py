@@ -7,16 +7,10 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 from anyio.abc import SocketAttribute
-from telemetry_server import HeadKeeper
-from telemetry_spans import Tracing
 
 from enclave.simulator import Simulator
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENCLAVE_BASE_URL", "ENCLAVE_API_KEY", "ENCLAVE_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+from tests.support.spans import Tracing
+from tests.support.telemetry_server import HeadKeeper
 
 
 @pytest.fixture

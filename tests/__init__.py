@@ -1,0 +1,1 @@
+"""One folder a subject; what several subjects need stands in `support`."""

@@ -1,0 +1,64 @@
+"""Ctrl-C on a real program: no session stays behind, and the program says that it was interrupted."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cancel_plane import ControlPlane
+
+PROGRAM = Path(__file__).with_name("interrupted_program.py")
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("scenario", "place"),
+    [
+        ("run", "POST seen"),
+        ("run", "POST half"),
+        ("session", "POST done"),
+        ("session", "GET half"),
+        ("map", "POST done"),
+        ("map", "GET half"),
+    ],
+)
+def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, place: str) -> None:
+    with ControlPlane() as plane:
+        gate = plane.hold(place)
+        program = [sys.executable, "-W", "error", str(PROGRAM), backend, plane.base_url, scenario]
+        with subprocess.Popen(program, stderr=subprocess.PIPE) as process:
+            try:
+                assert gate.reached.wait(PATIENCE_SECONDS)
+                process.send_signal(signal.SIGINT)
+                if place.startswith("POST"):
+                    # The signal has no echo to wait for; the answer comes when the program must have seen it.
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        process.wait(0.2)
+                gate.opened.set()
+                _, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+            finally:
+                process.kill()
+        assert plane.created > 0
+        assert plane.sessions == set()
+        assert process.returncode not in (0, None)
+        assert stderr.rstrip().endswith(b"KeyboardInterrupt"), stderr.decode()
+        for word in (b"never retrieved", b"ResourceWarning", b"ExceptionGroup", b"destroyed but it is pending"):
+            assert word not in stderr, stderr.decode()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_interrupt_within_the_opening_of_a_stream_breaks_nothing(backend: str) -> None:
+    program = [sys.executable, "-W", "error", str(PROGRAM.with_name("interrupted_entry.py")), backend]
+    with ControlPlane() as plane:
+        command = [*program, plane.base_url]
+        done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
+        assert plane.created == 1
+        assert plane.sessions == set()
+        assert done.stderr.rstrip().endswith(b"KeyboardInterrupt"), done.stderr.decode()
+        for word in (b"corrupted", b"never awaited", b"ExceptionGroup"):
+            assert word not in done.stderr, done.stderr.decode()

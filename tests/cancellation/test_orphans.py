@@ -1,0 +1,162 @@
+"""Whatever is cancelled while a session is being created, none is left that the caller does not know of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from enclave import EnclaveClient, Timeout
+from enclave.simulator import Simulator
+from tests.support.cancel_plane import ControlPlane, Gate
+from tests.support.stepping import pending_tasks
+from tests.support.ways import running_ways
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_SECONDS = 20.0
+ROUNDS_BEFORE_RELEASE = 5
+
+
+async def run(client: EnclaveClient, handed_out: set[str]) -> None:
+    handed_out.add((await client.run("pass")).id)
+
+
+async def session(client: EnclaveClient, handed_out: set[str]) -> None:
+    async with client.session("pass"):
+        await anyio.sleep_forever()
+
+
+async def fan_out(client: EnclaveClient, handed_out: set[str]) -> None:
+    async with client.fan_out(["pass"] * 3, max_concurrency=3) as outcomes:
+        async for _ in outcomes:
+            await anyio.sleep_forever()
+
+
+async def mapped(client: EnclaveClient, handed_out: set[str]) -> None:
+    await client.map(["pass"] * 3, max_concurrency=3)
+
+
+SCENARIOS = [pytest.param(each, id=each.__name__) for each in (run, session, fan_out, mapped)]
+Scenario = Callable[[EnclaveClient, set[str]], Awaitable[None]]
+
+
+async def reached(gate: Gate) -> None:
+    await anyio.to_thread.run_sync(gate.reached.wait, PATIENCE_SECONDS, abandon_on_cancel=True)
+
+
+class Moment:
+    """The time to cancel: the gate is reached. The server goes on once the cancellation has done its worst."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._come = anyio.Event()
+
+    async def __call__(self) -> None:
+        await reached(self._gate)
+        self._come.set()
+
+    async def release_after(self) -> None:
+        await self._come.wait()
+        for _ in range(ROUNDS_BEFORE_RELEASE):
+            await checkpoint()
+        self._gate.opened.set()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("place", ["POST seen", "POST done", "POST half"])
+async def test_no_way_of_cancelling_a_create_orphans_a_session(scenario: Scenario, place: str) -> None:
+    before = pending_tasks()
+    for way, cancelled in running_ways().items():
+        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+            async with EnclaveClient(plane.base_url) as client, anyio.create_task_group() as task_group:
+                moment = Moment(plane.hold(place))
+                task_group.start_soon(moment.release_after)
+                handed_out: set[str] = set()
+                assert await cancelled(partial(scenario, client, handed_out), moment), way
+                assert plane.created > 0, way
+                assert (plane.sessions, handed_out) == (set(), set()), way
+                assert (await client.health()).ok, way
+        assert pending_tasks() <= before, way
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_a_create_cancelled_before_it_is_sent_orphans_nothing(scenario: Scenario) -> None:
+    for way, cancelled in running_ways().items():
+        for rounds in range(0, 12, 3):
+            with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+                async with EnclaveClient(plane.base_url) as client:
+                    handed_out: set[str] = set()
+
+                    async def operation(client: EnclaveClient = client, handed_out: set[str] = handed_out) -> None:
+                        await scenario(client, handed_out)
+                        await anyio.sleep_forever()
+
+                    assert await cancelled(operation, partial(pause, rounds)), way
+                    assert plane.sessions == handed_out, f"{way} after {rounds} rounds"
+
+
+async def pause(rounds: int) -> None:
+    for _ in range(rounds):
+        await checkpoint()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_the_simulator_is_left_without_a_session_too(scenario: Scenario) -> None:
+    with anyio.fail_after(3 * PATIENCE_SECONDS):
+        async with Simulator(namespaces=False).serve() as sim:
+            for way, cancelled in running_ways().items():
+                fault = sim.faults.delay(0.05, when="after", method="POST")
+                for _ in range(3):
+                    sim.script(hold=True)
+                known = set(sim.phases)
+
+                async def created(sim: Simulator = sim, known: set[str] = known) -> None:
+                    await sim.until(lambda sim: set(sim.phases) > known)
+
+                async with EnclaveClient(sim.base_url, api_key=sim.api_key) as client:
+                    assert await cancelled(partial(scenario, client, set()), created), way
+                assert fault.hits == 1, way
+                assert set(sim.phases.values()) == {"torn_down"}, way
+            await sim.until(lambda sim: sim.unreclaimed_sessions == 0)
+
+
+async def test_a_create_that_is_never_answered_releases_its_caller_after_the_deadline(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for way, cancelled in running_ways().items():
+        caplog.clear()
+        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+            async with EnclaveClient(plane.base_url, timeout=Timeout(teardown=0.1)) as client:
+                gate = plane.hold("POST seen")
+                with caplog.at_level(logging.WARNING, logger="enclave"):
+                    assert await cancelled(partial(session, client, set()), partial(reached, gate)), way
+                assert (await client.health()).ok, way
+        messages = [record.getMessage() for record in caplog.records if record.name == "enclave"]
+        assert messages == [
+            "creating a session was cancelled and did not end within 0.1 s; it may have left something behind"
+        ], way
+
+
+async def test_an_undoing_that_is_never_answered_releases_its_caller_too(caplog: pytest.LogCaptureFixture) -> None:
+    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(plane.base_url, timeout=Timeout(teardown=0.1)) as client:
+            gate = plane.hold("POST done")
+            plane.hold("DELETE seen")
+            async with anyio.create_task_group() as task_group:
+                with caplog.at_level(logging.WARNING, logger="enclave"), anyio.CancelScope() as scope:
+                    task_group.start_soon(cancel_and_release, scope, gate)
+                    await client.run("pass")
+            assert scope.cancelled_caught
+    messages = [record.getMessage() for record in caplog.records if record.name == "enclave"]
+    assert messages == ["creating a session was cancelled, and undoing it failed: not done in time"]
+
+
+async def cancel_and_release(scope: anyio.CancelScope, gate: Gate) -> None:
+    await reached(gate)
+    scope.cancel()
+    gate.opened.set()

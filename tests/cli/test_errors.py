@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import pytest
+
+import enclave
+from enclave.cli import _errors
+from enclave.cli._main import run
+
+SECRET = "ek_me_dontshowthis"
+
+
+def all_errors(kind=enclave.EnclaveError):
+    for child in kind.__subclasses__():
+        yield child
+        yield from all_errors(child)
+
+
+def test_no_url_says_what_to_set(cli) -> None:
+    done = cli("ls")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "ENCLAVE_BASE_URL" in done.err
+    assert "--base-url" in done.err
+
+
+@pytest.mark.parametrize(
+    ("status", "fix"),
+    [
+        (401, "set ENCLAVE_API_KEY"),
+        (403, "use a key that has the scope"),
+        (404, "`enclave ls` lists"),
+        (429, "try again later"),
+        (503, "try again later"),
+        (400, ""),
+        (500, ""),
+    ],
+)
+def test_an_answer_of_the_server_is_one_line_with_the_fix(cli, simulator, status, fix) -> None:
+    simulator.faults.respond(status, times=10, method="GET", retry_after=0)
+    done = cli("show", "s-1")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert done.err.startswith(f"enclave: GET /sessions/s-1: {status} ")
+    assert fix in done.err
+
+
+def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_tcp_port) -> None:
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+    monkeypatch.setattr("enclave.cli._connect.EnclaveClient", partial(enclave.EnclaveClient, retry=None))
+    done = cli("health")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "`enclave simulator` starts one" in done.err
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "result", "audit", "rm"])
+def test_what_cannot_be_a_sessions_id_is_wrong_usage(cli, command) -> None:
+    done = cli("--base-url", "http://127.0.0.1:1", command, "..")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "enclave: session_id: '..' is no session's id; pass the id of a Session\n"
+
+
+def test_every_fix_is_reachable() -> None:
+    """None stands behind the fix of a class it derives from."""
+    kinds = [kind for kind, _ in _errors._FIXES]
+    assert [kind for n, kind in enumerate(kinds) if any(issubclass(kind, earlier) for earlier in kinds[:n])] == []
+    assert set(kinds) <= set(all_errors())
+
+
+def test_a_traceback_is_shown_only_when_asked_for(cli, simulator, monkeypatch) -> None:
+    assert "Traceback" not in cli("show", "s-1").err
+    monkeypatch.setenv("ENCLAVE_DEBUG", "1")
+    done = cli("show", "s-1")
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-1].startswith("enclave: GET /sessions/s-1: 404")
+
+
+def test_what_nobody_expected_is_one_line_too(cli, simulator, monkeypatch) -> None:
+    async def broken(*_args, **_kwargs):
+        raise RuntimeError("first\nsecond\x1b[2J")
+
+    monkeypatch.setattr("enclave.cli._inspect.ls", broken)
+    done = cli("ls")
+    says = "enclave: unexpected RuntimeError: first\\nsecond\\x1b[2J; ENCLAVE_DEBUG=1 shows the traceback\n"
+    assert done == (1, "", says)
+
+
+def test_credentials_come_from_files_and_are_never_shown(cli, simulator, monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("ENCLAVE_API_KEY")
+    monkeypatch.setenv("ENCLAVE_DEBUG", "1")
+    good, bad, token = (tmp_path / name for name in ("good", "bad", "token"))
+    good.write_text(simulator.api_key + "\n")
+    bad.write_text(SECRET)
+    token.write_text(simulator.issue_token() + "\n")
+    assert cli("--api-key-file", str(good), "ls").code == 0
+    assert cli("--token-file", str(token), "ls").code == 0
+    done = cli("--api-key-file", str(bad), "ls")
+    assert done.code == 1
+    assert SECRET not in done.err
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", SECRET.encode() + b"\nmore\n", SECRET.encode() + b"\xff", b"k" * 70_000]
+)
+def test_a_file_that_holds_no_credential_is_refused_without_showing_it(cli, simulator, tmp_path, content) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    done = cli("--api-key-file", str(path), "ls")
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert SECRET not in done.err
+
+
+def test_no_option_takes_a_credential_itself(cli) -> None:
+    for option in ("--api-key", "--token"):
+        assert cli(option, SECRET, "ls").code == 2
+
+
+def test_a_credential_sent_in_the_clear_is_warned_of_in_one_line(cli, monkeypatch) -> None:
+    monkeypatch.setenv("ENCLAVE_BASE_URL", "http://192.0.2.1:9")
+    monkeypatch.setenv("ENCLAVE_API_KEY", SECRET)
+    monkeypatch.setattr("enclave.EnclaveClient.list", lambda _self: _nothing())
+    done = cli("ls")
+    assert (done.code, done.out) == (0, "[]\n")
+    assert done.err == "enclave: warning: the credential will travel unencrypted to http://192.0.2.1:9; use https\n"
+
+
+async def _nothing():
+    return []
+
+
+def test_log_records_of_the_sdk_are_harmless_lines(cli, simulator, monkeypatch) -> None:
+    async def warn(*_args, **_kwargs) -> int:
+        logging.getLogger("enclave").warning("careful\n\x1b[2J")
+        return 0
+
+    monkeypatch.setattr("enclave.cli._inspect.ls", warn)
+    assert cli("ls") == (0, "", "enclave: warning: careful\\n\\x1b[2J\n")
+
+
+def test_a_full_disk_is_one_line(simulator, capfd, monkeypatch) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        monkeypatch.setattr("sys.stdout", full)
+        assert run(["ls"]) == 1
+    assert capfd.readouterr().err == "enclave: standard output: No space left on device\n"
+
+
+def test_a_closed_standard_output_is_one_line(simulator, capfd, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert run(["ls"]) == 1
+    assert "standard output is closed" in capfd.readouterr().err
+
+
+def test_trio_that_is_missing_is_wrong_usage(cli, simulator, monkeypatch) -> None:
+    monkeypatch.setattr("enclave.cli._supervise.find_spec", lambda _name: None)
+    done = cli("--backend", "trio", "ls")
+    assert (done.code, done.err) == (2, "enclave: --backend trio needs Trio: pip install trio\n")

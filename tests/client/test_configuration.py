@@ -1,0 +1,348 @@
+"""What a client can be made from, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import warnings
+
+import anyio
+import pytest
+
+from enclave import (
+    ConfigurationError,
+    ConnectError,
+    EnclaveClient,
+    InsecureTransportWarning,
+    RetryPolicy,
+    Timeout,
+    UsageError,
+)
+from tests.support.scripted_server import ScriptedServer, response, session
+
+HEALTH = response({"ok": True})
+
+
+def test_the_base_url_comes_from_the_environment_and_an_argument_wins(monkeypatch):
+    monkeypatch.setenv("ENCLAVE_BASE_URL", "http://127.0.0.1:1111")
+    assert EnclaveClient().base_url == "http://127.0.0.1:1111"
+    assert EnclaveClient("http://127.0.0.1:2222/").base_url == "http://127.0.0.1:2222"
+
+
+@pytest.mark.parametrize("environment", [None, ""])
+def test_a_missing_base_url_is_an_error_that_names_both_ways_to_give_one(monkeypatch, environment):
+    if environment is not None:
+        monkeypatch.setenv("ENCLAVE_BASE_URL", environment)
+    with pytest.raises(ConfigurationError, match=r"base_url=.*ENCLAVE_BASE_URL"):
+        EnclaveClient()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:8088",
+        "localhost",
+        "ftp://host",
+        "http://",
+        "http://host:99999",
+        "http://host:port",
+        "http://[::1",
+        "http://ho st",
+        " http://host",
+        "http://host\n",
+        "http://host\x00",
+        "http://host/?a=b",
+        "http://host/?",
+        "http://host/#a",
+        "http://host#",
+        5,
+        b"http://host",
+    ],
+)
+def test_a_base_url_that_cannot_be_one_is_refused_by_name(url):
+    with pytest.raises(ConfigurationError, match="base_url"):
+        EnclaveClient(url)
+
+
+def test_a_bad_base_url_of_the_environment_is_blamed_on_the_environment(monkeypatch):
+    monkeypatch.setenv("ENCLAVE_BASE_URL", "host:8088")
+    with pytest.raises(ConfigurationError, match="ENCLAVE_BASE_URL"):
+        EnclaveClient()
+
+
+def test_a_base_url_with_a_password_is_refused_without_showing_it():
+    with pytest.raises(ConfigurationError, match="user name or password") as caught:
+        EnclaveClient("http://user:hunter2@host")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["api_key", "token"])
+@pytest.mark.parametrize("secret", ["abc\n", "a bc", "a\x00bc", "a\tbc", "abcé", "ab\x7fc", "abc…", "\x1b[0mabc"])
+def test_a_credential_that_no_header_can_carry_is_refused_without_showing_any_of_it(name, secret):
+    with pytest.raises(ConfigurationError, match=f"{name}: character") as caught:
+        EnclaveClient("http://127.0.0.1:1", **{name: secret})
+    shown = str(caught.value) + repr(caught.value)
+    assert "abc" not in shown
+    assert not any(char in shown for char in "\n\x00\té…\x7f\x1b")
+
+
+@pytest.mark.parametrize("name", ["api_key", "token"])
+def test_an_empty_credential_is_refused_rather_than_sent(name):
+    with pytest.raises(ConfigurationError, match="leave it out"):
+        EnclaveClient("http://127.0.0.1:1", **{name: ""})
+
+
+def test_a_credential_of_the_environment_is_checked_as_well(monkeypatch):
+    monkeypatch.setenv("ENCLAVE_API_KEY", "ek_a_b\n")
+    with pytest.raises(ConfigurationError, match="ENCLAVE_API_KEY"):
+        EnclaveClient("http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "sent"),
+    [
+        ({}, {}, None),
+        ({}, {"api_key": "k", "token": "t"}, "Bearer k"),
+        ({}, {"token": "t"}, "Bearer t"),
+        ({"ENCLAVE_API_KEY": "ek", "ENCLAVE_TOKEN": "et"}, {}, "Bearer ek"),
+        ({"ENCLAVE_TOKEN": "et"}, {}, "Bearer et"),
+        ({"ENCLAVE_API_KEY": "ek"}, {"token": "t"}, "Bearer t"),
+        ({"ENCLAVE_API_KEY": "ek"}, {"api_key": "k"}, "Bearer k"),
+        ({"ENCLAVE_API_KEY": "", "ENCLAVE_TOKEN": ""}, {}, None),
+    ],
+)
+async def test_which_credential_is_sent(server: ScriptedServer, monkeypatch, environment, arguments, sent):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    server.answers(response([]))
+    async with EnclaveClient(server.base_url, **arguments) as client:
+        assert await client.list() == []
+    assert server.requests[0].headers.get("authorization") == sent
+
+
+@pytest.mark.parametrize("opens_stream", [False, True])
+async def test_a_token_that_comes_after_the_client_was_closed_is_not_sent(server: ScriptedServer, opens_stream: bool):
+    asked, closed = anyio.Event(), anyio.Event()
+
+    async def token() -> str:
+        asked.set()
+        await closed.wait()
+        return "late"
+
+    client = EnclaveClient(server.base_url, token=token)
+
+    async def close() -> None:
+        await asked.wait()
+        await client.aclose()
+        closed.set()
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(close)
+            with pytest.raises(UsageError, match="closed"):
+                await (client.result("s-1") if opens_stream else client.list())
+    assert server.requests == []
+
+
+async def test_a_token_callable_is_asked_before_each_request(server: ScriptedServer):
+    tokens = iter(["t1", "t2"])
+
+    async def token() -> str:
+        await anyio.lowlevel.checkpoint()
+        return next(tokens)
+
+    server.answers(response([]), response([]))
+    async with EnclaveClient(server.base_url, token=token) as client:
+        await client.list()
+        await client.list()
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer t1", "Bearer t2"]
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\nb", None])
+async def test_a_token_callable_that_gives_no_token_is_a_clear_error(server: ScriptedServer, token):
+    async def bad() -> str:
+        return token
+
+    async with EnclaveClient(server.base_url, token=bad) as client:
+        with pytest.raises(ConfigurationError, match="token"):
+            await client.list()
+    assert server.requests == []
+
+
+async def test_what_a_token_callable_raises_reaches_the_caller_as_it_is(server: ScriptedServer):
+    async def broken() -> str:
+        raise LookupError("vault is sealed")
+
+    async with EnclaveClient(server.base_url, token=broken) as client:
+        with pytest.raises(LookupError, match="vault is sealed"):
+            await client.list()
+        with pytest.raises(LookupError, match="vault is sealed"):
+            async with client.stream("s-1"):
+                pytest.fail("opened")
+
+
+@pytest.mark.parametrize("url", ["http://example.org", "http://10.0.0.1:8088", "http://[2001:db8::1]"])
+def test_a_credential_over_plain_http_to_another_machine_warns_once(url):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        EnclaveClient(url, api_key="ek_a_topsecret")
+    assert [warning.category for warning in caught] == [InsecureTransportWarning]
+    assert caught[0].filename == __file__
+    assert "topsecret" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org",
+        "http://localhost",
+        "http://LOCALHOST",
+        "http://127.0.0.1",
+        "http://127.1.2.3",
+        "http://[::1]",
+    ],
+)
+def test_https_and_loopback_do_not_warn(url):
+    assert EnclaveClient(url, api_key="k").base_url == url  # a warning would be an error
+
+
+def test_no_credential_means_no_warning():
+    assert EnclaveClient("http://example.org").base_url == "http://example.org"
+
+
+@pytest.mark.parametrize("value", [0, -1, "5", float("nan"), True])
+@pytest.mark.parametrize("name", ["connect", "read", "write", "acquire", "stream_idle", "teardown"])
+def test_a_timeout_that_is_no_positive_number_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=f"timeout.{name}"):
+        Timeout(**{name: value})
+
+
+def test_a_teardown_without_a_deadline_is_refused():
+    with pytest.raises(ConfigurationError, match=r"timeout\.teardown"):
+        Timeout(teardown=None)  # type: ignore[arg-type]
+
+
+def test_one_number_is_the_timeout_of_requests_and_leaves_streams_alone():
+    timeout = Timeout.of(2.5)
+    assert (timeout.connect, timeout.read, timeout.write, timeout.acquire) == (2.5, 2.5, 2.5, 2.5)
+    assert timeout.stream_idle == Timeout().stream_idle
+
+
+@pytest.mark.parametrize("timeout", ["5", -1, 0])
+def test_a_client_refuses_a_timeout_that_is_none(timeout):
+    with pytest.raises(ConfigurationError, match="timeout"):
+        EnclaveClient("http://127.0.0.1:1", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attempts", 0),
+        ("attempts", 1.5),
+        ("attempts", "3"),
+        ("jitter", 2),
+        ("jitter", -0.1),
+        ("jitter", "0.5"),
+        ("total_seconds", -1),
+        ("total_seconds", "60"),
+        ("wait_seconds", -1),
+        ("wait_seconds", None),
+        ("max_wait_seconds", float("nan")),
+        ("max_retry_after_seconds", "a"),
+    ],
+)
+def test_a_retry_policy_that_makes_no_sense_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=f"retry.{name}"):
+        RetryPolicy(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["max_event_bytes", "max_response_bytes", "max_buffered_bytes"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1"])
+def test_a_bound_that_is_no_positive_number_of_bytes_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        EnclaveClient("http://127.0.0.1:1", **{name: value})
+
+
+IMPORT_TIME_CLIENTS = [EnclaveClient("http://127.0.0.1:9", retry=None) for _ in range(2)]
+
+
+async def test_a_client_made_outside_any_event_loop_is_used_inside_one():
+    client = IMPORT_TIME_CLIENTS.pop()
+    with anyio.fail_after(10), pytest.raises(ConnectError, match="GET /healthz"):
+        await client.health()
+    await client.aclose()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_client_made_before_the_loop_works_on_either(backend):
+    client = EnclaveClient("http://127.0.0.1:9", retry=None)
+
+    async def main() -> bool:
+        async with ScriptedServer().serve() as server:
+            server.answers(HEALTH)
+            made_here = EnclaveClient(server.base_url)
+            async with client, made_here:
+                return (await made_here.health()).ok
+
+    assert anyio.run(main, backend=backend)
+
+
+async def test_a_closed_client_says_so_on_every_call(server: ScriptedServer):
+    async with EnclaveClient(server.base_url) as client:
+        pass
+    handle = client.attach("s-1")
+
+    async def open_stream() -> None:
+        async with client.stream("s-1"):
+            pass
+
+    async def open_session() -> None:
+        async with client.session("code"):
+            pass
+
+    async def fan_out() -> None:
+        async with client.fan_out(["code"]) as outcomes:
+            [outcome async for outcome in outcomes]
+
+    calls = [
+        *(lambda name=name: getattr(client, name)("s-1") for name in ("get", "result", "audit", "teardown", "run")),
+        *(lambda name=name: getattr(handle, name)() for name in ("refresh", "result", "audit", "teardown")),
+        *(client.list, client.health, client.__aenter__, open_stream, open_session, fan_out),
+        lambda: client.map(["code"]),
+    ]
+    for call in calls:
+        with pytest.raises(UsageError, match="closed"):
+            await call()
+    assert server.connections == 0
+    assert "closed" in repr(client)
+
+
+async def test_closing_twice_is_harmless(server: ScriptedServer):
+    server.answers(HEALTH)
+    client = EnclaveClient(server.base_url)
+    await client.health()
+    await client.aclose()
+    await client.aclose()
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(client.aclose)
+        task_group.start_soon(client.aclose)
+
+
+async def test_a_client_is_shared_between_tasks(server: ScriptedServer):
+    server.route("GET", "/sessions/s-1", response(session()))
+    async with EnclaveClient(server.base_url) as client, anyio.create_task_group() as task_group:
+        for _ in range(30):
+            task_group.start_soon(client.get, "s-1")
+    assert len(server.requests) == 30
+
+
+async def test_a_base_url_with_a_path_keeps_it(server: ScriptedServer):
+    server.answers(response([]))
+    async with EnclaveClient(server.base_url + "/api/v2/") as client:
+        await client.list()
+    assert server.requests[0].target == "/api/v2/sessions"
+
+
+def test_a_repr_shows_where_the_client_points_and_no_credential():
+    shown = repr(EnclaveClient("http://127.0.0.1:1", api_key="ek_a_topsecret"))
+    assert "http://127.0.0.1:1" in shown
+    assert "topsecret" not in shown

@@ -1,0 +1,211 @@
+"""What is raised for an answer other than 2xx, and all that it tells."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from enclave import EnclaveClient, errors
+from tests.support.scripted_server import ScriptedServer, response
+
+CLASSES = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    413: errors.PayloadTooLargeError,
+    418: errors.APIStatusError,
+    429: errors.RateLimitError,
+    500: errors.ServerError,
+    502: errors.ServerError,
+    503: errors.ServiceUnavailableError,
+    504: errors.ServerError,
+}
+
+
+@pytest.mark.parametrize("status", CLASSES)
+async def test_each_status_has_its_class_with_every_field_filled(
+    server: ScriptedServer, client_once: EnclaveClient, status
+):
+    body = {"statusCode": status, "error": "Some Error", "message": "what happened", "code": "E_CODE", "more": [1]}
+    server.answers(response(body, status, x_request_id="req-7", retry_after="3"))
+    with pytest.raises(errors.APIStatusError) as caught:
+        await client_once.get("s-1")
+    error = caught.value
+    assert type(error) is CLASSES[status]
+    assert (error.status, error.message, error.code) == (status, "what happened", "E_CODE")
+    assert (error.request_id, error.retry_after, error.body) == ("req-7", 3.0, body)
+    for shown in ("GET /sessions/s-1", str(status), "what happened", "E_CODE", "req-7"):
+        assert shown in str(error)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 503])
+async def test_every_call_raises_the_same_for_the_same_status(
+    server: ScriptedServer, client_once: EnclaveClient, status
+):
+    answer = response({"message": "no"}, status)
+    calls = [
+        client_once.list,
+        client_once.health,
+        *(lambda name=name: getattr(client_once, name)("s-1") for name in ("get", "audit", "teardown", "run")),
+    ]
+    for call in calls:
+        server.answers(answer)
+        with pytest.raises(CLASSES[status], match="no"):
+            await call()
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "decoded"),
+    [
+        (b"", "Reason 500", None),
+        (b"<html>oh no</html>", "Reason 500; the body starts with: <html>oh no", "<html>oh no</html>"),
+        (b'"text"', "Reason 500", "text"),
+        (b"[1, 2]", "Reason 500", [1, 2]),
+        (b"null", "Reason 500", None),
+        (b'{"error": "Internal"}', "Internal", {"error": "Internal"}),
+        (b'{"error": {"message": "x"}}', "Reason 500", {"error": {"message": "x"}}),
+        (b'{"message": 5, "code": 6}', "Reason 500", {"message": 5, "code": 6}),
+        (b'{"message": ""}', "Reason 500", {"message": ""}),
+        (b"\xff\xfe\x00", "Reason 500", "\\ufffd\\ufffd\\x00"),
+        (b'{"message": "cut', "Reason 500", '{"message": "cut'),
+    ],
+)
+async def test_a_body_of_any_shape_still_gives_the_status_and_a_message(
+    server: ScriptedServer, client_once: EnclaveClient, body, message, decoded
+):
+    server.answers(response(body, 500))
+    with pytest.raises(errors.ServerError) as caught:
+        await client_once.list()
+    assert caught.value.status == 500
+    assert caught.value.message.startswith(message)
+    assert caught.value.body == decoded
+    assert caught.value.code is None
+
+
+async def test_a_message_with_a_lone_surrogate_is_readable(server: ScriptedServer, client_once: EnclaveClient):
+    server.answers(response(b'{"message":"cut \\ud83d","code":"E"}', 400))
+    with pytest.raises(errors.BadRequestError, match="cut \ufffd") as caught:
+        await client_once.list()
+    assert caught.value.code == "E"
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "lowest", "highest"),
+    [
+        ({"retry_after": "120"}, 120, 120),
+        ({"retry_after": "0"}, 0, 0),
+        ({"retry_after": http_date(7200)}, 6000, 7200),
+        ({"retry_after": http_date(-7200)}, 0, 0),
+        # By the server's clock, which may be years off.
+        ({"retry_after": "Wed, 21 Oct 2015 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30, 30),
+        ({"retry_after": "Wednesday, 21-Oct-15 07:28:30 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30, 30),
+    ],
+)
+async def test_retry_after_is_seconds_in_both_of_its_forms(
+    server: ScriptedServer, client_once: EnclaveClient, headers, lowest, highest
+):
+    server.answers(response(b"", 429, **headers))
+    with pytest.raises(errors.RateLimitError) as caught:
+        await client_once.list()
+    assert lowest <= caught.value.retry_after <= highest
+
+
+@pytest.mark.parametrize(
+    "value", ["", "soon", "-5", "1e3", "0x10", "+5", "12 34", ",", "99 Foo 99", "Mon, 99 Jan 2024"]
+)
+async def test_a_retry_after_that_is_neither_is_ignored(server: ScriptedServer, client_once: EnclaveClient, value):
+    server.answers(response(b"", 503, retry_after=value))
+    with pytest.raises(errors.ServiceUnavailableError) as caught:
+        await client_once.list()
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_an_error_and_the_credential_goes_nowhere_else(
+    server: ScriptedServer, client_once: EnclaveClient, status
+):
+    async with ScriptedServer().serve() as elsewhere:
+        server.answers(*[response(b"", status, location=elsewhere.base_url + "/sessions")] * 3)
+        with pytest.raises(errors.APIStatusError, match=f"{status}.*redirects are not followed") as caught:
+            await client_once.list()
+        with pytest.raises(errors.APIStatusError, match="redirects are not followed"):
+            await client_once.run("x")
+        with pytest.raises(errors.APIStatusError, match="redirects are not followed"):
+            async with client_once.stream("s-1"):
+                pytest.fail("opened")
+        assert elsewhere.connections == 0
+    assert caught.value.status == status
+    assert elsewhere.base_url in str(caught.value)
+
+
+async def test_an_error_leaves_its_connection_usable(server: ScriptedServer, client_once: EnclaveClient):
+    server.answers(response({"message": "no"}, 404), response([]))
+    with pytest.raises(errors.NotFoundError):
+        await client_once.get("s-1")
+    assert await client_once.list() == []
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123"])
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_a_connection_that_ends_before_the_answer_does_is_a_connection_error(
+    server: ScriptedServer, client_once: EnclaveClient, answer, way
+):
+    async def cut(request):
+        await request.send(answer)
+        await getattr(request, way)()
+
+    server.answers(cut)
+    with pytest.raises(errors.APIConnectionError, match="GET /sessions") as caught:
+        await client_once.list()
+    assert not isinstance(caught.value, errors.ConnectError | errors.APITimeoutError)
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_a_status_counts_although_its_body_was_cut(server: ScriptedServer, client_once: EnclaveClient, way):
+    async def cut(request):
+        await request.send(b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 99\r\n\r\n{"message":')
+        await getattr(request, way)()
+
+    server.answers(cut)
+    with pytest.raises(errors.AuthenticationError, match="401 Unauthorized"):
+        await client_once.list()
+
+
+async def test_a_refused_connection_is_a_connect_error(unused_port: int):
+    async with EnclaveClient(f"http://127.0.0.1:{unused_port}", retry=None) as client:
+        with pytest.raises(errors.ConnectError, match="GET /healthz"):
+            await client.health()
+
+
+ERRORS = [
+    errors.NotFoundError(404, "gone", operation="GET /x", code="E", body={"a": 1}, request_id="r", retry_after=1.5),
+    errors.MalformedFrameError("bad", index=3, event_id="7", data=b"{}"),
+    errors.EventTooLargeError(1024),
+    errors.StreamInterrupted("broke", delivered=5, session_id="s-1"),
+    errors.ConnectTimeoutError("GET /x: too slow"),
+    errors.ConfigurationError("no base URL"),
+    errors.WorkloadFailed("exit 3"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_error_survives_copying_and_the_way_to_another_process(error, through):
+    error.retries = 2
+    error.add_note("seen")
+    twin = through(error)
+    assert type(twin) is type(error)
+    assert str(twin) == str(error)
+    assert "gave up after 2 retries" in str(twin)
+    assert vars(twin) == vars(error)

@@ -1,0 +1,356 @@
+"""A stream as its consumer sees it: iterating, batches, errors in place, cancelling, slowness."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import anyio
+import httpx
+import pytest
+
+from enclave import (
+    AuthenticationError,
+    EnclaveClient,
+    EndFrame,
+    EventTooLargeError,
+    MalformedFrameError,
+    MalformedResponseError,
+    NotFoundError,
+    StdoutFrame,
+    StreamInterrupted,
+    UsageError,
+)
+from tests.support.scripted_server import CLOSE_DELIMITED_SSE, END, Request, ScriptedServer, event, response
+from tests.support.scripted_transport import ScriptedTransport
+
+MALFORMED = [
+    (b"[1]", "Expected `object`"),
+    (b"{", "truncated"),
+    (b'{"a":1}', "kind"),
+    (b'{"kind":5}', "kind"),
+    (b'{"kind":"stdout"}', "missing required field `data`"),
+    (b'{"kind":"stdout","data":5}', r"\$\.data"),
+    (b'{"kind":"end","ts":"yesterday"}', r"\$\.ts"),
+    (b"not json", "malformed"),
+    (b'{"kind":"stdout","data":"a"} {"kind":"stdout","data":"b"}', "trailing"),
+]
+
+
+def lines(count: int) -> bytes:
+    return b"".join(event(f"{number}\n") for number in range(count))
+
+
+def numbers(frames) -> list[int]:
+    return [int(frame.data) for frame in frames if isinstance(frame, StdoutFrame)]
+
+
+@pytest.mark.parametrize(("text", "reason"), MALFORMED)
+async def test_a_malformed_frame_stands_in_its_place_and_the_frames_around_it_arrive(
+    server: ScriptedServer, client: EnclaveClient, text, reason
+):
+    server.streams(b'id: 7\ndata: {"kind":"stdout","data":"0"}\n\n' + b"data: %b\n\n" % text + event("1") + END)
+    async with client.stream("s-1") as frames:
+        iterator = aiter(frames)
+        assert await anext(iterator) == StdoutFrame("0")
+        with pytest.raises(MalformedFrameError, match=reason) as caught:
+            await anext(iterator)
+        assert [frame async for frame in frames] == [StdoutFrame("1"), EndFrame()]
+    error = caught.value
+    assert (error.index, error.event_id) == (1, "7")
+    assert error.excerpt == text.decode()
+    assert "frame 1 (id 7)" in str(error)
+
+
+async def test_the_index_of_a_malformed_frame_counts_all_frames_of_the_session(
+    server: ScriptedServer, client: EnclaveClient
+):
+    bad = b"data: {}\n\n"
+    server.streams(lines(100) + bad + lines(3) + bad, lines(50) + bad + END)
+    indexes = []
+    seen = 0
+    async with client.stream("s-1") as frames:
+        batches = frames.batches()
+        done = False
+        while not done:
+            try:
+                async for batch in batches:
+                    seen += len(batch)
+                done = True
+            except MalformedFrameError as error:
+                assert error.index == seen + len(indexes)
+                indexes.append(error.index)
+    assert indexes == [100, 104, 155]
+    assert seen == 154
+
+
+async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ScriptedServer, client: EnclaveClient):
+    server.streams(lines(1000) + END)
+    async with client.stream("s-1") as frames:
+        seen = [await anext(frames), await anext(frames)]
+        batches = frames.batches()
+        seen += await anext(batches)
+        single = [frame async for frame in frames]
+        with pytest.raises(StopAsyncIteration):
+            await anext(batches)
+    assert numbers([*seen, *single]) == list(range(1000))
+    assert single[-1:] or isinstance(seen[-1], EndFrame)
+
+
+async def test_batches_are_never_empty_and_hold_what_came_together(server: ScriptedServer, client: EnclaveClient):
+    server.streams(lines(500) + END)
+    async with client.stream("s-1") as frames:
+        batches = [batch async for batch in frames.batches()]
+    assert all(batches)
+    assert len(batches) < 50
+    assert numbers(frame for batch in batches for frame in batch) == list(range(500))
+
+
+async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: ScriptedServer, client: EnclaveClient):
+    more = anyio.Event()
+
+    async def answer(request: Request) -> None:
+        await request.send(CLOSE_DELIMITED_SSE)
+        await more.wait()
+        for start in range(0, 300, 3):
+            await request.send(b"".join(event(str(number)) for number in range(start, start + 3)))
+            await anyio.lowlevel.checkpoint()
+        await request.send(END)
+        await request.close()
+
+    server.answers(answer)
+    seen: list[StdoutFrame] = []
+
+    async def consume(frames) -> None:
+        async for frame in frames:
+            seen.append(frame)
+            await anyio.lowlevel.checkpoint()
+
+    with anyio.fail_after(20):
+        async with client.stream("s-1") as frames, anyio.create_task_group() as task_group:
+            task_group.start_soon(consume, frames)
+            task_group.start_soon(consume, frames)
+            task_group.start_soon(consume, frames)
+            await anyio.wait_all_tasks_blocked()
+            more.set()
+    assert sorted(numbers(seen)) == list(range(300))
+
+
+async def test_cancelling_a_stream_from_another_task_ends_the_iteration(server: ScriptedServer, client: EnclaveClient):
+    async def answer(request: Request) -> None:
+        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.gone()
+
+    server.answers(answer)
+    with anyio.fail_after(10):
+        async with client.stream("s-1") as frames, anyio.create_task_group() as task_group:
+            seen = []
+            async for frame in frames:
+                seen.append(frame)
+                task_group.start_soon(anyio.to_thread.run_sync, lambda: None)
+                await anyio.wait_all_tasks_blocked()
+                task_group.start_soon(_call, frames.cancel)
+            assert seen == [StdoutFrame("1")]
+            frames.cancel()
+            assert [frame async for frame in frames] == []
+
+
+async def _call(function) -> None:
+    function()
+
+
+async def test_cancelling_a_stream_drops_what_waits(server: ScriptedServer, client: EnclaveClient):
+    server.streams(lines(1000) + END)
+    async with client.stream("s-1") as frames:
+        assert await anext(frames) == StdoutFrame("0\n")
+        frames.cancel()
+        assert [frame async for frame in frames] == []
+        with pytest.raises(StopAsyncIteration):
+            await anext(frames.batches())
+
+
+async def test_iterating_outside_its_block_shows_the_right_form(server: ScriptedServer, client: EnclaveClient):
+    frames = client.stream("s-1")
+    right = r"async with session\.stream\(\) as frames: async for frame in frames"
+    for wrong in (lambda: aiter(frames), frames.batches):
+        with pytest.raises(UsageError, match=right):
+            wrong()
+    with pytest.raises(UsageError, match=right):
+        await anext(frames)
+    frames.cancel()
+    assert server.requests == []
+    frames = client.stream("s-1")
+    server.streams(END)
+    async with frames:
+        batches = frames.batches()
+    for late in (lambda: aiter(frames), frames.batches):
+        with pytest.raises(UsageError, match="closed; iterate inside its async with block"):
+            late()
+    for late in (frames, batches):
+        with pytest.raises(UsageError, match="closed"):
+            await anext(late)
+    with pytest.raises(UsageError, match=r"entered once; call stream\(\) again"):
+        async with frames:
+            pass
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (401, AuthenticationError), (599, Exception)])
+async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
+    server: ScriptedServer, client_once: EnclaveClient, status, error
+):
+    server.answers(response({"message": "no such thing"}, status))
+    with pytest.raises(error, match="no such thing") as caught:
+        async with client_once.stream("s-1"):
+            pytest.fail("opened")
+    assert not isinstance(caught.value, BaseExceptionGroup)
+    assert caught.value.__context__ is None
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (response(b"<html>login</html>", content_type="text/html"), "content-type text/html; it starts with: <html>"),
+        (response({"kind": "end"}), "application/json"),
+        (response(END), "content-type none"),
+        (response(b"", content_type="text/event-streams"), "its body is empty"),
+        (response(status=204), "got 204"),
+        (response(b"x", 201, content_type="text/event-stream"), "got 201"),
+    ],
+)
+async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
+    server: ScriptedServer, client: EnclaveClient, answer, says
+):
+    server.answers(answer)
+    with pytest.raises(MalformedResponseError, match=says):
+        async with client.stream("s-1"):
+            pytest.fail("opened")
+    assert len(server.requests) == 1
+
+
+async def test_what_the_body_raises_passes_through_as_it_is(server: ScriptedServer, client: EnclaveClient):
+    async def answer(request: Request) -> None:
+        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.gone()
+
+    raised = LookupError("mine")
+    server.answers(answer, answer)
+    with anyio.fail_after(10):
+        with pytest.raises(LookupError) as caught:
+            async with client.stream("s-1") as frames:
+                async for _ in frames:
+                    raise raised
+        assert caught.value is raised
+        with pytest.raises(KeyboardInterrupt):
+            async with client.stream("s-1"):
+                raise KeyboardInterrupt
+        while server.open_connections:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_leaving_early_closes_the_connection_and_leaves_the_client_usable(
+    server: ScriptedServer, client: EnclaveClient
+):
+    gone = anyio.Event()
+
+    async def answer(request: Request) -> None:
+        await request.send(CLOSE_DELIMITED_SSE, event("1"), event("2"))
+        await request.gone()
+        gone.set()
+
+    server.answers(answer, response([]))
+    with anyio.fail_after(10):
+        async with client.stream("s-1") as frames:
+            async for _ in frames:
+                break
+        await gone.wait()
+    assert await client.list() == []
+
+
+async def test_many_streams_run_side_by_side_and_starve_no_request(server: ScriptedServer, client: EnclaveClient):
+    async def answer(request: Request) -> None:
+        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.gone()
+
+    server.route("GET", "/sessions/s-1/stream", answer)
+    server.route("GET", "/sessions", response([]))
+    with anyio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(client.stream("s-1")) for _ in range(120)]
+            assert [await anext(frames) for frames in streams] == [StdoutFrame("1")] * 120
+            assert await client.list() == []
+
+
+async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: ScriptedServer, client: EnclaveClient):
+    more = anyio.Event()
+
+    async def answer(request: Request) -> None:
+        await request.send(CLOSE_DELIMITED_SSE, event("0"))
+        await more.wait()
+        await request.send(event("1") + event("2"), END)
+        await request.close()
+
+    server.answers(answer)
+    with anyio.fail_after(10):
+        async with client.stream("s-1") as frames:
+            seen = [await anext(frames)]
+            for _ in range(3):
+                with anyio.move_on_after(0.01) as scope:
+                    seen.append(await anext(frames))
+                assert scope.cancelled_caught
+            more.set()
+            seen += [frame async for frame in frames]
+    assert numbers(seen) == [0, 1, 2]
+
+
+async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_not_retried(server: ScriptedServer):
+    server.streams(event("ok") + event("x" * 5000) + END)
+    async with EnclaveClient(server.base_url, max_event_bytes=4096) as client, client.stream("s-1") as frames:
+        assert await anext(frames) == StdoutFrame("ok")
+        with pytest.raises(EventTooLargeError, match="max_event_bytes=4096"):
+            await anext(frames)
+    assert len(server.requests) == 1
+
+
+async def test_without_retries_a_stream_that_breaks_is_interrupted_at_once(
+    server: ScriptedServer, client_once: EnclaveClient
+):
+    server.streams(lines(3))
+    async with client_once.stream("s-1") as frames:
+        seen = []
+        with pytest.raises(StreamInterrupted, match="before its end frame") as caught:
+            async for frame in frames:
+                seen.append(frame)  # noqa: PERF401 - an error follows
+        with pytest.raises(StreamInterrupted):
+            await anext(frames)
+    assert numbers(seen) == [0, 1, 2]
+    assert (caught.value.delivered, caught.value.session_id) == (3, "s-1")
+
+
+class LateBody(httpx.AsyncByteStream):
+    """Has a piece on its way when the reader is cancelled, and gives it out all the same."""
+
+    def __init__(self, first: bytes, late: bytes) -> None:
+        self._first, self._late = first, late
+        self.proceed = anyio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        with anyio.CancelScope(shield=True):
+            await self.proceed.wait()
+        yield self._late
+
+
+async def test_what_arrives_while_a_cancelled_stream_stops_is_dropped():
+    body = LateBody(event("first"), event("late") + END)
+    head = {"content-type": "text/event-stream"}
+    transport = ScriptedTransport(httpx.Response(200, headers=head, stream=body))
+    async with EnclaveClient("http://127.0.0.1:1", transport=transport) as client:
+        with anyio.fail_after(5):
+            async with client.stream("s-1") as frames:
+                assert await anext(frames) == StdoutFrame("first")
+                frames.cancel()
+                body.proceed.set()
+                await anyio.wait_all_tasks_blocked()
+                assert [frame async for frame in frames] == []
+                assert [batch async for batch in frames.batches()] == []

@@ -1,0 +1,366 @@
+"""Which connection a request gets: reuse, staleness, limits, and the stream's own."""
+
+from __future__ import annotations
+
+import anyio
+import httpx
+import pytest
+
+from enclave.transport.http11._slots import Slots
+from tests.support.http11_server import (
+    AS_STREAM,
+    CHUNKED,
+    OK,
+    Peer,
+    Server,
+    answering,
+    assert_whole,
+    client_of,
+    pool_of,
+    serve,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_requests_one_after_the_other_share_a_connection():
+    async with serve(answering(OK)) as server, client_of(server) as client:
+        for _ in range(5):
+            await client.get("/")
+        assert len(pool_of(client).idle) == 1
+        assert_whole(client)
+    assert server.connections == 1
+
+
+async def test_requests_at_once_share_no_more_connections_than_allowed_and_all_are_served():
+    busy = most = 0
+
+    async def script(peer: Peer, server: Server) -> None:
+        nonlocal busy, most
+        while await peer.request() is not None:
+            busy += 1
+            most = max(most, busy)
+            await anyio.lowlevel.checkpoint()
+            busy -= 1
+            await peer.send(OK)
+
+    async with serve(script) as server, client_of(server, max_connections=3) as client:
+        answers = []
+
+        async def one() -> None:
+            answers.append((await client.get("/")).content)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(60):
+                    tasks.start_soon(one)
+        assert_whole(client)
+    assert answers == [b"hello"] * 60
+    assert most <= 3
+    assert server.connections <= 3
+
+
+async def test_streams_are_neither_limited_nor_pooled_and_starve_nobody():
+    async def script(peer: Peer, server: Server) -> None:
+        while (request := await peer.request()) is not None:
+            await peer.send(CHUNKED if b"/stream" in request else OK)
+
+    async with serve(script) as server, client_of(server, max_connections=1) as client:
+        async with anyio.create_task_group() as tasks:
+            opened = 0
+            all_open, leave = anyio.Event(), anyio.Event()
+
+            async def stream() -> None:
+                nonlocal opened
+                async with client.stream("GET", "/stream", extensions=AS_STREAM):
+                    opened += 1
+                    if opened == 30:
+                        all_open.set()
+                    await leave.wait()
+
+            for _ in range(30):
+                tasks.start_soon(stream)
+            with anyio.fail_after(10):
+                await all_open.wait()
+                assert (await client.get("/")).content == b"hello"
+            leave.set()
+        assert len(pool_of(client).open) == 1
+        assert_whole(client)
+
+
+async def test_a_completed_stream_closes_its_connection():
+    async with serve(answering(OK)) as server, client_of(server) as client:
+        response = await client.get("/", extensions=AS_STREAM)
+        assert response.content == b"hello"
+        assert not pool_of(client).open
+    assert server.connections == 1
+
+
+async def until_readable(client: httpx.AsyncClient) -> None:
+    (connection,) = pool_of(client).idle
+    with anyio.fail_after(5):
+        while not connection.is_stale():
+            await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("rest", [b"", OK])
+async def test_an_idle_connection_that_was_closed_or_spoke_unasked_is_not_used_again(rest):
+    """Bytes nobody asked for would be taken for the answer to the next request."""
+    speak = anyio.Event()
+
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        await peer.send(OK)
+        if peer.number == 1:
+            await speak.wait()
+            if not rest:
+                return
+            await peer.send(rest.replace(b"hello", b"wrong"))
+        await peer.request()
+        await peer.send(OK)
+
+    async with serve(script) as server, client_of(server) as client:
+        await client.get("/")
+        speak.set()
+        await until_readable(client)
+        assert (await client.post("/")).content == b"hello"
+        assert len(pool_of(client).open) == 1
+        assert_whole(client)
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("rest", [b"x", OK])
+async def test_bytes_right_after_a_response_keep_its_connection_from_being_used_again(rest):
+    async with serve(answering(OK + rest)) as server, client_of(server) as client:
+        for _ in range(2):
+            assert (await client.get("/")).content == b"hello"
+            assert not pool_of(client).open
+            assert_whole(client)
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_a_repeatable_request_survives_a_connection_that_dies_while_it_is_reused(method, reset):
+    async def script(peer: Peer, server: Server) -> None:
+        if peer.number == 1:
+            await peer.request()
+            await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        server.requests.append(await peer.request())
+        if peer.number == 1:
+            if reset:
+                peer.reset()
+            return
+        await peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await peer.request()
+
+    async with serve(script) as server, client_of(server) as client:
+        await client.get("/")
+        with anyio.fail_after(5):
+            assert (await client.request(method, "/again")).status_code == 204
+        assert_whole(client)
+    assert server.connections == 2
+    assert [request.split(b" ")[1] for request in server.requests] == [b"/again", b"/again"]
+
+
+async def test_a_request_that_may_not_be_repeated_is_not_even_then():
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        await peer.send(OK)
+        server.requests.append(await peer.request())
+
+    async with serve(script) as server, client_of(server) as client:
+        await client.get("/")
+        with anyio.fail_after(5), pytest.raises(httpx.RemoteProtocolError, match="without a response"):
+            await client.post("/", content=b"once")
+        assert not pool_of(client).open
+        assert_whole(client)
+    assert len(server.requests) == 1
+    assert server.connections == 1
+
+
+async def test_a_repeatable_request_is_not_repeated_on_a_fresh_connection_or_after_a_first_byte():
+    async def script(peer: Peer, server: Server) -> None:
+        server.requests.append(await peer.request())
+        if server.origin and len(server.requests) == 2:
+            await peer.send(OK)
+            server.requests.append(await peer.request())
+            await peer.send(b"H")
+
+    async with serve(script) as server, client_of(server) as client:
+        with pytest.raises(httpx.RemoteProtocolError, match="without a response"):
+            await client.get("/")
+        assert len(server.requests) == 1
+        await client.get("/")
+        with pytest.raises(httpx.RemoteProtocolError, match="after 1 bytes"):
+            await client.get("/")
+        assert_whole(client)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("keepalive_seconds", "promise", "kept"),
+    [
+        (60, b"", True),
+        (0, b"", False),
+        (60, b"Keep-Alive: timeout=1\r\n", False),
+        (60, b"Keep-Alive: timeout=9\r\n", True),
+    ],
+)
+async def test_an_idle_connection_is_kept_no_longer_than_we_and_the_server_say(keepalive_seconds, promise, kept):
+    wire = OK.replace(b"\r\nContent", b"\r\n" + promise + b"Content")
+    async with serve(answering(wire)) as server, client_of(server, keepalive_seconds=keepalive_seconds) as client:
+        await client.get("/")
+        assert len(pool_of(client).idle) == kept
+        if kept:
+            (connection,) = pool_of(client).idle
+            left = connection.expires_at - anyio.current_time()
+            assert left <= (8 if promise else 60)
+            connection.expires_at = anyio.current_time()  # its time is over
+        await client.get("/")
+        assert_whole(client)
+    assert server.connections == 2
+
+
+async def test_connections_past_their_time_are_closed_when_another_request_comes():
+    async with serve(answering(OK)) as server, client_of(server) as client:
+        arrived = 0
+        everybody = anyio.Event()
+
+        async def one() -> None:
+            nonlocal arrived
+            async with client.stream("GET", "/"):
+                arrived += 1
+                if arrived == 5:
+                    everybody.set()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(one)
+        pool = pool_of(client)
+        for connection in list(pool.idle)[:-1]:
+            connection.expires_at = anyio.current_time() - 1
+        await client.get("/")
+        assert len(pool.idle) == len(pool.open) == 1
+
+
+async def test_a_closed_transport_refuses_requests_and_says_so():
+    async with serve(answering(OK)) as server, client_of(server) as client:
+        await client.get("/")
+        transport = client._transport
+        await transport.aclose()
+        await transport.aclose()
+        for extensions in ({}, AS_STREAM):
+            with pytest.raises(httpx.LocalProtocolError, match=f"127.0.0.1:{server.port} is closed"):
+                await client.get("/", extensions=extensions)
+        assert not pool_of(client).open
+        assert_whole(client)
+
+
+async def test_closing_ends_responses_in_flight_and_sends_the_queue_away():
+    in_flight = 0
+    both = anyio.Event()
+
+    async def script(peer: Peer, server: Server) -> None:
+        nonlocal in_flight
+        await peer.request()
+        await peer.send(CHUNKED)
+        in_flight += 1
+        if in_flight == 2:
+            both.set()
+        await peer.closed_by_client()
+
+    async with serve(script) as server, client_of(server, max_connections=1) as client:
+        errors = []
+
+        async def one(extensions: dict[str, object]) -> None:
+            with pytest.raises(httpx.TransportError) as caught:
+                await client.get("/", extensions=extensions)
+            errors.append(caught.value)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                for extensions in ({}, {}, {}, AS_STREAM):
+                    tasks.start_soon(one, extensions)
+                await both.wait()
+                await client._transport.aclose()
+        assert sorted(type(error).__name__ for error in errors) == [*["LocalProtocolError"] * 2, *["ReadError"] * 2]
+        assert all(str(error) for error in errors)
+        assert_whole(client)
+
+
+async def test_closing_sends_the_queue_away_though_nobody_lets_go_of_a_slot():
+    async with serve(answering(CHUNKED)) as server, client_of(server, max_connections=1) as client:
+        async with client.stream("GET", "/"), anyio.create_task_group() as tasks:
+            errors = []
+
+            async def waiter() -> None:
+                with pytest.raises(httpx.LocalProtocolError, match="is closed") as caught:
+                    await client.get("/", timeout=None)
+                errors.append(caught.value)
+
+            for _ in range(3):
+                tasks.start_soon(waiter)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(5):
+                await client._transport.aclose()
+                while len(errors) < 3:
+                    await anyio.lowlevel.checkpoint()
+        assert_whole(client)
+
+
+async def test_slots_are_handed_out_in_order_and_cancelled_waiters_leave_the_queue():
+    slots = Slots(1)
+    assert await slots.acquire(None)
+    order = []
+    scopes = [anyio.CancelScope() for _ in range(4)]
+
+    async def waiter(number: int) -> None:
+        with scopes[number]:
+            assert await slots.acquire(None)
+            order.append(number)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(waiter, number)
+                await anyio.wait_all_tasks_blocked()
+            scopes[1].cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert slots.waiting == 3
+            for _ in range(3):
+                slots.release()
+                await anyio.wait_all_tasks_blocked()
+    assert order == [0, 2, 3]
+    slots.release()
+    assert (slots.free, slots.waiting) == (1, 0)
+
+
+async def test_a_slot_handed_to_a_waiter_that_is_cancelled_at_that_moment_is_not_lost():
+    slots = Slots(1)
+    for release_first in (True, False):
+        assert await slots.acquire(None)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(slots.acquire, None)
+                await anyio.wait_all_tasks_blocked()
+                if release_first:
+                    slots.release()
+                    tasks.cancel_scope.cancel()
+                else:
+                    tasks.cancel_scope.cancel()
+                    slots.release()
+        held = 1 - slots.free
+        assert slots.waiting == 0
+        for _ in range(held):  # trio lets a waiter keep what it was handed before the cancellation
+            slots.release()
+        assert slots.free == 1
+
+
+async def test_a_waiter_whose_time_is_up_goes_away_empty_handed():
+    slots = Slots(1)
+    assert await slots.acquire(0)
+    assert not await slots.acquire(0.01)
+    assert slots.waiting == 0
+    slots.release()
+    assert slots.free == 1

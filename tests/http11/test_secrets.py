@@ -1,0 +1,175 @@
+"""No traceback that renders local variables tells a credential, wherever and however a request fails."""
+
+from __future__ import annotations
+
+import ssl
+import traceback
+from collections.abc import Iterator
+
+import anyio
+import httpx
+import pytest
+import trustme
+
+from enclave.transport.http11 import OriginTransport
+from tests.support.http11_server import (
+    AS_STREAM,
+    CHUNKED,
+    OK,
+    Peer,
+    Server,
+    answering,
+    client_of,
+    serve,
+    silent_listener,
+)
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "ek_1_hunter2hunter2"
+BODY = b"code-with-hunter3hunter3"
+
+
+def chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
+    if id(error) in seen:
+        return
+    seen.add(id(error))
+    yield error
+    for linked in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
+        if linked is not None:
+            yield from chain(linked, seen)
+
+
+def assert_silent(error: BaseException) -> None:
+    for link in chain(error, set()):
+        rendered = "".join(traceback.TracebackException.from_exception(link, capture_locals=True).format())
+        ours = [frame for frame, _ in traceback.walk_tb(link.__traceback__) if "http11" in frame.f_code.co_filename]
+        assert SECRET not in rendered
+        assert BODY.decode() not in rendered
+        assert all(SECRET not in repr(value) for frame in ours for value in frame.f_locals.values())
+
+
+def request(server: Server, *, body: bytes | None = None, read: float = 0.1, **extensions: object) -> httpx.Request:
+    timeout = {"connect": 1.0, "read": read, "write": 0.2, "pool": 0.1}
+    return httpx.Request(
+        "POST",
+        server.origin,
+        headers={"Authorization": f"Bearer {SECRET}"},
+        content=BODY if body is None else body,
+        extensions={"timeout": timeout, **extensions},
+    )
+
+
+async def failure(server: Server, request: httpx.Request) -> BaseException:
+    async with OriginTransport(server.origin) as transport:
+        with anyio.fail_after(10), pytest.raises(httpx.TransportError) as caught:
+            await (await transport.handle_async_request(request)).aread()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"",
+        b"garbage",
+        OK[:-1],
+        CHUNKED + b"zz",
+        b"HTTP/1.1 101 X\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 20000,
+    ],
+)
+@pytest.mark.parametrize("close", [True, False])
+async def test_a_failed_response_tells_no_secret(wire, close):
+    async with serve(answering(wire, close=close)) as server:
+        assert_silent(await failure(server, request(server)))
+        assert_silent(await failure(server, request(server, **AS_STREAM)))
+
+
+async def test_a_reset_while_the_request_is_sent_tells_no_secret():
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        peer.reset()
+
+    async with serve(script) as server:
+        assert_silent(await failure(server, request(server, body=BODY * 1_000_000)))
+
+
+async def test_a_write_timeout_tells_no_secret():
+    with silent_listener() as port:
+        server = Server("http", "127.0.0.1", port)
+        error = await failure(server, request(server, body=BODY * 2_000_000))
+        assert isinstance(error, httpx.WriteTimeout)
+        assert_silent(error)
+
+
+async def test_a_refused_connection_and_a_failed_handshake_tell_no_secret():
+    async with serve(answering(OK)) as server:
+        pass
+    assert_silent(await failure(server, request(server)))
+    async with serve(answering(OK)) as server:
+        server.origin = server.origin.replace("http", "https")
+        assert_silent(await failure(server, request(server)))
+
+
+async def test_a_header_that_cannot_be_sent_tells_no_secret():
+    async with serve(answering(OK)) as server:
+        for value in (f"Bearer {SECRET}\n", f"Bearer {SECRET}\r\nX: y", f"Bearer {SECRET}\0"):
+            refused = httpx.Request("GET", server.origin, headers=[(b"Authorization", value.encode())])
+            assert_silent(await failure(server, refused))
+
+
+@pytest.mark.parametrize("size", [1, 2_000_000])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_cancelled_request_tells_no_secret(size, tls):
+    authority = trustme.CA()
+    contexts = {}
+    if tls:
+        server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(server_context)
+        contexts = {"tls": server_context}
+
+    def trusting():
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        return context
+
+    connected = anyio.Event()
+
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        connected.set()
+        await anyio.sleep_forever()
+
+    caught = []
+
+    async def run(transport: OriginTransport, message: httpx.Request) -> None:
+        try:
+            await transport.handle_async_request(message)
+        except BaseException as error:
+            caught.append(error)
+            raise
+
+    async with serve(script, **contexts) as server, OriginTransport(server.origin, ssl_context=trusting) as transport:
+        message = request(server, body=BODY * size, read=60)
+        message.extensions["timeout"]["write"] = None
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(run, transport, message)
+                await connected.wait()
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+    assert isinstance(caught[0], anyio.get_cancelled_exc_class())
+    assert_silent(caught[0])
+
+
+async def test_a_failing_body_stream_does_not_tell_what_was_sent_before():
+    async def content():
+        yield BODY
+        raise KeyError("mine")
+
+    async with serve(answering(OK)) as server, client_of(server) as client:
+        with pytest.raises(KeyError) as caught:
+            await client.post("/", content=content())
+    for link in chain(caught.value, set()):
+        ours = [frame for frame, _ in traceback.walk_tb(link.__traceback__) if "/http11/_" in frame.f_code.co_filename]
+        assert all(BODY.decode() not in repr(value) for frame in ours for value in frame.f_locals.values())

@@ -1,0 +1,136 @@
+"""Which kind of socket a connection gets: the loop's own, whichever way the host is named."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+import enclave
+from enclave.transport.http11 import OriginTransport
+from tests.support.http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, answering, client_of, pool_of, serve
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_host_known_by_name_is_served_like_one_known_by_address():
+    async with serve(answering(OK), name="localhost") as server, client_of(server) as client:
+        for _ in range(3):
+            with anyio.fail_after(10):
+                assert (await client.get("/")).content == b"hello"
+        assert len(pool_of(client).idle) == 1
+    assert server.connections == 1
+
+
+async def test_connecting_by_name_cancelled_at_each_of_its_steps_leaves_no_socket():
+    async with serve(answering(OK), name="localhost") as server, client_of(server) as client:
+        with anyio.fail_after(30):
+            for steps in range(40):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(client.get, "/")
+                    for _ in range(steps):
+                        await anyio.lowlevel.checkpoint()
+                    tasks.cancel_scope.cancel()
+            assert (await client.get("/")).content == b"hello"
+        assert pool_of(client).open == set(pool_of(client).idle)
+
+
+async def test_what_came_before_a_reader_that_was_away_is_all_there_when_it_comes_back():
+    """The socket is read ahead of its reader, but not far, and nothing of that is lost or out of order."""
+    pieces = [b"%06d" % number * 2000 for number in range(300)]
+
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        await peer.send(CHUNKED)
+        for piece in pieces:
+            await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await peer.send(b"0\r\n\r\n")
+
+    received = b""
+    async with serve(script) as server, client_of(server) as client:
+        async with client.stream("GET", "/", extensions=AS_STREAM) as response:
+            with anyio.fail_after(20):
+                async for data in response.aiter_raw():
+                    received += data
+                    for _ in range(5):  # meanwhile the event loop reads on
+                        await anyio.lowlevel.checkpoint()
+    assert received == b"".join(pieces)
+
+
+def test_a_trio_program_does_not_import_asyncio():
+    code = """
+import sys, trio, httpx
+from enclave.transport.http11 import OriginTransport
+
+async def main():
+    async with httpx.AsyncClient(transport=OriginTransport("http://127.0.0.1:9"), trust_env=False) as client:
+        try:
+            await client.get("http://127.0.0.1:9/")
+        except httpx.ConnectError:
+            print("asyncio" in sys.modules)
+
+trio.run(main)
+"""
+    root = Path(enclave.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=root, text=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"debug": True}), id="asyncio")], indirect=True)
+async def test_trio_as_a_guest_of_asyncio_gets_sockets_of_trios():
+    import asyncio  # noqa: PLC0415 - the host loop is the point of this test
+
+    import trio  # noqa: PLC0415
+
+    async with serve(answering(OK)) as server:
+
+        async def guest() -> bytes:
+            transport = OriginTransport(server.origin)
+            async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+                return (await client.get(server.origin)).content
+
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
+        )
+        with anyio.fail_after(10):
+            assert (await done).unwrap() == b"hello"
+
+
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"debug": True}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ],
+    indirect=True,
+)
+async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_more():
+    from enclave.transport.http11._asyncio_stream import AsyncioStream  # noqa: PLC0415 - names asyncio
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    stream = await AsyncioStream.wrap(ours, memoryview(bytearray(65_536)))
+
+    async def drain() -> None:
+        while True:
+            await anyio.wait_readable(theirs)
+            theirs.recv(1_048_576)
+
+    with theirs, anyio.fail_after(10):
+        with anyio.move_on_after(0.1) as scope:
+            await stream.send(bytes(4 * 1024 * 1024))
+        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(drain)
+            await stream.send(b"the rest")
+            tasks.cancel_scope.cancel()
+        await stream.aclose()
+        await anyio.lowlevel.checkpoint()

@@ -1,0 +1,359 @@
+"""TLS against a real TLS server: trust, names, bodies, endings, and idle connections."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import sys
+import threading
+from contextlib import aclosing
+
+import anyio
+import httpx
+import pytest
+import trustme
+
+from enclave import CertificateError, ConnectError, EnclaveClient, RetryPolicy
+from enclave.transport.http11 import OriginTransport, raw_body
+from tests.support.http11_server import (
+    AS_STREAM,
+    CHUNKED,
+    OK,
+    Peer,
+    Server,
+    answering,
+    assert_whole,
+    client_of,
+    pool_of,
+    serve,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA):
+    def build() -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        authority.configure_trust(context)
+        return context
+
+    return build
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+async def test_requests_and_streams_work_over_tls(server_tls, trusting, name):
+    protocols = set()
+
+    async def script(peer: Peer, server: Server) -> None:
+        protocols.add(peer.stream._ssl_object.selected_alpn_protocol())
+        await answering(OK)(peer, server)
+
+    async with serve(script, tls=server_tls, name=name) as server, client_of(server, ssl_context=trusting) as client:
+        for _ in range(3):
+            assert (await client.get("/")).content == b"hello"
+        assert (await client.get("/", extensions=AS_STREAM)).content == b"hello"
+        assert_whole(client)
+    assert server.connections == 2
+    assert protocols == {"http/1.1"}
+
+
+async def test_the_name_is_sent_so_that_the_server_can_choose_its_certificate(server_tls, trusting):
+    names = []
+    server_tls.sni_callback = lambda _, name, __: names.append(name)
+    async with (
+        serve(answering(OK), tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        await client.get("/")
+    assert names == ["localhost"]
+
+
+async def test_an_untrusted_certificate_is_refused_with_its_reason(server_tls):
+    async with (
+        serve(answering(OK), tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=ssl.create_default_context) as client,
+    ):
+        with anyio.fail_after(5), pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await client.get("/")
+        assert not pool_of(client).open
+        assert_whole(client)
+
+
+async def get(client: EnclaveClient) -> None:
+    await client.get("s-1")
+
+
+async def create(client: EnclaveClient) -> None:
+    await client.run("pass")
+
+
+async def stream(client: EnclaveClient) -> None:
+    async with client.stream("s-1"):
+        raise AssertionError("no stream can stand")
+
+
+@pytest.mark.parametrize("call", [get, create, stream])
+@pytest.mark.parametrize("stock", [False, True], ids=["own transport", "httpx's transport"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("localhost", False, "unable to get local issuer certificate"),
+        ("elsewhere.example", True, "Hostname mismatch"),
+    ],
+    ids=["unknown authority", "another name"],
+)
+async def test_a_refused_certificate_is_final_and_the_error_names_cause_and_fix(authority, trusting, call, stock, case):
+    name, trusts, reason = case
+    handshakes = []
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.sni_callback = lambda _, asked_for, __: handshakes.append(asked_for)
+    authority.issue_cert(name).configure_cert(tls)
+    context = trusting() if trusts else ssl.create_default_context()
+    how = {"transport": httpx.AsyncHTTPTransport(verify=context)} if stock else {"ssl_context": context}
+    async with (
+        serve(answering(OK), tls=tls, name="localhost") as server,
+        EnclaveClient(server.origin, retry=RetryPolicy(wait_seconds=0), **how) as client,
+    ):
+        with anyio.fail_after(5), pytest.raises(CertificateError, match=reason) as caught:
+            await call(client)
+    assert handshakes == ["localhost"]
+    assert caught.value.retries == 0
+    assert "SSL_CERT_FILE" in str(caught.value)
+    assert "ssl_context=" in str(caught.value)
+    assert isinstance(caught.value, ConnectError)
+    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+
+
+async def test_a_certificate_for_another_name_is_refused(authority, trusting):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("elsewhere.example").configure_cert(context)
+    async with (
+        serve(answering(OK), tls=context, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        with anyio.fail_after(5), pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await client.get("/")
+
+
+async def test_a_server_without_tls_is_a_connect_error(trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with serve(script, name="localhost") as server:
+        server.origin = server.origin.replace("http", "https")
+        async with client_of(server, ssl_context=trusting) as client:
+            with anyio.fail_after(5), pytest.raises(httpx.ConnectError, match="cannot connect to localhost"):
+                await client.get("/")
+
+
+async def test_a_handshake_that_never_ends_is_a_connect_timeout(trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.closed_by_client()
+
+    async with serve(script, name="localhost") as server:
+        server.origin = server.origin.replace("http", "https")
+        async with client_of(server, ssl_context=trusting) as client:
+            with anyio.fail_after(5), pytest.raises(httpx.ConnectTimeout, match=r"within 0\.2 s"):
+                await client.get("/", timeout=httpx.Timeout(None, connect=0.2))
+            assert_whole(client)
+
+
+async def test_large_and_many_records_arrive_whole(server_tls, trusting):
+    data = bytes(range(256)) * 4096
+    wire = CHUNKED + b"%x\r\n%b\r\n" % (len(data), data) + b"5\r\nhello\r\n" * 1000 + b"0\r\n\r\n"
+    async with (
+        serve(answering(wire), tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        for _ in range(2):
+            with anyio.fail_after(20):
+                assert (await client.get("/")).content == data + b"hello" * 1000
+        with anyio.fail_after(20):
+            await client.post("/", content=data)
+    assert server.connections == 1
+    assert server.requests[2].endswith(data)
+
+
+async def test_a_close_without_goodbye_in_a_framed_body_is_an_error_and_ends_an_unframed_one(server_tls, trusting):
+    wires = [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", b"HTTP/1.0 200 OK\r\n\r\nhello"]
+
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        await peer.send(wires[peer.number - 1])
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        with anyio.fail_after(5), pytest.raises(httpx.RemoteProtocolError, match="5 of 9 bytes"):
+            await client.get("/")
+        with anyio.fail_after(5):
+            assert (await client.get("/")).content == b"hello"
+
+
+@pytest.mark.parametrize("unasked", [b"", OK.replace(b"hello", b"wrong")])
+async def test_an_idle_tls_connection_that_was_closed_or_spoke_is_not_used_again(server_tls, trusting, unasked):
+    """What the server sent beyond its response may wait in the TLS layer, where the socket does not show it."""
+
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        await peer.send(OK)
+        if peer.number == 1:
+            if unasked:
+                await peer.send(unasked)
+                await peer.request()
+            return
+        await peer.request()
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        await client.get("/")
+        (connection,) = pool_of(client).idle
+        with anyio.fail_after(5):
+            while not connection.is_stale():
+                await anyio.lowlevel.checkpoint()
+        assert (await client.post("/")).content == b"hello"
+        assert_whole(client)
+    assert server.connections == 2
+
+
+async def test_records_that_came_together_with_a_response_are_noticed(server_tls, trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        tls = peer.stream
+        tls._ssl_object.write(OK)
+        tls._ssl_object.write(OK.replace(b"hello", b"wrong"))
+        await tls.transport_stream.send(tls._write_bio.read())  # two records, one segment
+        await peer.request()
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        for _ in range(2):
+            assert (await client.get("/")).content == b"hello"
+    assert server.connections == 2
+
+
+async def test_a_refusal_in_the_middle_of_an_upload_is_delivered_over_tls(server_tls, trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        await peer.send(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\n")
+        await peer.send(b"large")
+        await anyio.sleep_forever()
+
+    async def endless():
+        while True:
+            yield b"x" * 65_536
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+        aclosing(endless()) as content,
+    ):
+        with anyio.fail_after(10):
+            response = await client.post("/", content=content)
+        assert (response.status_code, response.content) == (413, b"large")
+        assert not pool_of(client).open
+        assert_whole(client)
+
+
+async def test_a_read_over_tls_can_be_cancelled_and_taken_up_again(server_tls, trusting):
+    proceed = anyio.Event()
+
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        await peer.send(CHUNKED)
+        await proceed.wait()
+        await peer.send(b"5\r\nhello\r\n0\r\n\r\n")
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+        client.stream("GET", "/") as response,
+    ):
+        with anyio.move_on_after(0.05) as scope:
+            await raw_body(response).read_some()
+        assert scope.cancelled_caught
+        proceed.set()
+        with anyio.fail_after(5):
+            assert await raw_body(response).read_some() == b"hello"
+
+
+async def test_the_context_is_built_once_by_a_worker_thread_when_first_needed(server_tls, trusting):
+    threads = []
+
+    def build() -> ssl.SSLContext:
+        threads.append(threading.current_thread())
+        return trusting()
+
+    async with (
+        serve(answering(OK), tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=build) as client,
+    ):
+        assert threads == []
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(client.get, "/")
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
+
+
+def never() -> ssl.SSLContext:
+    raise AssertionError("no TLS context is needed for http")
+
+
+async def test_plain_http_builds_no_context():
+    async with serve(answering(OK)) as server, client_of(server, ssl_context=never) as client:
+        assert (await client.get("/")).content == b"hello"
+
+
+async def test_a_context_that_cannot_be_built_is_a_connect_error():
+    def build() -> ssl.SSLContext:
+        return ssl.create_default_context(cafile="/nonexistent/ca.pem")
+
+    transport = OriginTransport("https://localhost:1", ssl_context=build)
+    with pytest.raises(httpx.ConnectError, match="FileNotFoundError"):
+        await transport.handle_async_request(httpx.Request("GET", "https://localhost:1/"))
+
+
+SSL_CERT_FILE_PROGRAM = """
+import sys, anyio, httpx
+from enclave.transport.http11 import OriginTransport
+
+async def main():
+    async with httpx.AsyncClient(transport=OriginTransport(sys.argv[1])) as client:
+        print((await client.get(sys.argv[1])).text)
+
+anyio.run(main)
+"""
+
+
+async def test_the_environment_may_name_the_trusted_certificates(authority, server_tls, tmp_path):
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+    async with serve(answering(OK), tls=server_tls, name="localhost") as server:
+        with anyio.fail_after(30):
+            process = await anyio.run_process(
+                [sys.executable, "-c", SSL_CERT_FILE_PROGRAM, server.origin],
+                env={"SSL_CERT_FILE": str(bundle)},
+                stderr=subprocess.STDOUT,
+            )
+    assert process.stdout.strip() == b"hello"
