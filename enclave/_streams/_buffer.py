@@ -12,10 +12,7 @@ from collections import deque
 import anyio
 from anyio.lowlevel import checkpoint
 
-from enclave.errors import EnclaveError
 from enclave.types import StreamFrame
-
-Batch = list[StreamFrame] | EnclaveError
 
 
 class FrameBuffer:
@@ -28,19 +25,18 @@ class FrameBuffer:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._batches: deque[tuple[Batch, int]] = deque()
+        self._batches: deque[tuple[list[StreamFrame], int]] = deque()
         self._bytes = 0
         self._ended = False
         self._end_error: Exception | None = None
         self._data: anyio.Event | None = None  # exists while a consumer waits
         self._room: anyio.Event | None = None  # exists while the reader waits
 
-    def put(self, batches: list[Batch], wire_bytes: int) -> None:
+    def put(self, batch: list[StreamFrame], wire_bytes: int) -> None:
         """Add what one network read completed. Never waits; call `wait_for_room` before the next read."""
         if self._ended:
             return  # a reader that is being cancelled may still have had a read to hand over
-        for index, batch in enumerate(batches):
-            self._batches.append((batch, 0 if index else wire_bytes))
+        self._batches.append((batch, wire_bytes))
         self._bytes += wire_bytes
         self._wake_consumer()
 
@@ -77,7 +73,7 @@ class FrameBuffer:
             raise self._end_error
 
     async def get(self) -> list[StreamFrame]:
-        """The next batch; an empty one at the end of a complete stream. Raises the error that stands next in line."""
+        """The next batch; an empty one at the end of a complete stream. Raises the error that ended the stream."""
         if self._batches or self._ended:
             await checkpoint()
         while not self._batches:
@@ -91,8 +87,6 @@ class FrameBuffer:
         self._bytes -= wire_bytes
         if not self.is_full:
             self._wake_reader()
-        if isinstance(batch, EnclaveError):
-            raise batch
         return batch
 
     def _wake_consumer(self) -> None:
