@@ -45,7 +45,7 @@ from .transport import (
     TokenSource,
     decoded,
 )
-from .types import AuditEvent, CreateSessionRequest, Health, PhaseFrame, Session, SessionPhase, SessionResult, to_json
+from .types import AuditEvent, CreateSessionRequest, Health, PhaseFrame, Session, SessionPhase, SessionResult
 from .types._answers import decode_audit, decode_health, decode_session, decode_sessions
 
 if TYPE_CHECKING:
@@ -364,8 +364,10 @@ class EnclaveClient:
         end = await self._wait_for_end(session_id)
         body = await self._fetch_result(session_id)
         result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
-        if end is None or (result.exit_code is None and end.kill_reason is None):
+        if result.exit_code != 0 and (end is None or (result.exit_code is None and end.kill_reason is None)):
             end = await self.get(session_id)
+        if end is None:
+            return result
         return msgspec.structs.replace(
             result, phase=result.phase or end.phase, kill_reason=result.kill_reason or end.kill_reason
         )
@@ -398,7 +400,7 @@ class EnclaveClient:
             except (ConflictError, NotFoundError) as error:
                 session = await self.get(session_id)
                 if session.result is not None:
-                    return to_json(session.result)
+                    return session.result.to_json()
                 if session.phase == SessionPhase.TORN_DOWN:
                     raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
                 if attempt >= _RESULT_POLL.attempts:

@@ -18,7 +18,6 @@ def session_path(session_id: str, *rest: str) -> str:
     return "/".join(("/sessions", quote(session_id, safe=""), *rest))
 
 
-
 def session_id_of(path: str) -> tuple[str | None, str]:
     """The session in a path and the path's route, as in ``"s-1", "/sessions/{id}/result"``: `session_path` undone."""
     parts = path.split("/")

@@ -34,7 +34,7 @@ class SessionHandle:
         self._observed = observed
 
     def __repr__(self) -> str:
-        phase = f" {self.session.phase}" if self.session else ""
+        phase = f" {self.session.phase}" if self.session and self.session.phase else ""
         return f"<SessionHandle {self.id!r}{phase}>"
 
     async def refresh(self) -> Session:

@@ -74,9 +74,9 @@ class MapOutput:
             error = outcome.error or RuntimeError("no result")
             body: dict[str, Any] = {"error": {"type": type(error).__name__, "message": described(error)}}
             if outcome.result is not None:  # there is one, but the session could not be torn down
-                body["result"] = outcome.result
+                body["result"] = _json.document(outcome.result)
         else:
-            body = {"result": outcome.result}
+            body = {"result": _json.document(outcome.result)}
         failed = "error" in body or outcome.result is None or outcome.result.exit_code != 0
         await self._write(index, outcome.session_id, body, failed=failed)
 

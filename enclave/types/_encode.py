@@ -11,21 +11,25 @@ EXTRA = "__extra__"
 """The name of `extra` until its entries are merged into the document. No field of the wire has this name."""
 
 
-def to_json(value: msgspec.Struct) -> bytes:
-    """The JSON of one of the wire's types: camelCase names, and the entries of `extra` beside the other fields.
+class WireStruct(msgspec.Struct, frozen=True):
+    """A type of the wire that is a document of its own."""
 
-    A `Session`, `SessionResult` or `AuditEvent` that a client decoded comes out as the server sent it. A field that
-    could not be read has the value that the server gave it.
+    def to_json(self) -> bytes:
+        """The JSON document: camelCase names, and the entries of `extra` beside the other fields.
 
-    Raises:
-        TypeError, ValueError: `extra` holds a value that JSON cannot express.
-    """
-    document = msgspec.to_builtins(value, enc_hook=_to_builtin)
-    _merge_extra(document, value)
-    try:
-        return msgspec.json.encode(document)
-    except UnicodeEncodeError:
-        raise ValueError("extra: holds a lone surrogate, which UTF-8 cannot carry") from None
+        What a client decoded comes out as the server sent it. A field that could not be read has the value that the
+        server gave it.
+
+        Raises:
+            TypeError, ValueError: `extra` holds a value that JSON cannot express.
+        """
+        document = msgspec.to_builtins(self, enc_hook=_to_builtin)
+        _merge_extra(document, self)
+        try:
+            return msgspec.json.encode(document)
+        except UnicodeEncodeError:
+            # Every other text was checked when it was made or came from JSON.
+            raise ValueError("extra: holds a lone surrogate, which UTF-8 cannot carry") from None
 
 
 def _merge_extra(document: dict[str, Any], struct: msgspec.Struct) -> None:

@@ -25,7 +25,7 @@ from ._json import decode_text
 S = TypeVar("S", bound=msgspec.Struct)
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array = msgspec.json.Decoder(list[msgspec.Raw])
+_array: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder(Any)
 
 
@@ -36,7 +36,7 @@ class LenientDecoder(Generic[S]):
         """Raises TypeError where msgspec cannot decode into `type_`."""
         self._type = type_
         self._one = msgspec.json.Decoder(type_)
-        self._list = msgspec.json.Decoder(list[type_])
+        self._list: msgspec.json.Decoder[list[S]] = msgspec.json.Decoder(list.__class_getitem__(type_))
 
     def decode(self, document: bytes) -> S:
         """Decode one object.
@@ -54,7 +54,7 @@ class LenientDecoder(Generic[S]):
         try:
             return decode_text(self._list, document)
         except msgspec.ValidationError:
-            return [self._item(index, bytes(raw)) for index, raw in enumerate(decode_text(_array, document))]
+            return [self._item(index, bytes(raw)) for index, raw in enumerate(_items(document))]
 
     def _item(self, index: int, document: bytes) -> S:
         try:
@@ -86,7 +86,7 @@ class _StructReader(Generic[S]):
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for field in self._fields:
-            raw = sent.pop(field.wire_name, None)
+            raw = sent.pop(field.wire_name, b"")
             if field.is_absent(raw):
                 continue
             try:
@@ -118,10 +118,11 @@ class _FieldReader:
         mapping = next((member for member in members if get_origin(member) is dict), None)
         self._entry = msgspec.json.Decoder(get_args(mapping)[1]) if mapping else None
 
-    def is_absent(self, document: bytes | None) -> bool:
-        if document is None and self._is_required:
+    def is_absent(self, document: bytes) -> bool:
+        """Whether the server left the field out, by null or by an empty document, which is none at all."""
+        if not document and self._is_required:
             raise msgspec.ValidationError(f"Object missing required field `{self.wire_name}`")
-        return document is None or (document == b"null" and not self.is_demanded)
+        return not document or (document == b"null" and not self.is_demanded)
 
     def read(self, document: bytes) -> Any:
         try:
@@ -144,6 +145,10 @@ class _FieldReader:
             with suppress(msgspec.DecodeError):
                 fitting[key] = decode_text(self._entry, bytes(raw))
         return {self.name: fitting}
+
+
+def _items(document: bytes) -> list[msgspec.Raw]:
+    return decode_text(_array, document)
 
 
 def _has_extra(type_: Any) -> bool:

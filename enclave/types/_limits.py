@@ -13,7 +13,9 @@ from ._absent import OrAbsent
 from ._encode import EXTRA
 
 
-class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
+class SessionLimits(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """Resource limits of a session. In a request every field is optional; a `Session` shows the effective ones.
 
     Wire: contract "Types", `SessionLimits`; the names and units are ours where the documentation gives none.

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from ._encode import EXTRA, to_json
+from ._encode import EXTRA, WireStruct
 from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
 
 
-class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class CreateSessionRequest(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """A program to run and the terms it runs on. Only `code` is required; what is unset is not sent.
 
     Wire: contract "Types", `CreateSessionRequest`.
@@ -53,14 +53,6 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
         _check_extra("extra", self.extra, type(self))
         if self.limits is not None:
             _check_extra("limits.extra", self.limits.extra, SessionLimits)
-
-    def to_json(self) -> bytes:
-        """The request body: camelCase names, unset fields left out, `extra` merged in.
-
-        Raises:
-            TypeError, ValueError: `extra` holds a value that JSON cannot express.
-        """
-        return to_json(self)
 
 
 def _check_text(name: str, value: object) -> None:

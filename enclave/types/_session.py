@@ -1,6 +1,6 @@
 """What the server says of a session: `Session`, its phase, its result, its audit trail. And `Health`.
 
-The Structs that have a field `extra` forbid unknown fields, so that an answer with one is read by `LenientDecoder`, which
+The Structs that have a field `extra` forbid unknown fields. So an answer with one is read by `LenientDecoder`, which
 keeps it there.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr, replace
 
 from ._absent import OrAbsent
-from ._encode import EXTRA
+from ._encode import EXTRA, WireStruct
 from ._ids import check_session_id
 from ._limits import EgressPolicy, SessionLimits
 from ._open_enum import OpenStrEnum
@@ -67,9 +67,7 @@ class AuditType(OpenStrEnum):
     CLONE_COMPLETED = "clone_completed"
 
 
-class AuditEvent(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
-):
+class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
     """One entry of a session's immutable trail. Wire: contract "Types", `AuditEvent`."""
 
     type: AuditType | None = None
@@ -78,7 +76,7 @@ class AuditEvent(
     """When it happened."""
     session_id: str | None = None
     """The session it happened to, where the server says so."""
-    detail: OrAbsent[dict[str, Any]] = {}
+    detail: OrAbsent[dict[str, Any]] = msgspec.field(default_factory=dict)
     """Particulars by type: an egress entry has the ``host``, for one."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """What the server sent besides, or what of it could not be read, under its wire names."""
@@ -87,14 +85,13 @@ class AuditEvent(
         if not self.detail:
             force_setattr(self, "detail", {})
 
+    @property
+    def particulars(self) -> dict[str, Any]:
+        """`detail`, and what the server put beside it. Some servers have the ``host`` of an egress entry there."""
+        return self.extra | self.detail
 
-def _null() -> None:
-    """A factory in the place of a plain None, because `omit_defaults` leaves plain defaults out of the JSON."""
 
-
-class SessionResult(
-    msgspec.Struct, Generic[T], frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
-):
+class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """How a workload ended and what it returned. Untrusted: a workload can forge any of it.
 
     ``SessionResult[Answer]`` decodes `value` straight into ``Answer``: a Struct, dataclass, TypedDict or built-in
@@ -103,7 +100,7 @@ class SessionResult(
     The server's answer has no `phase` and no `kill_reason`. The client fills them in from the session.
     """
 
-    exit_code: int | None = msgspec.field(default_factory=_null)
+    exit_code: int | None = None
     """The workload's exit code. None when the platform killed it, and when the server gave none that can be read."""
     value: T = msgspec.field(default=cast(Any, None), name="json")
     """What the workload gave to ``enclave.result(value)``; None when it gave nothing, whatever T says."""
@@ -149,7 +146,7 @@ class SessionResult(
         raise workload_error(self)
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A session as the server sees it at one moment. Wire: contract "Types", `Session`.
 
     Only `id` is demanded of a server. A field that it leaves out, or sends as null, has the default shown. So has a
@@ -179,7 +176,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
     """How the workload ended, once it has."""
     backend: str | None = None
     """What runs it: ``"simulator"``, ``"kubernetes"``, ``"docker"`` and others."""
-    labels: OrAbsent[dict[str, str]] = {}
+    labels: OrAbsent[dict[str, str]] = msgspec.field(default_factory=dict)
     """The labels it was created with."""
     created_at: datetime | None = None
     """When the server accepted it."""
@@ -196,7 +193,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
             force_setattr(self, "limits", SessionLimits())
         if not self.labels:
             force_setattr(self, "labels", {})
-        if self.result is not None and self.result.phase is None:
+        if self.result is not None and self.result.phase is None and self.has_ended:
             force_setattr(self, "result", self._told_how_it_ended(self.result))
 
     def _told_how_it_ended(self, result: SessionResult[Any]) -> SessionResult[Any]:

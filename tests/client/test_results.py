@@ -11,6 +11,7 @@ from enclave import (
     KillReason,
     NotFoundError,
     ServerError,
+    SessionPhase,
     SessionResult,
     SessionTornDown,
     StreamInterrupted,
@@ -52,7 +53,7 @@ async def test_a_live_session_is_waited_for(server: ScriptedServer, client: Encl
             await anyio.wait_all_tasks_blocked()
             assert results == []
             going_on.set()
-    assert results == [SessionResult(exit_code=0 if last == "succeeded" else 1, value=None)]
+    assert results == [SessionResult(exit_code=0 if last == "succeeded" else 1, phase=SessionPhase(last))]
     assert targets(server) == [STREAM, FETCH]
 
 

@@ -105,7 +105,7 @@ def kind_of(frame: StreamFrame) -> str:
         case StdoutFrame(data=data) | StderrFrame(data=data):
             return data
         case AuditFrame(event=event):
-            return event.type.value
+            return event.type.value if event.type else ""
         case ResultFrame(result=result):
             assert_type(result, SessionResult[Any])
             return str(result.exit_code)
