@@ -1,20 +1,95 @@
-"""From a terminal session to its typed result."""
+"""`result()`: wait until a session has ended, fetch its result, and decode it into the type asked for."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+import anyio
 import msgspec
 
+from . import _calls
 from ._log import logger
+from ._routes import session_path
 from ._streams import FrameStream
-from .errors import MalformedFrameError, ResultTypeError
-from .types import PhaseFrame, SessionResult
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    ConflictError,
+    EnclaveError,
+    MalformedFrameError,
+    NotFoundError,
+    ProtocolError,
+    ResultTypeError,
+    SessionTornDown,
+    StreamError,
+)
+from .transport import RetryPolicy, decoded
+from .types import KillReason, PhaseFrame, SessionPhase, SessionResult
 from .types._json import decode_text
 
+if TYPE_CHECKING:
+    from .transport import Http
+
+T = TypeVar("T")
+Decode = Callable[[bytes], SessionResult[T]]
+
+# Whatever the client's retry policy: nothing has failed, the result is a moment late.
+_POLL = RetryPolicy(attempts=5, wait_seconds=0.1)
+
 _untyped = msgspec.json.Decoder(SessionResult[Any])
+
+
+async def wait_for_result(http: Http, frames: FrameStream, decode: Decode[T]) -> SessionResult[T]:
+    """Read `frames` until the workload has ended, then give its result. Raises as `EnclaveClient.result` does."""
+    session_id = frames.session_id
+    kill_reason = await _wait_for_end(http, frames)
+    body = await _fetch(http, session_id)
+    result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
+    if result.exit_code is None and result.kill_reason is None:
+        kill_reason = kill_reason or (await _calls.get(http, session_id)).kill_reason
+        result = msgspec.structs.replace(result, kill_reason=kill_reason)
+    return result
+
+
+async def _wait_for_end(http: Http, frames: FrameStream) -> KillReason | None:
+    try:
+        async with frames:
+            last = await _drain_to_terminal_phase(frames)
+    except (StreamError, APIStatusError, APIConnectionError, ProtocolError) as error:
+        # The frames themselves are not needed: where the session has ended, its result can be had all the same.
+        if not await _has_ended(http, frames.session_id):
+            raise error from error.__cause__
+        return None
+    return last.kill_reason if last else None
+
+
+async def _has_ended(http: Http, session_id: str) -> bool:
+    try:
+        return (await _calls.get(http, session_id)).phase.is_terminal
+    except EnclaveError:
+        return False  # the stream's own error says more
+
+
+async def _fetch(http: Http, session_id: str) -> bytes:
+    """The body of the result of a session that has ended."""
+    path = session_path(session_id, "result")
+    for attempt in itertools.count(1):
+        try:
+            return await http.request("GET", path)
+        except (ConflictError, NotFoundError) as error:
+            session = await _calls.get(http, session_id)
+            if session.result is not None:
+                return msgspec.json.encode(session.result)
+            if session.phase == SessionPhase.TORN_DOWN:
+                raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
+            if attempt >= _POLL.attempts:
+                raise
+        # The phase was announced a moment before the result can be had.
+        await anyio.sleep(_POLL.wait_before(attempt))
+    raise AssertionError("unreachable")
 
 
 @lru_cache(maxsize=256)
@@ -57,7 +132,7 @@ def _decode(decoder: msgspec.json.Decoder[SessionResult[Any]], type_: Any, body:
     raise ResultTypeError(f"the workload's result does not fit {name}: {reason}", result=untyped)
 
 
-async def drain_to_terminal_phase(frames: FrameStream) -> PhaseFrame | None:
+async def _drain_to_terminal_phase(frames: FrameStream) -> PhaseFrame | None:
     """Read until the workload has ended; None where the stream ended without saying so."""
     batches = frames.batches()
     while True:

@@ -311,7 +311,7 @@ async def test_a_creation_takes_any_success(server: ScriptedServer, client: Encl
     server.answers(response(session("s-9"), status))
     handle = await client.run("x")
     assert handle.id == "s-9"
-    assert handle.session.phase is SessionPhase.RUNNING
+    assert handle.phase is SessionPhase.RUNNING
 
 
 @pytest.mark.parametrize(

@@ -236,9 +236,9 @@ async def test_a_teardown_that_fails_is_noted_on_the_blocks_own_exception(
 
 async def test_a_handle_refreshes_what_it_knows_of_its_session(server: ScriptedServer, client: EnclaveClient):
     handle = client.attach("s-1")
-    assert handle.session is None
+    assert (handle.last_seen, handle.phase) == (None, None)
     server.answers(response(session(phase="pending")), response(session(phase="running")))
     assert (await handle.refresh()).phase == "pending"
     assert (await handle.refresh()).phase == "running"
-    assert handle.session.phase == "running"
+    assert handle.last_seen.phase == handle.phase == "running"
     assert "running" in repr(handle)
