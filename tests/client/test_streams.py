@@ -21,7 +21,8 @@ from enclave import (
     StreamInterrupted,
     UsageError,
 )
-from tests.support.scripted_server import CLOSE_DELIMITED_SSE, END, Request, ScriptedServer, event, response
+from tests.support.messages import END, SSE, event, response
+from tests.support.plane import ControlPlane, Request
 from tests.support.scripted_transport import ScriptedTransport
 
 MALFORMED = [
@@ -47,7 +48,7 @@ def numbers(frames) -> list[int]:
 
 @pytest.mark.parametrize(("text", "reason"), MALFORMED)
 async def test_a_malformed_frame_stands_in_its_place_and_the_frames_around_it_arrive(
-    server: ScriptedServer, client: EnclaveClient, text, reason
+    server: ControlPlane, client: EnclaveClient, text, reason
 ):
     server.streams(b'id: 7\ndata: {"kind":"stdout","data":"0"}\n\n' + b"data: %b\n\n" % text + event("1") + END)
     async with client.stream("s-1") as frames:
@@ -63,7 +64,7 @@ async def test_a_malformed_frame_stands_in_its_place_and_the_frames_around_it_ar
 
 
 async def test_the_index_of_a_malformed_frame_counts_all_frames_of_the_session(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     bad = b"data: {}\n\n"
     server.streams(lines(100) + bad + lines(3) + bad, lines(50) + bad + END)
@@ -84,7 +85,7 @@ async def test_the_index_of_a_malformed_frame_counts_all_frames_of_the_session(
     assert seen == 154
 
 
-async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ScriptedServer, client: EnclaveClient):
+async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(1000) + END)
     async with client.stream("s-1") as frames:
         seen = [await anext(frames), await anext(frames)]
@@ -97,7 +98,7 @@ async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: Scri
     assert single[-1:] or isinstance(seen[-1], EndFrame)
 
 
-async def test_batches_are_never_empty_and_hold_what_came_together(server: ScriptedServer, client: EnclaveClient):
+async def test_batches_are_never_empty_and_hold_what_came_together(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(500) + END)
     async with client.stream("s-1") as frames:
         batches = [batch async for batch in frames.batches()]
@@ -106,11 +107,11 @@ async def test_batches_are_never_empty_and_hold_what_came_together(server: Scrip
     assert numbers(frame for batch in batches for frame in batch) == list(range(500))
 
 
-async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: ScriptedServer, client: EnclaveClient):
+async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: ControlPlane, client: EnclaveClient):
     more = anyio.Event()
 
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE)
+        await request.send(SSE)
         await more.wait()
         for start in range(0, 300, 3):
             await request.send(b"".join(event(str(number)) for number in range(start, start + 3)))
@@ -136,9 +137,9 @@ async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: S
     assert sorted(numbers(seen)) == list(range(300))
 
 
-async def test_cancelling_a_stream_from_another_task_ends_the_iteration(server: ScriptedServer, client: EnclaveClient):
+async def test_cancelling_a_stream_from_another_task_ends_the_iteration(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.send(SSE, event("1"))
         await request.gone()
 
     server.answers(answer)
@@ -159,7 +160,7 @@ async def _call(function) -> None:
     function()
 
 
-async def test_cancelling_a_stream_drops_what_waits(server: ScriptedServer, client: EnclaveClient):
+async def test_cancelling_a_stream_drops_what_waits(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(1000) + END)
     async with client.stream("s-1") as frames:
         assert await anext(frames) == StdoutFrame("0\n")
@@ -169,7 +170,7 @@ async def test_cancelling_a_stream_drops_what_waits(server: ScriptedServer, clie
             await anext(frames.batches())
 
 
-async def test_iterating_outside_its_block_shows_the_right_form(server: ScriptedServer, client: EnclaveClient):
+async def test_iterating_outside_its_block_shows_the_right_form(server: ControlPlane, client: EnclaveClient):
     frames = client.stream("s-1")
     right = r"async with session\.stream\(\) as frames: async for frame in frames"
     for wrong in (lambda: aiter(frames), frames.batches):
@@ -196,7 +197,7 @@ async def test_iterating_outside_its_block_shows_the_right_form(server: Scripted
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (401, AuthenticationError), (599, Exception)])
 async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
-    server: ScriptedServer, client_once: EnclaveClient, status, error
+    server: ControlPlane, client_once: EnclaveClient, status, error
 ):
     server.answers(response({"message": "no such thing"}, status))
     with pytest.raises(error, match="no such thing") as caught:
@@ -219,7 +220,7 @@ async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
     ],
 )
 async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
-    server: ScriptedServer, client: EnclaveClient, answer, says
+    server: ControlPlane, client: EnclaveClient, answer, says
 ):
     server.answers(answer)
     with pytest.raises(MalformedResponseError, match=says):
@@ -228,9 +229,9 @@ async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
     assert len(server.requests) == 1
 
 
-async def test_what_the_body_raises_passes_through_as_it_is(server: ScriptedServer, client: EnclaveClient):
+async def test_what_the_body_raises_passes_through_as_it_is(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.send(SSE, event("1"))
         await request.gone()
 
     raised = LookupError("mine")
@@ -249,12 +250,12 @@ async def test_what_the_body_raises_passes_through_as_it_is(server: ScriptedServ
 
 
 async def test_leaving_early_closes_the_connection_and_leaves_the_client_usable(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     gone = anyio.Event()
 
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"), event("2"))
+        await request.send(SSE, event("1"), event("2"))
         await request.gone()
         gone.set()
 
@@ -267,9 +268,9 @@ async def test_leaving_early_closes_the_connection_and_leaves_the_client_usable(
     assert await client.list() == []
 
 
-async def test_many_streams_run_side_by_side_and_starve_no_request(server: ScriptedServer, client: EnclaveClient):
+async def test_many_streams_run_side_by_side_and_starve_no_request(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.send(SSE, event("1"))
         await request.gone()
 
     server.route("GET", "/sessions/s-1/stream", answer)
@@ -281,11 +282,11 @@ async def test_many_streams_run_side_by_side_and_starve_no_request(server: Scrip
             assert await client.list() == []
 
 
-async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: ScriptedServer, client: EnclaveClient):
+async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: ControlPlane, client: EnclaveClient):
     more = anyio.Event()
 
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("0"))
+        await request.send(SSE, event("0"))
         await more.wait()
         await request.send(event("1") + event("2"), END)
         await request.close()
@@ -303,7 +304,7 @@ async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: Scr
     assert numbers(seen) == [0, 1, 2]
 
 
-async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_not_retried(server: ScriptedServer):
+async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_not_retried(server: ControlPlane):
     server.streams(event("ok") + event("x" * 5000) + END)
     async with EnclaveClient(server.base_url, max_event_bytes=4096) as client, client.stream("s-1") as frames:
         assert await anext(frames) == StdoutFrame("ok")
@@ -313,7 +314,7 @@ async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_n
 
 
 async def test_without_retries_a_stream_that_breaks_is_interrupted_at_once(
-    server: ScriptedServer, client_once: EnclaveClient
+    server: ControlPlane, client_once: EnclaveClient
 ):
     server.streams(lines(3))
     async with client_once.stream("s-1") as frames:
