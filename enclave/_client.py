@@ -29,7 +29,6 @@ from .errors import (
     APITimeoutError,
     ConflictError,
     EnclaveError,
-    InvalidArgumentError,
     MalformedResponseError,
     NotFoundError,
     ProtocolError,
@@ -221,7 +220,7 @@ class EnclaveClient:
         """A handle for an existing session. Sends nothing, so whether the session exists shows with the first call.
 
         Raises:
-            InvalidArgumentError: the id names no session.
+            TypeError, ValueError: `session_id` cannot be the id of a session.
         """
         session_path(session_id)
         return SessionHandle(self, session_id)
@@ -230,7 +229,7 @@ class EnclaveClient:
         """The frames of a session, from the first one: an async context manager and iterator. See `FrameStream`.
 
         Raises:
-            InvalidArgumentError: the id names no session.
+            TypeError, ValueError: `session_id` cannot be the id of a session.
         """
         return FrameStream(
             self._http,
@@ -320,7 +319,7 @@ class EnclaveClient:
 
         Raises:
             NotFoundError: there is none of this id in the caller's org. And what every call raises: `APIStatusError`,
-                `APIConnectionError`, `ProtocolError`; `InvalidArgumentError` for an id that names no session.
+                `APIConnectionError`, `ProtocolError`; TypeError or ValueError for what cannot be an id.
         """
         return await self._fetch(session_path(session_id), decode_session)
 
@@ -433,7 +432,7 @@ class EnclaveClient:
         session = decoded(decode_session, answer, "POST /sessions")
         try:
             session_path(session.id)
-        except InvalidArgumentError as error:
+        except ValueError as error:
             raise MalformedResponseError(f"POST /sessions: the server gave a session no usable id: {error}") from None
         return session
 

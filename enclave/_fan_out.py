@@ -62,7 +62,9 @@ class FanOut(Generic[T]):
         max_concurrency: int,
         fail_fast: bool,
     ) -> None:
-        if not isinstance(max_concurrency, int) or max_concurrency < 1:
+        if not isinstance(max_concurrency, int) or isinstance(max_concurrency, bool):
+            raise TypeError(f"max_concurrency: expected a whole number, got {type(max_concurrency).__name__}")
+        if max_concurrency < 1:
             raise ValueError(f"max_concurrency: expected a whole number from 1, got {max_concurrency!r}")
         if isinstance(requests, str | CreateSessionRequest) or not isinstance(requests, Iterable | AsyncIterable):
             raise TypeError(f"requests: expected an iterable of requests, got {type(requests).__name__}")

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from .errors import InvalidArgumentError
 from .types import CreateSessionRequest
 
 
@@ -18,7 +17,7 @@ def as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any
         return CreateSessionRequest(**{**msgspec.structs.asdict(request), **fields}) if fields else request
     if isinstance(request, str):
         if "code" in fields:
-            raise InvalidArgumentError("code: given twice, as the first argument and by name")
+            raise TypeError("code: given twice, as the first argument and by name; leave one of them out")
         fields = {"code": request, **fields}
     elif request is not None:
         raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")

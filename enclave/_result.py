@@ -8,9 +8,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from ._log import logger
 from ._streams import FrameStream
-from .errors import MalformedFrameError, ResultTypeError
+from .errors import ResultTypeError
 from .types import PhaseFrame, SessionResult
 from .types._json import decode_text
 
@@ -59,15 +58,8 @@ def _decode(decoder: msgspec.json.Decoder[SessionResult[Any]], type_: Any, body:
 
 async def drain_to_terminal_phase(frames: FrameStream) -> PhaseFrame | None:
     """Read until the workload has ended; None where the stream ended without saying so."""
-    batches = frames.batches()
-    while True:
-        try:
-            async for batch in batches:
-                for frame in batch:
-                    if isinstance(frame, PhaseFrame) and frame.phase.is_terminal:
-                        return frame
-        except MalformedFrameError as error:
-            # The result is fetched whole at the end, so a broken frame on the way costs nothing.
-            logger.warning("waiting for the result of session %s: %s", frames.session_id, error)
-        else:
-            return None
+    async for batch in frames.batches():
+        for frame in batch:
+            if isinstance(frame, PhaseFrame) and frame.phase.is_terminal:
+                return frame
+    return None

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
-from .errors import InvalidArgumentError
-
 
 def session_path(session_id: str, *rest: str) -> str:
-    """The path of a session's route, the id quoted so that it can reach no other one.
+    """The path of a session's route. The id is quoted, so that no id can reach another route.
 
     Raises:
-        InvalidArgumentError: the id is empty, a dot segment, or no text that a URL can carry.
+        TypeError: the id is not a string.
+        ValueError: the id is empty or a dot segment, or holds a lone surrogate, which no URL can carry.
     """
     if not isinstance(session_id, str):
-        raise InvalidArgumentError(f"session id: expected a string, got {type(session_id).__name__}")
+        raise TypeError(f"session_id: expected a string, got {type(session_id).__name__}; pass the id of a Session")
     if session_id in ("", ".", ".."):
         # Quoting does not help: "%2E%2E" is a dot segment like "..".
-        raise InvalidArgumentError(f"session id: {session_id!r} names no session")
+        raise ValueError(f"session_id: {session_id!r} is no session's id; pass the id of a Session")
     try:
         quoted = quote(session_id, safe="")
     except UnicodeEncodeError:
-        raise InvalidArgumentError("session id: holds a lone surrogate, which no URL can carry") from None
+        raise ValueError(
+            "session_id: it holds a lone surrogate, which no URL can carry; pass the id as the server gave it"
+        ) from None
     return "/".join(("/sessions", quoted, *rest))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enclave import EnclaveClient
+from enclave import EnclaveClient, SessionHandle
 
 from ._errors import BadUsage, CommandError
 
@@ -44,6 +44,18 @@ async def connect(options: GlobalOptions, *, local: bool = False) -> AsyncGenera
         EnclaveClient(simulator.base_url, api_key=simulator.api_key) as enclave,
     ):
         yield enclave
+
+
+def attached(enclave: EnclaveClient, session_id: str) -> SessionHandle:
+    """A handle for an id from the command line.
+
+    Raises:
+        BadUsage: it cannot be the id of a session.
+    """
+    try:
+        return enclave.attach(session_id)
+    except ValueError as error:
+        raise BadUsage(str(error)) from None
 
 
 def load_simulator() -> type[Simulator]:

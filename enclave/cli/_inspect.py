@@ -12,6 +12,7 @@ import msgspec
 from enclave import EgressPolicy, EnclaveClient, Session, SessionLimits, SessionResult
 
 from . import _json
+from ._connect import attached
 from ._errors import EXIT_ERROR, EXIT_TIMEOUT, CommandError
 from ._output import Screen
 
@@ -63,7 +64,7 @@ async def ls(enclave: EnclaveClient, filters: Filters, *, json: bool, screen: Sc
 
 async def show(enclave: EnclaveClient, session_id: str, *, json: bool, screen: Screen) -> int:
     """One session."""
-    session = await enclave.get(session_id)
+    session = await attached(enclave, session_id).refresh()
     document = _json.of_session(session)
     if json or not screen.out.is_terminal:
         await show_document(screen, document)
@@ -93,8 +94,9 @@ async def show(enclave: EnclaveClient, session_id: str, *, json: bool, screen: S
 async def result(enclave: EnclaveClient, session_id: str, *, json: bool, timeout_seconds: float, screen: Screen) -> int:
     """The result of a session, once it has ended."""
     found = None
+    session = attached(enclave, session_id)
     with anyio.move_on_after(timeout_seconds):
-        found = await enclave.result(session_id)
+        found = await session.result()
     if found is None:
         raise CommandError(
             f"session {session_id} has not ended within {timeout_seconds:g} s; allow more with --timeout",
@@ -109,7 +111,7 @@ async def result(enclave: EnclaveClient, session_id: str, *, json: bool, timeout
 
 async def audit(enclave: EnclaveClient, session_id: str, *, json: bool, screen: Screen) -> int:
     """The trail of a session so far, oldest first."""
-    trail = await enclave.audit(session_id)
+    trail = await attached(enclave, session_id).audit()
     if json or not screen.out.is_terminal:
         await show_document(screen, trail)
     else:

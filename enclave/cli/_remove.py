@@ -10,6 +10,7 @@ import anyio
 from enclave import EnclaveClient, EnclaveError, SessionPhase
 
 from . import _json
+from ._connect import attached
 from ._errors import EXIT_ERROR, BadUsage, described
 from ._inspect import Filters
 from ._output import Screen
@@ -49,7 +50,7 @@ async def remove(enclave: EnclaveClient, removal: Removal, *, json: bool, screen
 
 async def _chosen(enclave: EnclaveClient, removal: Removal) -> list[str]:
     if removal.ids:
-        return list(dict.fromkeys(removal.ids))
+        return [attached(enclave, session_id).id for session_id in dict.fromkeys(removal.ids)]
     sessions = await enclave.list()
     return [s.id for s in sessions if s.phase != SessionPhase.TORN_DOWN and removal.filters.match(s)]
 

@@ -22,7 +22,7 @@ from enclave import EnclaveClient, EnclaveError, __version__
 
 from ._schema import json_schema
 from ._text import one_line
-from ._tools import TOOLS, Tool
+from ._tools import TOOLS, BadArguments, Tool
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ async def _call_tool(context: Context, params: types.CallToolRequestParams) -> t
     try:
         arguments = msgspec.convert(params.arguments or {}, tool.takes)
         answer = await tool.call(context.lifespan_context.client, arguments, Caller(context))
-    except (EnclaveError, msgspec.ValidationError) as error:
+    except (EnclaveError, BadArguments, msgspec.ValidationError) as error:
         return _failed(tool, str(error))
     except Exception as error:
         logger.exception("%s failed", tool.name)

@@ -17,8 +17,8 @@ from enclave import (
     EgressPolicy,
     EnclaveClient,
     EnclaveError,
-    InvalidArgumentError,
     Session,
+    SessionHandle,
     SessionLimits,
     UsageError,
 )
@@ -42,6 +42,11 @@ MAX_AUDIT_EVENTS = 200
 """How many entries of a trail are shown."""
 MAX_SESSIONS = 100
 """How many sessions are listed."""
+
+
+class BadArguments(Exception):
+    """The arguments of a call cannot be used. The message is for the model that made the call. Nothing was sent."""
+
 
 A = TypeVar("A", bound=msgspec.Struct)
 
@@ -77,15 +82,16 @@ async def _run_code(client: EnclaveClient, arguments: RunCode, listener: Listene
 
 
 async def _get_result(client: EnclaveClient, arguments: SessionId, _: Listener) -> Outcome:
-    session = await client.get(arguments.session_id)
+    handle = _attached(client, arguments)
+    session = await handle.refresh()
     if not session.phase.is_terminal:
         raise UsageError(f"session {session.id} is {session.phase}: it has no result yet; ask again later")
-    result = session.result or await client.result(session.id)
-    return outcome_of(session, result, await client.audit(session.id))
+    result = session.result or await handle.result()
+    return outcome_of(session, result, await handle.audit())
 
 
 async def _get_audit(client: EnclaveClient, arguments: SessionId, _: Listener) -> AuditTrail:
-    events = await client.audit(arguments.session_id)
+    events = await _attached(client, arguments).audit()
     return AuditTrail(
         session_id=arguments.session_id,
         events=tuple(_entry(event) for event in events[-MAX_AUDIT_EVENTS:]),
@@ -102,7 +108,7 @@ async def _list_sessions(client: EnclaveClient, _: Nothing, __: Listener) -> Ses
 
 
 async def _teardown_session(client: EnclaveClient, arguments: SessionId, _: Listener) -> TornDown:
-    await client.teardown(arguments.session_id)
+    await _attached(client, arguments).teardown()
     return TornDown(session_id=arguments.session_id)
 
 
@@ -160,6 +166,13 @@ TOOLS: tuple[Tool[Any], ...] = (
 )
 
 
+def _attached(client: EnclaveClient, arguments: SessionId) -> SessionHandle:
+    try:
+        return client.attach(arguments.session_id)
+    except ValueError as error:
+        raise BadArguments(str(error)) from None
+
+
 def _request(arguments: RunCode) -> CreateSessionRequest:
     try:
         return CreateSessionRequest(
@@ -172,7 +185,7 @@ def _request(arguments: RunCode) -> CreateSessionRequest:
             labels=arguments.labels,
         )
     except ValueError as error:
-        raise InvalidArgumentError(str(error)) from None
+        raise BadArguments(str(error)) from None
 
 
 def _limits(limits: Limits | None) -> SessionLimits | None:

@@ -26,7 +26,7 @@ EXCEPTION_MAP: tuple[tuple[type[Exception], type[EnclaveError]], ...] = (
     (httpx.ConnectError, errors.ConnectError),
     (httpx.ProxyError, errors.ConnectError),
     (httpx.UnsupportedProtocol, errors.ConfigurationError),
-    (httpx.LocalProtocolError, errors.InvalidArgumentError),
+    (httpx.LocalProtocolError, errors.UsageError),
     (httpx.InvalidURL, errors.ConfigurationError),
     (httpx.DecodingError, errors.MalformedResponseError),
     (httpx.TooManyRedirects, errors.ProtocolError),

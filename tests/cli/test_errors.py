@@ -53,6 +53,13 @@ def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_t
     assert "`enclave simulator` starts one" in done.err
 
 
+@pytest.mark.parametrize("command", ["show", "logs", "result", "audit", "rm"])
+def test_what_cannot_be_a_sessions_id_is_wrong_usage(cli, command) -> None:
+    done = cli("--base-url", "http://127.0.0.1:1", command, "..")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "enclave: session_id: '..' is no session's id; pass the id of a Session\n"
+
+
 def test_every_fix_is_reachable() -> None:
     """None stands behind the fix of a class it derives from."""
     kinds = [kind for kind, _ in _errors._FIXES]

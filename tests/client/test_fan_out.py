@@ -238,8 +238,9 @@ async def test_an_item_that_is_no_request_is_an_outcome_with_its_error(sim: Simu
         ({"requests": CreateSessionRequest(code="x")}, TypeError, "requests"),
         ({"requests": 5}, TypeError, "requests"),
         ({"requests": [], "max_concurrency": 0}, ValueError, "max_concurrency"),
-        ({"requests": [], "max_concurrency": 1.5}, ValueError, "max_concurrency"),
-        ({"requests": [], "max_concurrency": "4"}, ValueError, "max_concurrency"),
+        ({"requests": [], "max_concurrency": True}, TypeError, "max_concurrency"),
+        ({"requests": [], "max_concurrency": 1.5}, TypeError, "max_concurrency"),
+        ({"requests": [], "max_concurrency": "4"}, TypeError, "max_concurrency"),
     ],
 )
 def test_an_argument_that_cannot_be_used_shows_at_the_call(arguments, error, names):

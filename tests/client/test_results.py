@@ -117,7 +117,7 @@ async def test_a_malformed_frame_on_the_way_costs_nothing(server: ControlPlane, 
     assert (await client.result("s-1")).value == {"answer": 285}
     warnings = [record.getMessage() for record in caplog.records if record.name == "enclave"]
     assert len(warnings) == 2
-    assert "frame 0 is malformed" in warnings[0]
+    assert "frame 0 (kind '') cannot be read" in warnings[0]
 
 
 async def test_dropped_connections_are_resumed_on_the_way(server: ControlPlane, client: EnclaveClient):

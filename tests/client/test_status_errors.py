@@ -189,7 +189,6 @@ async def test_a_refused_connection_is_a_connect_error(unused_port: int):
 
 ERRORS = [
     errors.NotFoundError(404, "gone", operation="GET /x", code="E", body={"a": 1}, request_id="r", retry_after=1.5),
-    errors.MalformedFrameError("bad", index=3, event_id="7", data=b"{}"),
     errors.EventTooLargeError(1024),
     errors.StreamInterrupted("broke", delivered=5, session_id="s-1"),
     errors.ConnectTimeoutError("GET /x: too slow"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -14,27 +15,29 @@ from enclave import (
     EnclaveClient,
     EndFrame,
     EventTooLargeError,
-    MalformedFrameError,
     MalformedResponseError,
     NotFoundError,
     StdoutFrame,
     StreamInterrupted,
+    UnknownFrame,
     UsageError,
 )
 from tests.support.messages import END, SSE, event, response
 from tests.support.plane import ControlPlane, Request
 from tests.support.scripted_transport import ScriptedTransport
 
-MALFORMED = [
-    (b"[1]", "Expected `object`"),
-    (b"{", "truncated"),
-    (b'{"a":1}', "kind"),
-    (b'{"kind":5}', "kind"),
-    (b'{"kind":"stdout"}', "missing required field `data`"),
-    (b'{"kind":"stdout","data":5}', r"\$\.data"),
-    (b'{"kind":"end","ts":"yesterday"}', r"\$\.ts"),
-    (b"not json", "malformed"),
-    (b'{"kind":"stdout","data":"a"} {"kind":"stdout","data":"b"}', "trailing"),
+UNREADABLE = [
+    (b"[1]", "", "Expected `object`"),
+    (b"{", "", "truncated"),
+    (b"", "", "truncated"),
+    (b'{"a":1}', "", "kind"),
+    (b'{"kind":5}', "", r"\$\.kind"),
+    (b'{"kind":"stdout"}', "stdout", "missing required field `data`"),
+    (b'{"kind":"stdout","data":5}', "stdout", r"\$\.data"),
+    (b'{"kind":"end","ts":"yesterday"}', "end", r"\$\.ts"),
+    (b"not json", "", "malformed"),
+    (b'{"kind":"stdout","data":"a"} {"kind":"stdout","data":"b"}', "", "trailing"),
+    (b'{"kind":"odd","x":' + b"[" * 3000 + b"]" * 3000 + b"}", "", "nested too deeply"),
 ]
 
 
@@ -46,43 +49,54 @@ def numbers(frames) -> list[int]:
     return [int(frame.data) for frame in frames if isinstance(frame, StdoutFrame)]
 
 
-@pytest.mark.parametrize(("text", "reason"), MALFORMED)
-async def test_a_malformed_frame_stands_in_its_place_and_the_frames_around_it_arrive(
-    server: ControlPlane, client: EnclaveClient, text, reason
+@pytest.mark.parametrize(("text", "kind", "problem"), UNREADABLE)
+async def test_a_frame_that_cannot_be_read_stands_in_its_place_and_says_why(
+    server: ControlPlane, client: EnclaveClient, text, kind, problem
 ):
-    server.streams(b'id: 7\ndata: {"kind":"stdout","data":"0"}\n\n' + b"data: %b\n\n" % text + event("1") + END)
+    server.streams(event("0") + b"data: %b\n\n" % text + event("1") + END)
     async with client.stream("s-1") as frames:
-        iterator = aiter(frames)
-        assert await anext(iterator) == StdoutFrame("0")
-        with pytest.raises(MalformedFrameError, match=reason) as caught:
-            await anext(iterator)
-        assert [frame async for frame in frames] == [StdoutFrame("1"), EndFrame()]
-    error = caught.value
-    assert (error.index, error.event_id) == (1, "7")
-    assert error.excerpt == text.decode()
-    assert "frame 1 (id 7)" in str(error)
+        before, unknown, *after = [frame async for frame in frames]
+    assert before == StdoutFrame("0")
+    assert isinstance(unknown, UnknownFrame)
+    assert (unknown.kind, unknown.raw) == (kind, text)
+    assert re.search(problem, unknown.problem or "")
+    assert after == [StdoutFrame("1"), EndFrame()]
 
 
-async def test_the_index_of_a_malformed_frame_counts_all_frames_of_the_session(
+async def test_the_name_of_the_event_is_the_kind_of_what_is_not_json(server: ControlPlane, client: EnclaveClient):
+    server.streams(b"event: ping\ndata: now\n\n" + b'event: ping\ndata: {"n":1}\n\n' + END)
+    async with client.stream("s-1") as frames:
+        not_json, json, _ = [frame async for frame in frames]
+    assert (not_json.kind, not_json.raw) == ("ping", b"now")
+    assert not_json.problem is not None
+    assert json == UnknownFrame("ping", b'{"n":1}')
+
+
+async def test_a_problem_is_one_short_printable_line_whatever_the_frame_says(
     server: ControlPlane, client: EnclaveClient
 ):
-    bad = b"data: {}\n\n"
-    server.streams(lines(100) + bad + lines(3) + bad, lines(50) + bad + END)
-    indexes = []
-    seen = 0
+    key = '"' + "\u202e\u2028\x1b[31m" * 500 + '"'
+    server.streams(f'data: {{"kind":"result","result":{{"exitCode":{{{key}:[]}}}}}}\n\n'.encode() + END)
     async with client.stream("s-1") as frames:
-        batches = frames.batches()
-        done = False
-        while not done:
-            try:
-                async for batch in batches:
-                    seen += len(batch)
-                done = True
-            except MalformedFrameError as error:
-                assert error.index == seen + len(indexes)
-                indexes.append(error.index)
-    assert indexes == [100, 104, 155]
-    assert seen == 154
+        unknown = await anext(frames)
+    assert unknown.problem.isprintable()
+    assert unknown.problem.isascii()
+    assert 0 < len(unknown.problem) < 250
+
+
+async def test_each_sort_of_unreadable_frame_is_logged_once_and_a_flood_does_not_flood_the_log(
+    server: ControlPlane, client: EnclaveClient, caplog
+):
+    flood = b"".join(b'data: {"kind":"kind-%d"}\n\n' % number for number in range(500))
+    bad = b"data: {}\n\n" + b'data: {"kind":"new"}\n\n'
+    server.streams(event("0") + bad * 1000, flood + END)
+    async with client.stream("s-1") as frames:
+        assert len([frame async for frame in frames]) == 2502
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "frame 1 (kind '') cannot be read: Object missing required field `kind`" in warnings[0]
+    assert "frame 2 (kind 'new') cannot be read: this version does not know the kind" in warnings[1]
+    assert len(warnings) == 8
+    assert "more such frames of this stream are not logged" in warnings[-1]
 
 
 async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ControlPlane, client: EnclaveClient):
