@@ -11,7 +11,6 @@ import anyio
 import msgspec
 
 from . import _calls
-from ._log import logger
 from ._routes import session_path
 from ._streams import FrameStream
 from .errors import (
@@ -19,7 +18,6 @@ from .errors import (
     APIStatusError,
     ConflictError,
     EnclaveError,
-    MalformedFrameError,
     NotFoundError,
     ProtocolError,
     ResultTypeError,
@@ -134,15 +132,8 @@ def _decode(decoder: msgspec.json.Decoder[SessionResult[Any]], type_: Any, body:
 
 async def _drain_to_terminal_phase(frames: FrameStream) -> PhaseFrame | None:
     """Read until the workload has ended; None where the stream ended without saying so."""
-    batches = frames.batches()
-    while True:
-        try:
-            async for batch in batches:
-                for frame in batch:
-                    if isinstance(frame, PhaseFrame) and frame.phase.is_terminal:
-                        return frame
-        except MalformedFrameError as error:
-            # The result is fetched whole at the end, so a broken frame on the way costs nothing.
-            logger.warning("waiting for the result of session %s: %s", frames.session_id, error)
-        else:
-            return None
+    async for batch in frames.batches():
+        for frame in batch:
+            if isinstance(frame, PhaseFrame) and frame.phase.is_terminal:
+                return frame
+    return None

@@ -19,7 +19,6 @@ EnclaveError
 │   └── APITimeoutError           the answer took longer than a timeout allows (also a TimeoutError)
 │       └── ConnectTimeoutError   no connection was made in time (also a ConnectError)
 ├── ProtocolError                 the server answered something that the wire contract does not allow
-│   ├── MalformedFrameError       one frame of a stream; the frames around it are not lost
 │   ├── MalformedResponseError    the body, or the content type, of a response
 │   ├── EventTooLargeError        one event exceeds `max_event_bytes`
 │   └── ResponseTooLargeError     one body or header section exceeds its bound
@@ -54,7 +53,6 @@ __all__ = [
     "ConnectTimeoutError",
     "EnclaveError",
     "EventTooLargeError",
-    "MalformedFrameError",
     "MalformedResponseError",
     "NotFoundError",
     "PayloadTooLargeError",
@@ -233,25 +231,6 @@ class ConnectTimeoutError(APITimeoutError, ConnectError):
 
 class ProtocolError(EnclaveError):
     """The server answered something that the wire contract does not allow."""
-
-
-class MalformedFrameError(ProtocolError):
-    """One frame of a stream is not a frame. The stream stays usable: iterate on for the frames after it."""
-
-    def __init__(self, reason: str, *, index: int, event_id: str | None = None, data: bytes | str = b"") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        """What is wrong, with the path inside the JSON where there is one."""
-        self.index = index
-        """Which frame of the session it is, counted from 0."""
-        self.event_id = event_id
-        """The SSE id in force at the frame, if any."""
-        self.excerpt = excerpt(data)
-        """The start of the frame's text, printable."""
-
-    def _describe(self) -> str:
-        where = f"frame {self.index}" + (f" (id {excerpt(self.event_id)})" if self.event_id else "")
-        return f"{where} is malformed: {self.reason}; it starts with: {self.excerpt}"
 
 
 class MalformedResponseError(ProtocolError):

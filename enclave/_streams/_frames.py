@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from enclave.errors import excerpt
 from enclave.types import (
     AuditFrame,
     EndFrame,
@@ -39,25 +40,27 @@ _by_kind: dict[str, msgspec.json.Decoder[KnownFrame]] = {
 def decode_frame(data: bytes, event: str = "") -> StreamFrame:
     """Decode the data of one event; `event` is the SSE event name, the kind of a frame that has none of its own.
 
-    Raises:
-        msgspec.DecodeError: the data is not a frame.
+    Data that cannot be read becomes an `UnknownFrame`.
     """
     try:
-        return _decode_frame(data, event)
-    except RecursionError:
-        raise msgspec.DecodeError("JSON is nested too deeply") from None
-
-
-def _decode_frame(data: bytes, event: str) -> StreamFrame:
-    try:
         return known_frames.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Rarely taken, and for several reasons: broken text, a kind we do not know, no kind at all, a true mistake.
+        return _decode_uncommon(data, event)
+
+
+def _decode_uncommon(data: bytes, event: str) -> StreamFrame:
+    kind = "" if event == "message" else event  # "message" is what SSE calls an event without a name
+    try:
         text = repair_text(data)
-    kind = _kind.decode(text).kind
-    if kind is msgspec.UNSET:
-        if event in ("", "message"):  # "message" is what SSE calls an event without a name
-            raise msgspec.ValidationError("Object missing required field `kind`, and the event has no name")
-        kind = event
-    decoder = _by_kind.get(kind)
-    return decoder.decode(text) if decoder else UnknownFrame(kind, data)
+        own_kind = _kind.decode(text).kind
+        if own_kind is not msgspec.UNSET:
+            kind = own_kind
+        elif not kind:
+            return UnknownFrame("", data, "Object missing required field `kind`, and the event has no name")
+        decoder = _by_kind.get(kind)
+        return decoder.decode(text) if decoder else UnknownFrame(kind, data)
+    except RecursionError:
+        return UnknownFrame(kind, data, "JSON is nested too deeply")
+    except msgspec.DecodeError as error:
+        return UnknownFrame(kind, data, excerpt(str(error)))

@@ -38,7 +38,7 @@ class FrameStream:
                 ...
 
     Connections that break are resumed; where that cannot be done exactly, iterating raises `StreamInterrupted`.
-    A `MalformedFrameError` stands in the place of the one frame it is about: iterate again for the frames after it.
+    A frame that cannot be read is an `UnknownFrame` in its place.
     """
 
     def __init__(
@@ -127,7 +127,6 @@ class FrameStream:
         """The next frame.
 
         Raises:
-            MalformedFrameError: this one is not a frame; the next call gives the one after it.
             StreamInterrupted: the stream broke and could not be resumed exactly.
             EventTooLargeError: an event exceeds the client's `max_event_bytes`.
         """
@@ -177,7 +176,7 @@ class FrameStream:
 
 
 class FrameBatches:
-    """An async iterator over lists of frames. Not a generator: after an error it can be iterated on."""
+    """An async iterator over lists of frames. Not a generator: what cancels a wait for a batch does not end it."""
 
     def __init__(self, next_batch: Callable[[], Awaitable[list[StreamFrame]]]) -> None:
         self._next_batch = next_batch

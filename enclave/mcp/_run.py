@@ -16,8 +16,6 @@ from enclave import (
     AuditFrame,
     AuditType,
     EventTooLargeError,
-    FrameStream,
-    MalformedFrameError,
     PhaseFrame,
     ResultFrame,
     Session,
@@ -27,6 +25,7 @@ from enclave import (
     StdoutFrame,
     StreamError,
     StreamFrame,
+    UnknownFrame,
 )
 
 from ._schema import DeniedEgress, Outcome, Output
@@ -99,7 +98,8 @@ class Run:
         """Read the session's stream to its end, and tell what comes."""
         try:
             async with self._session.stream() as frames:
-                await self._read(frames)
+                async for batch in frames.batches():
+                    await self._take(batch)
         except (StreamError, EventTooLargeError) as error:  # its result can be had all the same
             self._warn(str(error))
 
@@ -128,18 +128,6 @@ class Run:
         session = await self._session.refresh()
         return str(session.phase), session.kill_reason
 
-    async def _read(self, frames: FrameStream) -> None:
-        batches = frames.batches()
-        while True:
-            try:
-                batch = await anext(batches)
-            except StopAsyncIteration:
-                return
-            except MalformedFrameError as error:
-                self._warn(str(error))
-            else:
-                await self._take(batch)
-
     async def _take(self, batch: list[StreamFrame]) -> None:
         for stream, frames in groupby(batch, _stream_of):
             if stream:
@@ -167,6 +155,8 @@ class Run:
                 return str(frame.phase) + (f": {frame.kill_reason}" if frame.kill_reason else "")
             case ResultFrame():
                 self._result = frame.result
+            case UnknownFrame(problem=str(problem)):
+                self._warn(f"a frame of the stream cannot be read: {problem}")
             case AuditFrame():
                 host = self._denied.note(frame.event)
                 return f"connection denied: {host}" if host else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -23,7 +23,7 @@ class PhaseFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="phase", ren
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "phase"
+    kind: ClassVar[Literal["phase"]] = "phase"
 
 
 class StdoutFrame(
@@ -36,7 +36,7 @@ class StdoutFrame(
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "stdout"
+    kind: ClassVar[Literal["stdout"]] = "stdout"
 
 
 class StderrFrame(
@@ -49,7 +49,7 @@ class StderrFrame(
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "stderr"
+    kind: ClassVar[Literal["stderr"]] = "stderr"
 
 
 class AuditFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
@@ -60,7 +60,7 @@ class AuditFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="audit", ren
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "audit"
+    kind: ClassVar[Literal["audit"]] = "audit"
 
 
 class ResultFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
@@ -71,7 +71,7 @@ class ResultFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="result", r
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "result"
+    kind: ClassVar[Literal["result"]] = "result"
 
 
 class EndFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
@@ -80,16 +80,22 @@ class EndFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="end", rename=
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "end"
+    kind: ClassVar[Literal["end"]] = "end"
 
 
 class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
-    """A frame of a kind this version does not know, handed over as it came. Wire: contract "Types", `StreamFrame`."""
+    """A frame that this version cannot read, in its place among the others. The stream goes on after it.
+
+    Either the server sent a kind that this version does not know, and `problem` is None. Or the frame is not what its
+    kind promises, or not JSON at all, and `problem` says what is wrong. A strict caller looks at `problem`.
+    """
 
     kind: str
-    """The kind the server gave it."""
+    """The kind that the server gave it. If its data has none, the name of the SSE event, or an empty string."""
     raw: bytes
-    """The frame's JSON, undecoded."""
+    """The data of the event, undecoded. Invalid UTF-8 has become U+FFFD."""
+    problem: str | None = None
+    """What is wrong with it, as one short printable line. None if only the kind is unknown."""
 
 
 KnownFrame = PhaseFrame | StdoutFrame | StderrFrame | AuditFrame | ResultFrame | EndFrame

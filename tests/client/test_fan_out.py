@@ -289,3 +289,24 @@ async def test_a_list_comes_in_the_order_of_its_input_whatever_ends_first(
                 script.release()
                 await sim.until(lambda sim, script=script: sim.phases[script.session_id] == "torn_down")
     assert [(outcome.index, outcome.request) for outcome in outcomes] == list(enumerate("abcd"))
+
+
+async def test_a_fan_out_adds_the_failure_of_its_input_to_the_blocks_own_exception(unused_port: int) -> None:
+    async def requests() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "code"
+        finally:
+            raise ValueError("the input cannot be closed")
+
+    async with EnclaveClient(f"http://127.0.0.1:{unused_port}", retry=None) as client:
+        with pytest.raises(LookupError) as raised:
+            async with client.fan_out(requests(), max_concurrency=1) as outcomes:
+                await anext(outcomes)
+                raise LookupError("the block")
+        assert any("the input cannot be closed" in note for note in raised.value.__notes__)
+
+        with pytest.raises(ValueError, match="the input cannot be closed") as alone:
+            async with client.fan_out(requests(), max_concurrency=1) as outcomes:
+                await anext(outcomes)
+        assert not isinstance(alone.value.__context__, BaseExceptionGroup)

@@ -116,11 +116,30 @@ def kind_of(frame: StreamFrame) -> str:
             return str(result.exit_code)
         case EndFrame():
             return "end"
-        case UnknownFrame(kind=kind, raw=raw):
+        case UnknownFrame(kind=kind, raw=raw, problem=problem):
             assert_type(raw, bytes)
+            assert_type(problem, str | None)
             return kind
         case _:
             assert_never(frame)
+
+
+def by_kind(frame: StreamFrame) -> str:
+    if isinstance(frame, UnknownFrame):
+        return frame.kind
+    if frame.kind == "stdout":
+        assert_type(frame, StdoutFrame)
+    elif frame.kind == "result":
+        assert_type(frame, ResultFrame)
+    elif frame.kind == "phase":
+        assert_type(frame, PhaseFrame)
+    elif frame.kind == "end":
+        assert_type(frame, EndFrame)
+    elif frame.kind == "stderr":
+        assert_type(frame, StderrFrame)
+    else:
+        assert_type(frame, AuditFrame)
+    return frame.kind
 
 
 async def streams(client: EnclaveClient, handle: SessionHandle) -> None:
