@@ -1,19 +1,98 @@
-"""From a terminal session to its typed result."""
+"""`result()`: wait until a session has ended, fetch its result, and decode it into the type asked for."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+import anyio
 import msgspec
 
+from . import _calls
+from ._routes import session_path
 from ._streams import FrameStream
-from .errors import ResultTypeError
-from .types import PhaseFrame, SessionResult
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    ConflictError,
+    EnclaveError,
+    NotFoundError,
+    ProtocolError,
+    ResultTypeError,
+    SessionTornDown,
+    StreamError,
+)
+from .transport import RetryPolicy, decoded
+from .types import PhaseFrame, Session, SessionPhase, SessionResult
 from .types._lenient import LenientDecoder
 
+if TYPE_CHECKING:
+    from .transport import Http
+
+T = TypeVar("T")
+Decode = Callable[[bytes], SessionResult[T]]
+
+# Whatever the client's retry policy: nothing has failed, the result is a moment late.
+_POLL = RetryPolicy(attempts=5, wait_seconds=0.1)
+
 _untyped = LenientDecoder(SessionResult[Any])
+
+
+async def wait_for_result(http: Http, frames: FrameStream, decode: Decode[T]) -> SessionResult[T]:
+    """Read `frames` until the workload has ended, then give its result. Raises as `EnclaveClient.result` does."""
+    session_id = frames.session_id
+    end = await _wait_for_end(http, frames)
+    body = await _fetch(http, session_id)
+    result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
+    if result.exit_code != 0 and (end is None or (result.exit_code is None and end.kill_reason is None)):
+        end = await _calls.get(http, session_id)
+    if end is None:
+        return result
+    return msgspec.structs.replace(
+        result, phase=result.phase or end.phase, kill_reason=result.kill_reason or end.kill_reason
+    )
+
+
+async def _wait_for_end(http: Http, frames: FrameStream) -> PhaseFrame | Session | None:
+    try:
+        async with frames:
+            last = await _drain_to_terminal_phase(frames)
+    except (StreamError, APIStatusError, APIConnectionError, ProtocolError) as error:
+        # The frames themselves are not needed: where the session has ended, its result can be had all the same.
+        ended = await _ended(http, frames.session_id)
+        if ended is None:
+            raise error from error.__cause__
+        return ended
+    return last
+
+
+async def _ended(http: Http, session_id: str) -> Session | None:
+    try:
+        session = await _calls.get(http, session_id)
+    except EnclaveError:
+        return None  # the stream's own error says more
+    return session if session.has_ended else None
+
+
+async def _fetch(http: Http, session_id: str) -> bytes:
+    """The body of the result of a session that has ended."""
+    path = session_path(session_id, "result")
+    for attempt in itertools.count(1):
+        try:
+            return await http.request("GET", path)
+        except (ConflictError, NotFoundError) as error:
+            session = await _calls.get(http, session_id)
+            if session.result is not None:
+                return session.result.to_json()
+            if session.phase == SessionPhase.TORN_DOWN:
+                raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
+            if attempt >= _POLL.attempts:
+                raise
+        # The phase was announced a moment before the result can be had.
+        await anyio.sleep(_POLL.wait_before(attempt))
+    raise AssertionError("unreachable")
 
 
 @lru_cache(maxsize=256)
@@ -56,7 +135,7 @@ def _decode(decoder: LenientDecoder[SessionResult[Any]], type_: Any, body: bytes
     raise ResultTypeError(f"the workload's result does not fit {name}: {reason}", result=untyped)
 
 
-async def drain_to_terminal_phase(frames: FrameStream) -> PhaseFrame | None:
+async def _drain_to_terminal_phase(frames: FrameStream) -> PhaseFrame | None:
     """Read until the workload has ended; None where the stream ended without saying so."""
     async for batch in frames.batches():
         for frame in batch:

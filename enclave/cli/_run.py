@@ -53,7 +53,9 @@ async def run(enclave: EnclaveClient, request: CreateSessionRequest, options: Ru
 
 
 async def _detach(session: SessionHandle, options: RunOptions, screen: Screen) -> int:
-    document = _json.line(_json.document(session.session)) if options.json and session.session else session.id + "\n"
+    document = (
+        _json.line(_json.document(session.last_seen)) if options.json and session.last_seen else session.id + "\n"
+    )
     await screen.out.untrusted(document)
     await screen.status(f"running on its own: enclave logs --follow {session.id}; enclave rm {session.id}")
     return 0

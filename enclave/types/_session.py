@@ -76,7 +76,7 @@ class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rena
     """When it happened."""
     session_id: str | None = None
     """The session it happened to, where the server says so."""
-    detail: OrAbsent[dict[str, Any]] = msgspec.field(default_factory=dict)
+    detail: OrAbsent[dict[str, Any]] = msgspec.field(default={})
     """Particulars by type: an egress entry has the ``host``, for one."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """What the server sent besides, or what of it could not be read, under its wire names."""
@@ -176,7 +176,7 @@ class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unkn
     """How the workload ended, once it has."""
     backend: str | None = None
     """What runs it: ``"simulator"``, ``"kubernetes"``, ``"docker"`` and others."""
-    labels: OrAbsent[dict[str, str]] = msgspec.field(default_factory=dict)
+    labels: OrAbsent[dict[str, str]] = msgspec.field(default={})
     """The labels it was created with."""
     created_at: datetime | None = None
     """When the server accepted it."""

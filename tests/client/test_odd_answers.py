@@ -28,7 +28,8 @@ from enclave import (
     WorkloadKilled,
 )
 from enclave.types._answers import decode_session
-from tests.support.scripted_server import ScriptedServer, response, session
+from tests.support.messages import response, session
+from tests.support.plane import ControlPlane
 
 EPOCH_MS = 1735689600000
 TIME = "2025-01-01T00:00:00Z"
@@ -84,7 +85,7 @@ ODD_FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", ODD_FIELDS)
-async def test_a_field_that_cannot_be_read_stands_in_extra(server: ScriptedServer, client: EnclaveClient, case):
+async def test_a_field_that_cannot_be_read_stands_in_extra(server: ControlPlane, client: EnclaveClient, case):
     sent, fields, extra = ODD_FIELDS[case]
     odd = session("s-odd", **{"createdBy": "u-1", "phase": "running"} | sent)
     server.answers(*map(response, [odd, odd, [session("s-1"), odd, session("s-2", orgId="o")]]))
@@ -94,7 +95,7 @@ async def test_a_field_that_cannot_be_read_stands_in_extra(server: ScriptedServe
     assert (got.id, got.created_by) == ("s-odd", "u-1")
     assert json.loads(got.to_json()) == json.loads(got.to_json()) | extra
     handle = await client.run("x")
-    assert (handle.id, handle.session) == ("s-odd", got)
+    assert (handle.id, handle.last_seen) == ("s-odd", got)
     assert await client.list() == [
         Session(id="s-1", phase=SessionPhase.RUNNING),
         got,
@@ -102,26 +103,26 @@ async def test_a_field_that_cannot_be_read_stands_in_extra(server: ScriptedServe
     ]
 
 
-async def test_an_id_is_all_that_a_session_needs(server: ScriptedServer, client: EnclaveClient):
+async def test_an_id_is_all_that_a_session_needs(server: ControlPlane, client: EnclaveClient):
     server.answers(response({"id": "s-1"}), response(status=204))
     async with client.session("x") as handle:
         assert handle.id == "s-1"
     assert [request.method for request in server.requests] == ["POST", "DELETE"]
 
 
-async def test_a_number_that_no_python_number_can_be_is_kept_as_its_text(server: ScriptedServer, client: EnclaveClient):
+async def test_a_number_that_no_python_number_can_be_is_kept_as_its_text(server: ControlPlane, client: EnclaveClient):
     server.answers(response(b'{"id":"s-1","cost":1e999,"more":{"n":[1e999]},"created":' + b"9" * 5000 + b"}"))
     assert (await client.get("s-1")).extra == {"cost": "1e999", "more": '{"n":[1e999]}', "created": "9" * 5000}
 
 
-async def test_a_huge_integer_survives(server: ScriptedServer, client: EnclaveClient):
+async def test_a_huge_integer_survives(server: ControlPlane, client: EnclaveClient):
     server.answers(response({"id": "s-1", "cost": 2**200, "result": {"exitCode": 2**70, "json": 2**99}}))
     got = await client.get("s-1")
     assert got.extra == {"cost": 2**200}
     assert got.result == SessionResult(exit_code=2**70, value=2**99)
 
 
-async def test_an_audit_event_without_detail_keeps_its_fields(server: ScriptedServer, client: EnclaveClient):
+async def test_an_audit_event_without_detail_keeps_its_fields(server: ControlPlane, client: EnclaveClient):
     server.answers(
         response(
             [
@@ -145,13 +146,13 @@ async def test_an_audit_event_without_detail_keeps_its_fields(server: ScriptedSe
     assert [event.particulars.get("host") for event in trail[:2]] == ["169.254.169.254", "h"]
 
 
-async def test_a_trail_that_holds_what_is_no_event_says_where(server: ScriptedServer, client: EnclaveClient):
+async def test_a_trail_that_holds_what_is_no_event_says_where(server: ControlPlane, client: EnclaveClient):
     server.answers(response([{"type": "session_created"}, 5]))
     with pytest.raises(MalformedResponseError, match=r"Expected `object`, got `int` - at `\$\[1\]`"):
         await client.audit("s-1")
 
 
-async def test_a_stream_gives_out_odd_events_and_results_as_well(server: ScriptedServer, client: EnclaveClient):
+async def test_a_stream_gives_out_odd_events_and_results_as_well(server: ControlPlane, client: EnclaveClient):
     server.streams(
         b'data: {"kind":"audit","event":{"ts":5,"type":"egress_denied","host":"h\\ud83d"},"seq":1}\n\n',
         b'data: {"kind":"result","result":{"exitCode":"0","json":[1],"cost":1e999},"seq":2}\n\n',
@@ -167,12 +168,14 @@ async def test_a_stream_gives_out_odd_events_and_results_as_well(server: Scripte
 
 
 async def test_a_result_keeps_what_cannot_be_read_and_its_value_has_the_callers_type(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     body = {"exitCode": "0", "json": [1], "stdout": 5, "durationMs": "2 s", "truncated": True}
-    for _ in range(2):
-        server.streams(b'data: {"kind":"phase","phase":"succeeded"}\n\n')
-    server.answers(response(body), response(session(phase="succeeded")), response(body))
+    done = b'data: {"kind":"phase","phase":"succeeded"}\n\n'
+    server.streams(done)
+    server.answers(response(body), response(session(phase="succeeded")))
+    server.streams(done)
+    server.answers(response(body))
     got = await client.result("s-1", list[int])
     assert (got.value, got.exit_code, got.stdout, got.duration_ms) == ([1], None, None, None)
     assert got.extra == {"exitCode": "0", "stdout": 5, "durationMs": "2 s", "truncated": True}
@@ -183,7 +186,7 @@ async def test_a_result_keeps_what_cannot_be_read_and_its_value_has_the_callers_
     assert caught.value.result.extra == got.extra
 
 
-async def test_a_killed_session_is_killed_with_any_exit_code(server: ScriptedServer, client: EnclaveClient):
+async def test_a_killed_session_is_killed_with_any_exit_code(server: ControlPlane, client: EnclaveClient):
     server.streams(b'data: {"kind":"phase","phase":"killed","killReason":"memory_exceeded"}\n\n')
     result = {"exitCode": 137}
     server.answers(response(result), response(session(phase="torn_down", killReason="cpu_exceeded", result=result)))
