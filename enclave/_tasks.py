@@ -11,6 +11,8 @@ A `BackgroundTask` lives inside an ``async with`` block and never raises into it
 cancelled and never sees the block's exception, so it has nothing to wrap. What the block raises passes through as it
 is, and what the task has to say it leaves where the block will look.
 
+A `Wakeup` tells waiting tasks that something has changed.
+
 `runs_on_asyncio` is the one place that looks at which event loop is running.
 """
 
@@ -81,6 +83,31 @@ def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
     if not isinstance(inner, BaseExceptionGroup):
         return inner
     return _only_one(cast("BaseExceptionGroup[BaseException]", inner))
+
+
+class Wakeup:
+    """Wakes whoever waits now. Unlike an `anyio.Event` it can be used again and again.
+
+    A waiter looks at its condition, and waits while that does not hold. Nothing is awaited between the two, so no
+    wake-up can fall between them.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None  # exists only while somebody waits
+
+    async def wait(self) -> None:
+        """Wait for the next `wake`."""
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()
+
+    def wake(self) -> None:
+        """Wake all who wait. Cheap if nobody does."""
+        if self._event is not None:
+            self._event.set()
+            self._event = None
 
 
 class _Work(Generic[T]):

@@ -19,7 +19,6 @@ EnclaveError
 │   └── APITimeoutError           the answer took longer than a timeout allows (also a TimeoutError)
 │       └── ConnectTimeoutError   no connection was made in time (also a ConnectError)
 ├── ProtocolError                 the server answered something that the wire contract does not allow
-│   ├── MalformedFrameError       one frame of a stream; the frames around it are not lost
 │   ├── MalformedResponseError    the body, or the content type, of a response
 │   ├── EventTooLargeError        one event exceeds `max_event_bytes`
 │   └── ResponseTooLargeError     one body or header section exceeds its bound
@@ -54,7 +53,6 @@ __all__ = [
     "ConnectTimeoutError",
     "EnclaveError",
     "EventTooLargeError",
-    "MalformedFrameError",
     "MalformedResponseError",
     "NotFoundError",
     "PayloadTooLargeError",
@@ -235,25 +233,6 @@ class ProtocolError(EnclaveError):
     """The server answered something that the wire contract does not allow."""
 
 
-class MalformedFrameError(ProtocolError):
-    """One frame of a stream is not a frame. The stream stays usable: iterate on for the frames after it."""
-
-    def __init__(self, reason: str, *, index: int, event_id: str | None = None, data: bytes | str = b"") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        """What is wrong, with the path inside the JSON where there is one."""
-        self.index = index
-        """Which frame of the session it is, counted from 0."""
-        self.event_id = event_id
-        """The SSE id in force at the frame, if any."""
-        self.excerpt = excerpt(data)
-        """The start of the frame's text, printable."""
-
-    def _describe(self) -> str:
-        where = f"frame {self.index}" + (f" (id {excerpt(self.event_id)})" if self.event_id else "")
-        return f"{where} is malformed: {self.reason}; it starts with: {self.excerpt}"
-
-
 class MalformedResponseError(ProtocolError):
     """A response is not what its route promises: not JSON, another shape, another content type, no body."""
 
@@ -319,13 +298,14 @@ class WorkloadKilled(WorkloadError):
 
 
 def workload_error(result: SessionResult[Any]) -> WorkloadError:
-    """The error for a result whose exit code is not 0."""
-    if result.exit_code is None:
-        why = result.kill_reason or "for a reason the server does not tell"
+    """The error for a result that is no success."""
+    if result.is_killed:
+        why = result.kill_reason or "the server does not say why"
         return WorkloadKilled(f"the platform killed the workload: {why}", result=result)
     last_line = (result.stderr or "").rstrip().rpartition("\n")[2]
     shown = f": {excerpt(last_line)}" if last_line else ""
-    return WorkloadFailed(f"the workload ended with exit code {result.exit_code}{shown}", result=result)
+    code = "an exit code that cannot be read" if result.exit_code is None else f"exit code {result.exit_code}"
+    return WorkloadFailed(f"the workload ended with {code}{shown}", result=result)
 
 
 class ResultTypeError(WorkloadError):

@@ -33,7 +33,6 @@ from enclave import (
     EgressPolicy,
     EnclaveClient,
     EnclaveError,
-    MalformedFrameError,
     SessionLimits,
     StreamFrame,
     UnknownFrame,
@@ -115,21 +114,18 @@ class Run(Response):
     async def _relay(self, send: Send) -> None:
         async with self._service.enclave.session(self._request) as session, session.stream() as frames:
             await send_event(send, "session", msgspec.json.encode({"id": session.id}))
-            batches = frames.batches()
-            while True:
-                try:
-                    batch = await anext(batches)
-                except StopAsyncIteration:
-                    return
-                except MalformedFrameError as error:  # stands for one frame; the ones after it still come
-                    await send_event(send, "malformed", msgspec.json.encode({"message": error.reason}))
-                else:
-                    await send_chunk(send, b"".join(map(as_event, batch)))
+            async for batch in frames.batches():
+                await send_chunk(send, b"".join(map(as_event, batch)))
 
 
 def as_event(frame: StreamFrame) -> bytes:
-    data = frame.raw if isinstance(frame, UnknownFrame) else msgspec.json.encode(frame)
-    return event("frame", data)
+    match frame:
+        case UnknownFrame(problem=str(problem)):
+            return event("malformed", msgspec.json.encode({"message": problem}))
+        case UnknownFrame(raw=raw):  # of a newer server
+            return event("frame", raw)
+        case _:
+            return event("frame", msgspec.json.encode(frame))
 
 
 def event(name: str, data: bytes) -> bytes:

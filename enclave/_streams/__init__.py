@@ -6,6 +6,7 @@ _decoder.py    FrameDecoder: a connection's bytes to batches of frames, fast whe
 _plain.py      which stretches of a stream can be decoded at once
 _frames.py     one event's data to one frame
 _position.py   how far a stream has come, and what proves a replay to be of the same session
+_warnings.py   what the log says of frames that cannot be read
 _reader.py     StreamReader: the task behind a stream, which connects again where a connection breaks
 _buffer.py     FrameBuffer: batches on their way from the reader to the consumer
 _stream.py     FrameStream: the context manager and iterator that callers hold

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 
-import anyio
 from anyio.lowlevel import checkpoint
 
-from enclave.errors import EnclaveError
+from enclave._tasks import Wakeup
 from enclave.types import StreamFrame
-
-Batch = list[StreamFrame] | EnclaveError
 
 
 class FrameBuffer:
@@ -28,21 +25,20 @@ class FrameBuffer:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._batches: deque[tuple[Batch, int]] = deque()
+        self._batches: deque[tuple[list[StreamFrame], int]] = deque()
         self._bytes = 0
         self._ended = False
         self._end_error: Exception | None = None
-        self._data: anyio.Event | None = None  # exists while a consumer waits
-        self._room: anyio.Event | None = None  # exists while the reader waits
+        self._data = Wakeup()
+        self._room = Wakeup()
 
-    def put(self, batches: list[Batch], wire_bytes: int) -> None:
+    def put(self, batch: list[StreamFrame], wire_bytes: int) -> None:
         """Add what one network read completed. Never waits; call `wait_for_room` before the next read."""
         if self._ended:
             return  # a reader that is being cancelled may still have had a read to hand over
-        for index, batch in enumerate(batches):
-            self._batches.append((batch, 0 if index else wire_bytes))
+        self._batches.append((batch, wire_bytes))
         self._bytes += wire_bytes
-        self._wake_consumer()
+        self._data.wake()
 
     @property
     def is_full(self) -> bool:
@@ -52,7 +48,6 @@ class FrameBuffer:
     async def wait_for_room(self) -> None:
         """Wait until the consumer has taken enough."""
         while self.is_full:
-            self._room = self._room or anyio.Event()
             await self._room.wait()
 
     def end(self, error: Exception | None) -> None:
@@ -60,7 +55,7 @@ class FrameBuffer:
         if not self._ended:
             self._ended = True
             self._end_error = error
-        self._wake_consumer()
+        self._data.wake()
 
     def discard(self) -> None:
         """Drop what waits, and what may still be put, and end: the consumer wants no more."""
@@ -68,8 +63,8 @@ class FrameBuffer:
         self._bytes = 0
         self._end_error = None
         self._ended = True
-        self._wake_consumer()
-        self._wake_reader()
+        self._data.wake()
+        self._room.wake()
 
     def raise_if_failed(self) -> None:
         """Raise the error that ended the stream, where not a single batch came before it."""
@@ -77,7 +72,7 @@ class FrameBuffer:
             raise self._end_error
 
     async def get(self) -> list[StreamFrame]:
-        """The next batch; an empty one at the end of a complete stream. Raises the error that stands next in line."""
+        """The next batch; an empty one at the end of a complete stream. Raises the error that ended the stream."""
         if self._batches or self._ended:
             await checkpoint()
         while not self._batches:
@@ -85,22 +80,9 @@ class FrameBuffer:
                 if self._end_error is not None:
                     raise self._end_error
                 return []
-            self._data = self._data or anyio.Event()
             await self._data.wait()
         batch, wire_bytes = self._batches.popleft()
         self._bytes -= wire_bytes
         if not self.is_full:
-            self._wake_reader()
-        if isinstance(batch, EnclaveError):
-            raise batch
+            self._room.wake()
         return batch
-
-    def _wake_consumer(self) -> None:
-        if self._data is not None:
-            self._data.set()
-            self._data = None
-
-    def _wake_reader(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None

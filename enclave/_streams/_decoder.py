@@ -14,21 +14,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 from zlib import crc32
 
 import msgspec
 
-from enclave.errors import EnclaveError, EventTooLargeError, MalformedFrameError
+from enclave.errors import EventTooLargeError, ProtocolError
 from enclave.transport import DEFAULT_MAX_EVENT_BYTES, SSEDecoder
-from enclave.types import EndFrame, StreamFrame
+from enclave.types import EndFrame, StreamFrame, UnknownFrame
 
 from . import _plain
 from ._frames import decode_frame, known_frames
 from ._position import HistoryMismatch, Position, UnprovenContinuation
-
-Batch = list[StreamFrame] | EnclaveError
-"""Consecutive frames, or the error that stands in the place of one."""
 
 _MAX_RECENT_IDS = 256
 _MAX_RECENT_REGIONS = 8  # whose ids are not looked for until somebody asks; of each its end is kept
@@ -45,6 +43,7 @@ class FrameDecoder:
             compared with what was received and not given out again. Otherwise the server was asked to go on after
             ``position.last_event_id``; if it starts from the first event all the same, that is noticed, and treated
             alike.
+        on_unknown: is told of every frame that cannot be read, and how many frames came before it.
     """
 
     def __init__(
@@ -53,14 +52,18 @@ class FrameDecoder:
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         position: Position | None = None,
         replays: bool = False,
+        on_unknown: Callable[[UnknownFrame, int], None] | None = None,
     ) -> None:
         self.ended = False
-        """Whether an `EndFrame`, or an error after which nothing can follow, was given out."""
+        """Whether nothing can follow what was given out: an `EndFrame` was, or `failure` says why not."""
+        self.failure: ProtocolError | None = None
+        """The error that stands behind the frames given out so far."""
+        self._on_unknown = on_unknown
         self._exact = SSEDecoder(max_event_bytes=max_event_bytes)
         self._max_event_bytes = max_event_bytes
         self._max_held_bytes = min(_MAX_HELD_BYTES, max_event_bytes)
         self._rest = b""
-        self._batches: list[Batch] = []
+        self._frames: list[StreamFrame] = []
         self._before = position or Position()
         self._count = self._before.count
         self._checksum = self._before.checksum
@@ -106,14 +109,11 @@ class FrameDecoder:
         """Whether all that has come so far repeats what an earlier connection gave."""
         return self._replay_left > 0
 
-    def feed(self, data: bytes) -> list[Batch]:
-        """Take in the next bytes and give the frames that they complete, in order.
-
-        After a `MalformedFrameError` the frames go on; any other error is the last thing given.
-        """
-        self._batches = []
+    def feed(self, data: bytes) -> list[StreamFrame]:
+        """Take in the next bytes and give the frames that they complete, in order. Look at `ended` afterwards."""
+        self._frames = []
         if self._shape is not None and not self._rest and self._feed_alike(data, self._shape):
-            return self._batches
+            return self._frames
         held, self._rest = self._rest, b""
         data = held + data if held else data
         while data and not self.ended and self._needs_exact():
@@ -122,7 +122,7 @@ class FrameDecoder:
             data = data[end:] if end else b""
         if data and not self.ended:
             self._feed_blocks(data, may_hold=not held)
-        return self._batches
+        return self._frames
 
     def _feed_alike(self, data: bytes, shape: _plain.Shape) -> bool:
         """Decode a read that holds whole blocks like the latest ones, as those of a live stream mostly do."""
@@ -260,7 +260,7 @@ class FrameDecoder:
                     return
             self._exact.feed(b"")  # an error that waits behind the events
         except (EventTooLargeError, HistoryMismatch, UnprovenContinuation) as error:
-            self._give_error(error)
+            self.failure = error
             self.ended = True
 
     def _take_event(self, data: bytes, event: str, event_id: str) -> None:
@@ -275,14 +275,10 @@ class FrameDecoder:
         if self._replay_left:
             self._take_replayed(data, event)
             return
-        try:
-            frame = decode_frame(data, event)
-        except msgspec.DecodeError as error:
-            self._give_error(
-                MalformedFrameError(str(error), index=self._count - 1, event_id=event_id or None, data=data)
-            )
-        else:
-            self._give([frame])
+        frame = decode_frame(data, event)
+        if self._on_unknown is not None and isinstance(frame, UnknownFrame):
+            self._on_unknown(frame, self._count - 1)
+        self._give([frame])
 
     def _check_continuation(self, event_id: str) -> None:
         """Look at the first event of a connection that was asked to go on after an id: does it?"""
@@ -303,23 +299,11 @@ class FrameDecoder:
             raise HistoryMismatch("the server's replay differs from the frames received before")
 
     def _refuse_early_end(self, data: bytes, event: str) -> None:
-        try:
-            frame = decode_frame(data, event)
-        except msgspec.DecodeError:
-            return  # it was given out as malformed the first time; the checksum tells whether it is the same
-        if isinstance(frame, EndFrame):
+        if isinstance(decode_frame(data, event), EndFrame):
             came = self._count - 1
             raise HistoryMismatch(f"the server's replay has {came} of the {self._before.count} frames received before")
 
     def _give(self, frames: list[StreamFrame]) -> None:
         """Give frames out; an `EndFrame` among them is the last."""
         self.ended = isinstance(frames[-1], EndFrame)
-        last = self._batches[-1] if self._batches else None
-        if isinstance(last, list):
-            last.extend(frames)
-        else:
-            self._batches.append(frames)
-
-    def _give_error(self, error: EnclaveError) -> None:
-        if not self.ended:
-            self._batches.append(error)
+        self._frames += frames

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 
-from enclave.types import (
-    AuditFrame,
-    EndFrame,
-    KnownFrame,
-    PhaseFrame,
-    ResultFrame,
-    StderrFrame,
-    StdoutFrame,
-    StreamFrame,
-    UnknownFrame,
-)
+from enclave.errors import excerpt
+from enclave.types import KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import repair_text
+from enclave.types._lenient import LenientDecoder
 
 
 class _Kind(msgspec.Struct):
@@ -26,38 +20,33 @@ known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame
 """Decodes a frame whose text is sound and whose kind we know, or many of them at once."""
 
 _kind = msgspec.json.Decoder(_Kind)
-_by_kind: dict[str, msgspec.json.Decoder[KnownFrame]] = {
-    "phase": msgspec.json.Decoder(PhaseFrame),
-    "stdout": msgspec.json.Decoder(StdoutFrame),
-    "stderr": msgspec.json.Decoder(StderrFrame),
-    "audit": msgspec.json.Decoder(AuditFrame),
-    "result": msgspec.json.Decoder(ResultFrame),
-    "end": msgspec.json.Decoder(EndFrame),
-}
+_by_kind: dict[str, LenientDecoder[KnownFrame]] = {type_.kind: LenientDecoder(type_) for type_ in get_args(KnownFrame)}
 
 
 def decode_frame(data: bytes, event: str = "") -> StreamFrame:
     """Decode the data of one event; `event` is the SSE event name, the kind of a frame that has none of its own.
 
-    Raises:
-        msgspec.DecodeError: the data is not a frame.
+    Data that cannot be read becomes an `UnknownFrame`.
     """
     try:
-        return _decode_frame(data, event)
-    except RecursionError:
-        raise msgspec.DecodeError("JSON is nested too deeply") from None
-
-
-def _decode_frame(data: bytes, event: str) -> StreamFrame:
-    try:
         return known_frames.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Rarely taken, and for several reasons: broken text, a kind we do not know, no kind at all, a true mistake.
+        return _decode_uncommon(data, event)
+
+
+def _decode_uncommon(data: bytes, event: str) -> StreamFrame:
+    kind = "" if event == "message" else event  # "message" is what SSE calls an event without a name
+    try:
         text = repair_text(data)
-    kind = _kind.decode(text).kind
-    if kind is msgspec.UNSET:
-        if event in ("", "message"):  # "message" is what SSE calls an event without a name
-            raise msgspec.ValidationError("Object missing required field `kind`, and the event has no name")
-        kind = event
-    decoder = _by_kind.get(kind)
-    return decoder.decode(text) if decoder else UnknownFrame(kind, data)
+        own_kind = _kind.decode(text).kind
+        if own_kind is not msgspec.UNSET:
+            kind = own_kind
+        elif not kind:
+            return UnknownFrame("", data, "Object missing required field `kind`, and the event has no name")
+        decoder = _by_kind.get(kind)
+        return decoder.decode(text) if decoder else UnknownFrame(kind, data)
+    except RecursionError:
+        return UnknownFrame(kind, data, "JSON is nested too deeply")
+    except msgspec.DecodeError as error:
+        return UnknownFrame(kind, data, excerpt(str(error)))

@@ -17,11 +17,13 @@ from enclave._observed import ObservedStream
 from enclave._routes import session_path
 from enclave.errors import APITimeoutError, EnclaveError, EventTooLargeError, StreamInterrupted
 from enclave.transport import Http, RetryPolicy, Timeout, may_resume, may_retry
+from enclave.types import StreamFrame
 
-from ._buffer import Batch, FrameBuffer
+from ._buffer import FrameBuffer
 from ._decoder import FrameDecoder
 from ._position import HistoryMismatch, Position, UnprovenContinuation
 from ._source import EventSource
+from ._warnings import UnknownFrameLog
 
 
 class _Dropped(EnclaveError):
@@ -41,6 +43,7 @@ class StreamReader:
         self._timeout = timeout
         self._retry = retry
         self._observed: ObservedStream | None = None
+        self._unknown = UnknownFrameLog(session_id)
         self._position = Position()
         self._complete = False  # the end was read; whatever happens to the connection then
         self._progressed = False
@@ -140,6 +143,7 @@ class StreamReader:
                 max_event_bytes=self._http.settings.max_event_bytes,
                 position=self._position,
                 replays=source.last_event_id is None and self._position.count > 0,
+                on_unknown=self._unknown.note,
             )
             try:
                 await self._read_to_end(source, decoder)
@@ -175,25 +179,22 @@ class StreamReader:
         while data := await source.read():
             self._last_read = anyio.current_time()
             self._unfinished_bytes += len(data)
-            batches = decoder.feed(data)
-            if batches:
-                self._hand_over(batches, decoder)
+            frames = decoder.feed(data)
+            if frames:
+                self._hand_over(frames)
             if decoder.ended:
+                if decoder.failure is not None:
+                    raise decoder.failure
+                self._buffer.end(None)
                 return True
             if self._buffer.is_full:
                 return False
         raise _Dropped("the server closed the stream before its end frame")
 
-    def _hand_over(self, batches: list[Batch], decoder: FrameDecoder) -> None:
-        fatal = batches.pop() if decoder.ended and isinstance(batches[-1], EnclaveError) else None
-        if batches:
-            self._progressed = True
-            self._buffer.put(batches, self._unfinished_bytes)
-            self._unfinished_bytes = 0
-        if isinstance(fatal, EnclaveError):
-            raise fatal
-        if decoder.ended:
-            self._buffer.end(None)
+    def _hand_over(self, frames: list[StreamFrame]) -> None:
+        self._progressed = True
+        self._buffer.put(frames, self._unfinished_bytes)
+        self._unfinished_bytes = 0
 
     def _final(self, error: EnclaveError) -> EnclaveError:
         """What the consumer raises: that the stream was interrupted, or the error itself where it never began."""

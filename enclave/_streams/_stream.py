@@ -38,7 +38,7 @@ class FrameStream:
                 ...
 
     Connections that break are resumed; where that cannot be done exactly, iterating raises `StreamInterrupted`.
-    A `MalformedFrameError` stands in the place of the one frame it is about: iterate again for the frames after it.
+    A frame that cannot be read is an `UnknownFrame` in its place.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class FrameStream:
         timeout: Timeout,
         retry: RetryPolicy,
         max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+        watch: Callable[[list[StreamFrame]], None] | None = None,
     ) -> None:
         if max_buffered_bytes <= 0:
             raise ValueError(f"max_buffered_bytes: must be positive, got {max_buffered_bytes}")
@@ -61,6 +62,7 @@ class FrameStream:
         self._buffer = FrameBuffer(max_buffered_bytes)
         self._reader: StreamReader | None = None
         self._task: BackgroundTask | None = None
+        self._watch = watch  # is shown each batch that the consumer takes
         self._state = "new"
         self._batch: list[StreamFrame] = []
         self._next = 0
@@ -125,7 +127,6 @@ class FrameStream:
         """The next frame.
 
         Raises:
-            MalformedFrameError: this one is not a frame; the next call gives the one after it.
             StreamInterrupted: the stream broke and could not be resumed exactly.
             EventTooLargeError: an event exceeds the client's `max_event_bytes`.
         """
@@ -161,6 +162,8 @@ class FrameStream:
         batch = await self._buffer.get()
         if not batch:
             raise StopAsyncIteration
+        if self._watch is not None:
+            self._watch(batch)
         return batch
 
     def _check_open(self) -> None:
@@ -173,7 +176,7 @@ class FrameStream:
 
 
 class FrameBatches:
-    """An async iterator over lists of frames. Not a generator: after an error it can be iterated on."""
+    """An async iterator over lists of frames. Not a generator: what cancels a wait for a batch does not end it."""
 
     def __init__(self, next_batch: Callable[[], Awaitable[list[StreamFrame]]]) -> None:
         self._next_batch = next_batch

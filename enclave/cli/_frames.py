@@ -11,7 +11,6 @@ from enclave import (
     AuditType,
     FrameStream,
     KillReason,
-    MalformedFrameError,
     PhaseFrame,
     ResultFrame,
     SessionPhase,
@@ -19,6 +18,7 @@ from enclave import (
     StderrFrame,
     StdoutFrame,
     StreamFrame,
+    UnknownFrame,
 )
 
 from . import _json
@@ -64,16 +64,9 @@ class FrameWriter:
         self.result: SessionResult[Any] | None = None
 
     async def follow(self, frames: FrameStream) -> None:
-        """Write a stream to its end. A frame that is none is reported in its place."""
-        batches = frames.batches()
-        while True:
-            try:
-                async for batch in batches:
-                    await self.write(batch)
-            except MalformedFrameError as error:
-                await self._screen.warn(error)
-            else:
-                break
+        """Write a stream to its end. The log tells of frames that cannot be read."""
+        async for batch in frames.batches():
+            await self.write(batch)
         await self.end()
 
     async def write(self, batch: Sequence[StreamFrame]) -> None:
@@ -105,7 +98,7 @@ class FrameWriter:
                 await self.end()
                 await self._screen.status(phase)
             case AuditFrame(event=event) if event.type == AuditType.EGRESS_DENIED:
-                host = str(event.detail.get("host", "an unknown host"))
+                host = str(event.particulars.get("host", "an unknown host"))
                 if len(self.denied) < MAX_DENIED_HOSTS:
                     self.denied[host] = None
                 await self.end()
@@ -117,5 +110,9 @@ class FrameWriter:
 
 
 async def write_as_json(screen: Screen, batch: Sequence[StreamFrame]) -> None:
-    """Write frames as the wire has them, one on a line."""
-    await screen.out.write("".join(_json.line(_json.of_frame(frame)) for frame in batch))
+    """Write frames as the wire has them, one on a line. A frame that is not JSON is left out; the log tells of it."""
+    await screen.out.write("".join(_json.line(_json.of_frame(frame)) for frame in batch if _is_readable(frame)))
+
+
+def _is_readable(frame: StreamFrame) -> bool:
+    return not isinstance(frame, UnknownFrame) or frame.problem is None

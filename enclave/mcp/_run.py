@@ -16,8 +16,6 @@ from enclave import (
     AuditFrame,
     AuditType,
     EventTooLargeError,
-    FrameStream,
-    MalformedFrameError,
     PhaseFrame,
     ResultFrame,
     Session,
@@ -27,6 +25,7 @@ from enclave import (
     StdoutFrame,
     StreamError,
     StreamFrame,
+    UnknownFrame,
 )
 
 from ._schema import DeniedEgress, Outcome, Output
@@ -69,7 +68,7 @@ class DeniedHosts:
         """Take an entry of the trail; gives the host if it is about a denied connection."""
         if event.type != AuditType.EGRESS_DENIED:
             return None
-        host = str(event.detail.get("host", "unknown"))[:MAX_HOST_CHARS]
+        host = str(event.particulars.get("host", "unknown"))[:MAX_HOST_CHARS]
         if host in self._attempts or len(self._attempts) < MAX_DENIED_HOSTS:
             self._attempts[host] = self._attempts.get(host, 0) + 1
         else:
@@ -99,7 +98,8 @@ class Run:
         """Read the session's stream to its end, and tell what comes."""
         try:
             async with self._session.stream() as frames:
-                await self._read(frames)
+                async for batch in frames.batches():
+                    await self._take(batch)
         except (StreamError, EventTooLargeError) as error:  # its result can be had all the same
             self._warn(str(error))
 
@@ -126,19 +126,7 @@ class Run:
             if kill_reason is not None or result.exit_code is not None:
                 return str(last.phase), kill_reason
         session = await self._session.refresh()
-        return str(session.phase), session.kill_reason
-
-    async def _read(self, frames: FrameStream) -> None:
-        batches = frames.batches()
-        while True:
-            try:
-                batch = await anext(batches)
-            except StopAsyncIteration:
-                return
-            except MalformedFrameError as error:
-                self._warn(str(error))
-            else:
-                await self._take(batch)
+        return str(session.phase or "unknown"), session.kill_reason
 
     async def _take(self, batch: list[StreamFrame]) -> None:
         for stream, frames in groupby(batch, _stream_of):
@@ -167,6 +155,8 @@ class Run:
                 return str(frame.phase) + (f": {frame.kill_reason}" if frame.kill_reason else "")
             case ResultFrame():
                 self._result = frame.result
+            case UnknownFrame(problem=str(problem)):
+                self._warn(f"a frame of the stream cannot be read: {problem}")
             case AuditFrame():
                 host = self._denied.note(frame.event)
                 return f"connection denied: {host}" if host else ""
@@ -195,7 +185,7 @@ def outcome_of(session: Session, result: SessionResult[Any], trail: list[AuditEv
     return build_outcome(
         session.id,
         result,
-        phase=str(session.phase),
+        phase=str(session.phase or "unknown"),
         kill_reason=session.kill_reason or result.kill_reason,
         stdout=_output(result.stdout or ""),
         stderr=_output(result.stderr or ""),

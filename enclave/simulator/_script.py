@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from enclave.types import KillReason, StreamFrame, UnknownFrame
+from enclave.types import KillReason, KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import decode_text
 
 ScriptStep = StreamFrame | Mapping[str, Any] | bytes | str | float | int
@@ -107,10 +107,10 @@ def _encode(name: str, step: ScriptStep) -> bytes | float:
         if not _is_frame(step.encode()):
             raise ValueError(f"{name}: {step!r} is no frame's JSON; write StdoutFrame({step!r}) for output")
         return step.encode()
-    if not isinstance(step, (msgspec.Struct, Mapping)):
+    if not isinstance(step, (KnownFrame, Mapping)):
         raise TypeError(f"{name}: expected a frame, its JSON, or a pause in seconds, got {step!r}")
     try:
-        return msgspec.json.encode(step)
+        return msgspec.json.encode(step) if isinstance(step, Mapping) else step.to_json()
     except TypeError as error:
         raise TypeError(f"{name}: JSON cannot express it: {error}") from None
 

@@ -50,11 +50,25 @@ BACKEND = "simulator"
 MAX_EGRESS_ENTRIES = 1000
 MAX_HOST_CHARS = 255
 
-# msgspec leaves a field with this value out of the JSON. The types of `enclave.types` say None there, which would be
-# sent as null. It also tells a workload that returned nothing from one that returned None.
+# msgspec leaves a field with this value out of the JSON. It tells a workload that returned nothing from one that
+# returned None.
 ABSENT: Any = msgspec.UNSET
 
 _EXTRA = next(field.encode_name for field in msgspec.structs.fields(SessionLimits) if field.name == "extra")
+
+
+def _document_type(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct]:
+    """A Struct with the fields of `struct` that sends only those that are set, and has none of a client's checks."""
+    fields = [
+        (field.name, Any, msgspec.field(default=ABSENT, name=field.encode_name))
+        for field in msgspec.structs.fields(struct)
+        if field.name != "extra"
+    ]
+    return msgspec.defstruct(struct.__name__, fields, kw_only=True, frozen=True)
+
+
+_session_document = _document_type(Session)
+_result_document = _document_type(SessionResult)
 _FRAMES = {"stdout": StdoutFrame, "stderr": StderrFrame}
 _known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame)
 
@@ -109,7 +123,8 @@ class SimulatedSession:
         self._limits_on_the_wire |= self._limits_on_the_wire.pop(_EXTRA, {})
         self.phase = SessionPhase.PENDING
         self.kill_reason: KillReason | None = None
-        self.result: SessionResult[Any] | None = None
+        self.result: Any = None
+        """The result as the wire has it, once there is one."""
         self.trail: list[AuditEvent] = []
         self.log = FrameLog(bounds.max_log_bytes)
         self.scope = anyio.CancelScope()
@@ -182,9 +197,7 @@ class SimulatedSession:
             self.record(AuditType.SESSION_KILLED, {"reason": self.kill_reason})
         self.record(AuditType.WORKLOAD_EXITED, {"exitCode": exit_code, **end.detail})
         texts = {name: capture.text() for name, capture in self._captured.items()} | self._scripted_texts
-        self.result = SessionResult(
-            exit_code=exit_code, value=self._value, duration_ms=end.duration_ms, kill_reason=ABSENT, **texts
-        )
+        self.result = _result_document(exit_code=exit_code, value=self._value, duration_ms=end.duration_ms, **texts)
         self.record(AuditType.RESULT_COLLECTED, {"hasValue": self._value is not ABSENT})
         self._append(ResultFrame(self.result))
         self._enter(_outcome(exit_code, self.kill_reason))
@@ -218,12 +231,12 @@ class SimulatedSession:
         """Whether the phase is terminal."""
         return self.phase.is_terminal
 
-    def document(self, *, with_output: bool = True) -> Session:
+    def document(self, *, with_output: bool = True) -> msgspec.Struct:
         """The session as the wire has it. Lists leave captured output out."""
         result = self.result
         if result is not None and not with_output:
             result = msgspec.structs.replace(result, stdout=ABSENT, stderr=ABSENT)
-        return Session(
+        return _session_document(
             id=self.id,
             org_id=self.org_id,
             created_by=self._created_by,

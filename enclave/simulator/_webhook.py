@@ -18,7 +18,7 @@ import anyio
 import httpx
 import msgspec
 
-from enclave.types import SessionPhase, SessionResult
+from enclave.types import SessionPhase
 
 from ._session import SimulatedSession
 
@@ -35,13 +35,13 @@ class _Finished(msgspec.Struct, rename="camel", kw_only=True):
     phase: SessionPhase
     kill_reason: str | None
     labels: Mapping[str, str]
-    result: SessionResult[Any]
+    result: Any
 
 
 async def deliver(session: SimulatedSession) -> None:
     """POST the outcome of a finished session, and record how that went. Raises nothing but cancellation."""
-    url, result = session.request.webhook_url, session.result
-    if url is None or result is None:
+    url = session.request.webhook_url
+    if url is None or session.result is None:
         return
     body = _Finished(
         session_id=session.id,
@@ -49,7 +49,7 @@ async def deliver(session: SimulatedSession) -> None:
         phase=session.phase,
         kill_reason=session.kill_reason,
         labels=session.request.labels or {},
-        result=result,
+        result=session.result,
     )
     try:
         with anyio.fail_after(WEBHOOK_SECONDS):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from ._encode import WireStruct
 from ._session import AuditEvent, KillReason, SessionPhase, SessionResult
 
 # Output frames are by far the most frequent objects the client makes. They hold no containers, so they can be in no
 # reference cycle, and gc=False spares the collector from tracking millions of them.
 
 
-class PhaseFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="phase", rename="camel", omit_defaults=True):
+class PhaseFrame(WireStruct, frozen=True, tag_field="kind", tag="phase", rename="camel", omit_defaults=True):
     """The session entered a phase. Wire: contract "Types", `StreamFrame`."""
 
     phase: SessionPhase
@@ -23,11 +24,11 @@ class PhaseFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="phase", ren
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "phase"
+    kind: ClassVar[Literal["phase"]] = "phase"
 
 
 class StdoutFrame(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="stdout", rename="camel", omit_defaults=True, gc=False
+    WireStruct, frozen=True, tag_field="kind", tag="stdout", rename="camel", omit_defaults=True, gc=False
 ):
     """Text the workload wrote to standard output. Wire: contract "Types", `StreamFrame`."""
 
@@ -36,11 +37,11 @@ class StdoutFrame(
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "stdout"
+    kind: ClassVar[Literal["stdout"]] = "stdout"
 
 
 class StderrFrame(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="stderr", rename="camel", omit_defaults=True, gc=False
+    WireStruct, frozen=True, tag_field="kind", tag="stderr", rename="camel", omit_defaults=True, gc=False
 ):
     """Text the workload wrote to standard error. Wire: contract "Types", `StreamFrame`."""
 
@@ -49,10 +50,10 @@ class StderrFrame(
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "stderr"
+    kind: ClassVar[Literal["stderr"]] = "stderr"
 
 
-class AuditFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
+class AuditFrame(WireStruct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
     """An entry was added to the session's audit trail. Wire: contract "Types", `StreamFrame`."""
 
     event: AuditEvent
@@ -60,10 +61,10 @@ class AuditFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="audit", ren
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "audit"
+    kind: ClassVar[Literal["audit"]] = "audit"
 
 
-class ResultFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
+class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
     """The workload's result was collected. Wire: contract "Types", `StreamFrame`."""
 
     result: SessionResult[Any]
@@ -71,25 +72,31 @@ class ResultFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="result", r
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "result"
+    kind: ClassVar[Literal["result"]] = "result"
 
 
-class EndFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
+class EndFrame(WireStruct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
     """The last frame of a stream: nothing was lost before it. Wire: contract "The stream"."""
 
     ts: datetime | None = None
     """When, where the server says so."""
 
-    kind: ClassVar[str] = "end"
+    kind: ClassVar[Literal["end"]] = "end"
 
 
 class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
-    """A frame of a kind this version does not know, handed over as it came. Wire: contract "Types", `StreamFrame`."""
+    """A frame that this version cannot read, in its place among the others. The stream goes on after it.
+
+    Either the server sent a kind that this version does not know, and `problem` is None. Or the frame is not what its
+    kind promises, or not JSON at all, and `problem` says what is wrong. A strict caller looks at `problem`.
+    """
 
     kind: str
-    """The kind the server gave it."""
+    """The kind that the server gave it. If its data has none, the name of the SSE event, or an empty string."""
     raw: bytes
-    """The frame's JSON, undecoded."""
+    """The data of the event, undecoded. Invalid UTF-8 has become U+FFFD."""
+    problem: str | None = None
+    """What is wrong with it, as one short printable line. None if only the kind is unknown."""
 
 
 KnownFrame = PhaseFrame | StdoutFrame | StderrFrame | AuditFrame | ResultFrame | EndFrame

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
-import msgspec
 from anyio.lowlevel import checkpoint
 
-from enclave import EnclaveClient, EnclaveError, EndFrame, MalformedFrameError
+from enclave import EnclaveClient, EnclaveError, EndFrame
 from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
 from enclave.errors import EventTooLargeError
@@ -24,19 +23,12 @@ def frames_one_by_one(data: bytes, max_event_bytes: int) -> list[Seen]:
     try:
         for piece in (data, b""):
             for event in decoder.feed(piece):
-                seen.append(_seen_of(event.data, event.event, len(seen)))
+                seen.append(("frame", decode_frame(event.data.encode(), event.event)))
                 if isinstance(seen[-1][1], EndFrame):
                     return seen
     except EventTooLargeError:
         seen.append(("too large", max_event_bytes))
     return seen
-
-
-def _seen_of(data: str, event: str, index: int) -> Seen:
-    try:
-        return "frame", decode_frame(data.encode(), event)
-    except msgspec.DecodeError:
-        return "malformed", index
 
 
 def frames_in_bulk(data: bytes, max_event_bytes: int, read_bytes: int) -> list[Seen]:
@@ -45,13 +37,9 @@ def frames_in_bulk(data: bytes, max_event_bytes: int, read_bytes: int) -> list[S
     for start in range(0, len(data), read_bytes):
         if decoder.ended:
             break
-        for batch in decoder.feed(data[start : start + read_bytes]):
-            if isinstance(batch, MalformedFrameError):
-                seen.append(("malformed", batch.index))
-            elif isinstance(batch, EventTooLargeError):
-                seen.append(("too large", batch.limit_bytes))
-            else:
-                seen += [("frame", frame) for frame in batch]
+        seen += [("frame", frame) for frame in decoder.feed(data[start : start + read_bytes])]
+    if isinstance(decoder.failure, EventTooLargeError):
+        seen.append(("too large", decoder.failure.limit_bytes))
     return seen
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from zlib import crc32
 
-import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from enclave._streams._decoder import Batch, FrameDecoder
+from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
 from enclave._streams._position import HistoryMismatch, Position, UnprovenContinuation
-from enclave.errors import EventTooLargeError, MalformedFrameError, ProtocolError
+from enclave.errors import EventTooLargeError
 from enclave.transport import SSEDecoder
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
-
-Seen = StreamFrame | tuple[str, int, str | None]
 
 texts = st.sampled_from(
     [
@@ -85,15 +83,11 @@ def streams(draw: st.DrawFn) -> bytes:
 sizes = st.one_of(st.just([]), st.lists(st.integers(1, 400), max_size=40), st.lists(st.integers(1, 7), max_size=400))
 
 
-def exact(stream: bytes) -> list[Seen]:
+def exact(stream: bytes) -> list[StreamFrame]:
     """Event by event through the public decoder: the meaning of a stream."""
-    seen: list[Seen] = []
-    for index, event in enumerate(SSEDecoder().feed(stream)):
-        try:
-            frame = decode_frame(event.data.encode(), event.event)
-        except msgspec.DecodeError:
-            seen.append(("malformed", index, event.id or None))
-            continue
+    seen: list[StreamFrame] = []
+    for event in SSEDecoder().feed(stream):
+        frame = decode_frame(event.data.encode(), event.event)
         seen.append(frame)
         if isinstance(frame, EndFrame):
             break
@@ -108,21 +102,11 @@ def pieces_of(stream: bytes, cut_sizes: list[int]) -> list[bytes]:
     return [*pieces, stream[position:]]
 
 
-def flatten(batches: list[Batch]) -> list[Seen]:
-    seen: list[Seen] = []
-    for batch in batches:
-        if isinstance(batch, MalformedFrameError):
-            seen.append(("malformed", batch.index, batch.event_id))
-        elif isinstance(batch, ProtocolError):
-            raise batch
-        else:
-            assert batch, "an empty batch would wake a consumer for nothing"
-            seen.extend(batch)
-    return seen
-
-
-def decode(decoder: FrameDecoder, pieces: list[bytes]) -> list[Seen]:
-    return [seen for piece in pieces for seen in flatten(decoder.feed(piece))]
+def decode(decoder: FrameDecoder, pieces: list[bytes]) -> list[StreamFrame]:
+    frames = [frame for piece in pieces for frame in decoder.feed(piece)]
+    if decoder.failure is not None:
+        raise decoder.failure
+    return frames
 
 
 @settings(max_examples=1000)
@@ -137,10 +121,10 @@ def test_reads_decoded_at_once_give_what_events_decoded_one_by_one_give(stream: 
 @given(streams(), sizes)
 def test_frames_come_with_the_read_that_completes_them(stream: bytes, cut_sizes: list[int]) -> None:
     decoder, position = FrameDecoder(), 0
-    seen: list[Seen] = []
+    seen: list[StreamFrame] = []
     for piece in pieces_of(stream, cut_sizes):
         position += len(piece)
-        seen += flatten(decoder.feed(piece))
+        seen += decoder.feed(piece)
         assert seen == exact(stream[:position])
 
 
@@ -216,9 +200,9 @@ def test_a_server_that_goes_on_elsewhere_proves_nothing_and_calls_for_a_replay(
     first = FrameDecoder()
     seen = decode(first, pieces_of(b"".join(frame_block(index, str(index)) for index in range(1, 21)), cut_sizes))
     second = FrameDecoder(position=first.position)
-    (error,) = second.feed(frame_block(next_id, "x"))
-    assert isinstance(error, UnprovenContinuation)
-    assert doubt in str(error)
+    second.feed(frame_block(next_id, "x"))
+    assert isinstance(second.failure, UnprovenContinuation)
+    assert doubt in str(second.failure)
     assert second.position.count == len(seen) == 20
     assert not second.position.can_resume_by_id
 
@@ -230,8 +214,9 @@ def test_however_many_events_a_read_held_one_left_out_or_sent_again_is_noticed(p
     first = FrameDecoder()
     decode(first, [b"".join(events[start : start + per_read]) for start in range(0, 120, per_read)])
     for next_id in (171, 117):
-        (error,) = FrameDecoder(position=first.position).feed(frame_block(next_id, "y"))
-        assert isinstance(error, UnprovenContinuation)
+        decoder = FrameDecoder(position=first.position)
+        decoder.feed(frame_block(next_id, "y"))
+        assert isinstance(decoder.failure, UnprovenContinuation)
     assert decode(FrameDecoder(position=first.position), [frame_block(121, "y")]) == [StdoutFrame("y")]
 
 
@@ -252,8 +237,8 @@ def test_an_id_less_event_after_a_resume_proves_nothing_and_calls_for_a_replay()
     first = FrameDecoder()
     decode(first, [frame_block(1, "a")])
     second = FrameDecoder(position=first.position)
-    (error,) = second.feed(b'data: {"kind":"stdout","data":"b"}\n\n')
-    assert isinstance(error, UnprovenContinuation)
+    second.feed(b'data: {"kind":"stdout","data":"b"}\n\n')
+    assert isinstance(second.failure, UnprovenContinuation)
     assert second.position.count == first.position.count
     assert not second.position.can_resume_by_id
 
@@ -267,18 +252,17 @@ def test_an_empty_id_line_takes_the_id_away() -> None:
     assert not second.position.can_resume_by_id
 
 
-def test_neighbours_of_a_malformed_frame_arrive_in_order_and_the_error_says_which_it_was() -> None:
+def test_a_frame_that_cannot_be_read_stands_among_its_neighbours_and_is_told_with_its_place() -> None:
     blocks = [frame_block(index, str(index)) for index in range(100)]
     blocks[41] = b"id: 41\nevent: stdout\ndata: {broken}\n\n"
-    batches = FrameDecoder().feed(b"".join(blocks))
-    # The first block goes the exact way, so that a BOM before it is noticed.
-    before, error, after = batches
-    assert isinstance(before, list)
-    assert isinstance(after, list)
-    assert isinstance(error, MalformedFrameError)
-    assert (len(before), error.index, error.event_id, len(after)) == (41, 41, "41", 58)
-    assert "frame 41 (id 41) is malformed" in str(error)
-    assert "{broken}" in str(error)
+    told: list[tuple[UnknownFrame, int]] = []
+    frames = FrameDecoder(on_unknown=lambda frame, index: told.append((frame, index))).feed(b"".join(blocks))
+    assert len(frames) == 100
+    unknown = frames[41]
+    assert isinstance(unknown, UnknownFrame)
+    assert (unknown.kind, unknown.raw) == ("stdout", b"{broken}")
+    assert unknown.problem
+    assert told == [(unknown, 41)]
 
 
 def test_an_unknown_kind_keeps_its_json_and_its_place() -> None:
@@ -288,9 +272,10 @@ def test_an_unknown_kind_keeps_its_json_and_its_place() -> None:
 
 def test_frames_before_an_oversized_event_come_before_the_error() -> None:
     decoder = FrameDecoder(max_event_bytes=100)
-    batches = decoder.feed(b'data: {"kind":"stdout","data":"x"}\n\n' * 3 + b"data: " + b"y" * 200)
-    assert isinstance(batches[-1], EventTooLargeError)
-    assert flatten(batches[:-1]) == [StdoutFrame("x")] * 3
+    frames = decoder.feed(b'data: {"kind":"stdout","data":"x"}\n\n' * 3 + b"data: " + b"y" * 200)
+    assert frames == [StdoutFrame("x")] * 3
+    assert isinstance(decoder.failure, EventTooLargeError)
+    assert decoder.ended
     assert decoder.feed(b"more") == []
 
 
@@ -314,3 +299,17 @@ def test_what_comes_after_the_end_frame_is_not_counted(cut_sizes: list[int]) -> 
 def test_a_position_knows_whether_its_id_can_be_trusted() -> None:
     assert not Position(count=3, last_event_id="9").can_resume_by_id
     assert Position(count=3, first_event_id="1", last_event_id="9").can_resume_by_id
+
+
+@pytest.mark.parametrize(
+    "block", [b":\n\n", b"id: 1\n\n", b"\n\n", b"retry: 1\r\n\r\n", b"dat\n\n", b"database: 1\n\n"]
+)
+def test_what_comes_before_the_first_event_is_taken_in_linear_time(block: bytes) -> None:
+    def seconds(size: int) -> float:
+        flood = block * (size // len(block))
+        started = time.process_time()
+        FrameDecoder().feed(flood)
+        return time.process_time() - started
+
+    small, large = min(seconds(16_384) for _ in range(3)), min(seconds(262_144) for _ in range(2))
+    assert large < 50 * small + 0.05  # 16 times as much; quadratic would be 256 times

@@ -1,0 +1,35 @@
+"""The log's share of what a stream could not read."""
+
+from __future__ import annotations
+
+from enclave._log import logger
+from enclave.errors import excerpt
+from enclave.types import UnknownFrame
+
+_MAX_WARNINGS = 8
+
+
+class UnknownFrameLog:
+    """Warns of the frames of one stream that cannot be read: once for each kind and problem, and a few times at most.
+
+    A server can send millions of such frames, and the log is no place for them all. The consumer gets every one.
+    """
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+        self._seen: set[tuple[str, str | None]] = set()
+
+    def note(self, frame: UnknownFrame, index: int) -> None:
+        """Take a frame, which is number `index` of its session, counted from 0."""
+        seen = (excerpt(frame.kind), frame.problem)
+        if seen in self._seen or len(self._seen) == _MAX_WARNINGS:
+            return
+        self._seen.add(seen)
+        logger.warning(
+            "stream of session %s: frame %d (kind %r) cannot be read: %s%s",
+            self._session_id,
+            index,
+            seen[0],
+            frame.problem or "this version does not know the kind",
+            "; more such frames of this stream are not logged" if len(self._seen) == _MAX_WARNINGS else "",
+        )
