@@ -70,7 +70,7 @@ def test_an_unknown_suffix_asks_for_the_language(cli, simulator, program) -> Non
     path = program("echo", "job.sh")
     done = cli("run", path)
     assert (done.code, done.out) == (2, "")
-    assert "pass --language" in done.err
+    assert "Pass --language" in done.err
     simulator.script()
     assert cli("run", path, "--language", "node").code == 0
 
@@ -102,7 +102,7 @@ def test_a_program_that_is_no_text_is_one_line(cli, simulator, tmp_path) -> None
     assert cli("run", str(path)) == (
         1,
         "",
-        f"enclave: {path}: not UTF-8 at byte 7; convert it, or pass the right file\n",
+        f"enclave: {path}: not UTF-8 at byte 7. Convert it, or pass another file\n",
     )
 
 
@@ -128,7 +128,7 @@ def test_detach_with_json_is_the_session(cli, simulator) -> None:
 def test_a_timeout_tears_down_and_exits_with_124(cli, simulator, backend) -> None:
     simulator.script([StdoutFrame("first\n")], hold=True)
     done = cli("--backend", backend, "run", "--timeout", "0.5", "-c", "pass")
-    assert done == (124, "first\n", "enclave: not done within 0.5 s, so torn down; allow more with --timeout\n")
+    assert done == (124, "first\n", "enclave: not done within 0.5 s, so it was torn down. Allow more with --timeout\n")
 
 
 def test_a_malformed_frame_is_reported_and_the_rest_is_shown(cli, simulator) -> None:
@@ -165,10 +165,10 @@ def test_a_teardown_that_fails_is_an_error_after_all_output(cli, simulator) -> N
         (["run", "-c", "1", "--label", "a=1", "--label", "a=2"], "given twice"),
         (["run", "-c", "1", "--allow", "example.com"], "example.com"),
         (["run", "-c", "1", "--timeout", "0"], "positive number"),
-        (["run", "-c", "1", "--detach", "--local"], "not with --local"),
-        (["run", "-c", "1", "--detach", "--timeout", "3"], "not with --timeout"),
+        (["run", "-c", "1", "--detach", "--local"], "does not go with --local"),
+        (["run", "-c", "1", "--detach", "--timeout", "3"], "does not go with --timeout"),
         (["run", "-c", "1", "--nope"], "enclave run --help"),
-        (["--base-url", "http://127.0.0.1:1", "run", "--local", "-c", "1"], "takes no --base-url"),
+        (["--base-url", "http://127.0.0.1:1", "run", "--local", "-c", "1"], "leave out --base-url"),
         (["rm"], "at least one ID"),
         (["rm", "s-1", "--older-than", "1h"], "not both"),
         (["ls", "--older-than", "soon"], "such as 30s"),
