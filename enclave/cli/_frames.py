@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -12,11 +12,7 @@ from enclave import (
     AuditFrame,
     AuditType,
     FrameStream,
-    KillReason,
     PhaseFrame,
-    ResultFrame,
-    SessionPhase,
-    SessionResult,
     StderrFrame,
     StdoutFrame,
     StreamFrame,
@@ -24,7 +20,7 @@ from enclave import (
 )
 
 from ._output import Output, Screen
-from ._text import json_line
+from ._text import as_sent, json_line
 
 MAX_CAPTURED_CHARS = 1024 * 1024
 MAX_DENIED_HOSTS = 1000
@@ -60,10 +56,6 @@ class FrameWriter:
         self.captured = {"stdout": Captured(), "stderr": Captured()} if capture else {}
         self.denied: dict[str, None] = {}
         """The hosts to which a connection was denied, in the order of the first attempts."""
-        self.phase: SessionPhase | None = None
-        """The latest phase. Teardown counts only if the workload's own end was not seen."""
-        self.kill_reason: KillReason | None = None
-        self.result: SessionResult[Any] | None = None
 
     async def follow(self, frames: FrameStream) -> None:
         """Write a stream to its end."""
@@ -93,20 +85,15 @@ class FrameWriter:
 
     async def _note(self, frame: StreamFrame) -> None:
         match frame:
-            case PhaseFrame(phase=phase, kill_reason=reason):
-                if phase != SessionPhase.TORN_DOWN or self.phase is None or not self.phase.is_terminal:
-                    self.phase = phase
-                self.kill_reason = reason or self.kill_reason
+            case PhaseFrame(phase=phase):
                 await self.end()
                 await self._screen.status(phase)
             case AuditFrame(event=event) if event.type == AuditType.EGRESS_DENIED:
-                host = str(event.detail.get("host", "an unknown host"))
+                host = str(event.particulars.get("host", "an unknown host"))
                 if len(self.denied) < MAX_DENIED_HOSTS:
                     self.denied[host] = None
                 await self.end()
                 await self._screen.status(f"egress denied: {host}")
-            case ResultFrame(result=result):
-                self.result = result
             case _:  # the log has a warning about each frame that cannot be read
                 pass
 
@@ -123,4 +110,4 @@ def _line(frame: StreamFrame) -> str:
         case UnknownFrame(raw=raw):  # not decoded: no Python value can hold half an emoji or the number 1e999
             return json_line(msgspec.Raw(raw))
         case _:
-            return json_line(frame)
+            return json_line(as_sent(frame))

@@ -15,7 +15,7 @@ from ._errors import EXIT_ERROR, EXIT_TIMEOUT, CommandError
 from ._options import LIMIT_NAMES, Id, Json, examples, seconds
 from ._output import Screen
 from ._runtime import Context, attached, runs
-from ._text import session_document
+from ._text import as_sent
 
 commands = typer.Typer()
 
@@ -28,7 +28,7 @@ async def show(ctx: Context, session_id: Id, json: Json = False) -> int:
     async with ctx.obj.client() as enclave:
         session = await attached(enclave, session_id).refresh()
         if json or not screen.out.is_terminal:
-            await screen.document(session_document(session))
+            await screen.document(as_sent(session))
             return 0
         await _details(
             screen,
@@ -78,7 +78,7 @@ async def result(
                 exit_code=EXIT_TIMEOUT,
             )
         if json or not screen.out.is_terminal:
-            await screen.document(found)
+            await screen.document(as_sent(found))
         else:
             await _details(screen, {**_result_fields(found), "kill reason": found.kill_reason})
     return 0
@@ -92,11 +92,11 @@ async def audit(ctx: Context, session_id: Id, json: Json = False) -> int:
     async with ctx.obj.client() as enclave:
         trail = await attached(enclave, session_id).audit()
         if json or not screen.out.is_terminal:
-            await screen.document(trail)
+            await screen.document([as_sent(event) for event in trail])
             return 0
         from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
 
-        rows = [(event.ts, event.type, _compact(event.detail) if event.detail else "") for event in trail]
+        rows = [(event.ts, event.type, _compact(event.particulars) if event.particulars else "") for event in trail]
         await screen.out.write(_tables.table(("TIME", "EVENT", "DETAIL"), rows))
     return 0
 

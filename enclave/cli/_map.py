@@ -13,7 +13,14 @@ import anyio.to_thread
 import msgspec
 import typer
 
-from enclave import AuthenticationError, ConnectError, CreateSessionRequest, PermissionDeniedError, SessionLimits
+from enclave import (
+    AuthenticationError,
+    ConnectError,
+    CreateSessionRequest,
+    Errored,
+    PermissionDeniedError,
+    SessionLimits,
+)
 
 from ._errors import EXIT_ERROR, CommandError
 from ._map_output import MapOutput
@@ -71,7 +78,7 @@ async def map_(
                 with _progress(total, screen, printed=output is None) as advance:
                     advance(len(results.done), results.failed)
                     async for outcome in outcomes:
-                        if outcome.result is None and isinstance(outcome.error, _HOPELESS):
+                        if isinstance(outcome, Errored) and isinstance(outcome.error, _HOPELESS):
                             raise outcome.error
                         await results.add(requests.lines.pop(outcome.index), outcome)
                         advance(results.count, results.failed)

@@ -10,23 +10,39 @@ from typing import Any, Self
 import anyio.to_thread
 import msgspec
 
-from enclave import Outcome
+from enclave import Completed, Errored, Outcome, Verdict
 
 from ._errors import CommandError, described
 from ._output import Screen
-from ._text import json_line
+from ._text import as_sent, json_line
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
 _START = b'{"index":'  # each line of ours starts like this, and a torn one does as far as it goes
 
 
-class _Exit(msgspec.Struct):
-    exit_code: int | None = msgspec.field(name="exitCode")
+class _Error(msgspec.Struct):
+    type: str
+    message: str
+
+
+class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A line of the output. The index comes first, which `_START` relies on."""
+
+    index: int
+    session_id: str | None
+    verdict: Verdict
+    error: _Error | None = None
+    result: msgspec.Raw | None = None
 
 
 class _Earlier(msgspec.Struct):
     index: int
-    result: _Exit | None = None
+    verdict: str
+    error: _Error | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None or self.verdict != Verdict.SUCCEEDED
 
 
 _earlier = msgspec.json.Decoder(_Earlier)
@@ -71,24 +87,22 @@ class MapOutput:
 
     async def rejected(self, index: int, reason: str) -> None:
         """Write that a line of the input is no request."""
-        await self._write(index, None, {"error": {"type": "BadLine", "message": reason}})
+        await self._write(_Line(index, None, Verdict.CLIENT, error=_Error("BadLine", reason)), failed=True)
 
     async def add(self, index: int, outcome: Outcome[Any]) -> None:
         """Write how a request ended."""
-        if outcome.error is not None or outcome.result is None:
-            error = outcome.error or RuntimeError("no result")
-            body: dict[str, Any] = {"error": {"type": type(error).__name__, "message": described(error)}}
-            if outcome.result is not None:  # the session could not be torn down after it had a result
-                body["result"] = outcome.result
-        else:
-            body = {"result": outcome.result}
-        failed = "error" in body or outcome.result is None or outcome.result.exit_code != 0
-        await self._write(index, outcome.session_id, body, failed=failed)
+        line = _Line(index, outcome.session_id, outcome.verdict)
+        error = outcome.error if isinstance(outcome, Errored) else outcome.teardown_error
+        if error is not None:
+            line.error = _Error(type(error).__name__, described(error))
+        if isinstance(outcome, Completed):
+            line.result = as_sent(outcome.result)
+        await self._write(line, failed=error is not None or outcome.verdict is not Verdict.SUCCEEDED)
 
-    async def _write(self, index: int, session_id: str | None, body: dict[str, Any], *, failed: bool = True) -> None:
+    async def _write(self, document: _Line, *, failed: bool) -> None:
         self._written += 1
         self.failed += failed
-        line = json_line({"index": index, "sessionId": session_id, **body})
+        line = json_line(document)
         if self._fd is None:
             await self._screen.out.write(line)
         else:
@@ -119,7 +133,7 @@ class MapOutput:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _foreign(path, number) from None
         self.done.add(earlier.index)
-        self.failed += earlier.result is None or earlier.result.exit_code != 0
+        self.failed += earlier.failed
 
 
 def _foreign(path: str, number: int) -> CommandError:

@@ -22,7 +22,7 @@ from ._frames import FrameWriter, write_as_json
 from ._options import LIMIT_NAMES, Id, Local, Raw, egress, examples, limits, pairs, program, seconds
 from ._output import Screen, in_thread
 from ._runtime import Context, attached, runs
-from ._text import json_line
+from ._text import as_sent, json_line
 
 # Nothing in a stream marks where the past ends and the present begins. A pause this long does. Of a program that never
 # pauses, `logs` shows this much.
@@ -126,7 +126,7 @@ async def run(
 
 
 async def _detach(session: SessionHandle, *, json: bool, screen: Screen) -> int:
-    document = json_line(session.session) if json else session.id + "\n"
+    document = json_line(as_sent(session.last_seen)) if json and session.last_seen else session.id + "\n"
     await screen.out.untrusted(document)
     await screen.status(f"it runs on its own. Try enclave logs --follow {session.id}, or enclave rm {session.id}")
     return 0
@@ -139,43 +139,43 @@ async def _follow(enclave: EnclaveClient, request: CreateSessionRequest, *, json
         writer = FrameWriter(screen, stdout=screen.err if json else None, capture=json)
         async with session.stream() as frames:
             await writer.follow(frames)
-        result = await _result(session, writer)
+        result = await session.result()
         if json:
             await screen.out.write(json_line(_outcome(session, writer, result)))
         elif result.value is not None:
             await screen.status(f"result: {json_line(result.value)[:-1]}")
-        if result.exit_code is None:
+        if result.is_killed:
             await screen.warn(f"killed by the platform: {result.kill_reason or 'the server does not say why'}")
-        return _exit_code(result.exit_code)
+        return _exit_code(result)
 
 
-async def _result(session: SessionHandle, writer: FrameWriter) -> SessionResult[Any]:
-    """The result, from the stream if it was there. Asking for it would read the whole stream once more."""
-    result = writer.result
-    if result is None:
-        return await session.result()
-    if result.exit_code is None and result.kill_reason is None:
-        reason = writer.kill_reason or (await session.refresh()).kill_reason
-        result = msgspec.structs.replace(result, kill_reason=reason)
-    return result
+class _Seen(msgspec.Struct, kw_only=True, rename="camel"):
+    """What the outcome of a run holds besides its result."""
+
+    session_id: str
+    truncated: bool
+    denied_egress: list[str]
 
 
 def _outcome(session: SessionHandle, writer: FrameWriter, result: SessionResult[Any]) -> dict[str, Any]:
     """The result as the wire has it. The output is what was streamed, of which a server may keep less."""
-    return {
-        "sessionId": session.id,
-        "phase": writer.phase,
-        **msgspec.to_builtins(result),
-        **{name: captured.text() for name, captured in writer.captured.items()},
-        "truncated": any(captured.truncated for captured in writer.captured.values()),
-        "deniedEgress": list(writer.denied),
-    }
+    output = {name: captured.text() for name, captured in writer.captured.items()}
+    seen = _Seen(
+        session_id=session.id,
+        truncated=any(captured.truncated for captured in writer.captured.values()),
+        denied_egress=list(writer.denied),
+    )
+    document = msgspec.json.decode(msgspec.structs.replace(result, **output).to_json())
+    return {**msgspec.to_builtins(seen), **document}
 
 
-def _exit_code(code: int | None) -> int:
+def _exit_code(result: SessionResult[Any]) -> int:
     """The exit code of a process, which has one byte. A failure never becomes a success."""
-    if code is None:
+    if result.is_killed:
         return EXIT_KILLED
+    code = result.exit_code
+    if code is None:
+        return 0 if result.is_success else EXIT_ERROR
     if code < 0:  # a signal, as Python reports it
         code = 128 - code
     return code % _EXIT_CODES or (EXIT_ERROR if code else 0)
@@ -201,7 +201,7 @@ async def logs(
         screen.obey()
     async with ctx.obj.client() as enclave:
         session = attached(enclave, session_id)
-        follow = follow or (await session.refresh()).phase.is_terminal
+        follow = follow or (await session.refresh()).has_ended
         writer = FrameWriter(screen)
         async with session.stream() as frames:
             batches = frames.batches()

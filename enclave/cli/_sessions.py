@@ -16,7 +16,7 @@ from ._errors import EXIT_ERROR, BadUsage, described
 from ._options import Json, Labels, OlderThan, duration, examples, pairs
 from ._output import Screen
 from ._runtime import Context, attached, runs
-from ._text import json_line, one_line, session_document
+from ._text import as_sent, json_line, one_line
 
 AT_ONCE = 8
 
@@ -62,7 +62,7 @@ async def ls(ctx: Context, *, label: Labels = None, older_than: OlderThan = None
     async with ctx.obj.client() as enclave:
         sessions = [session for session in await enclave.list() if filters.match(session)]
         if json or not screen.out.is_terminal:
-            await screen.document([session_document(session) for session in sessions])
+            await screen.document([as_sent(session) for session in sessions])
         elif sessions:
             from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
 

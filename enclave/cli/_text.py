@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Protocol
 
 import msgspec
-
-from enclave import Session
 
 # C0 and C1 controls and DEL. The marks, embeddings, overrides and isolates of bidirectional text. The separators and
 # annotations that some terminals act on. Tab and line feed stay, and a carriage return in front of a line feed.
@@ -16,6 +14,10 @@ _IN_TEXT = re.compile(rf"[{_ACTED_ON}]|\r(?!\n)")
 _IN_LINE = re.compile(rf"[{_ACTED_ON}\t\r\n]")
 _IN_JSON = re.compile(rf"[{_ACTED_ON}]")
 _SHORT = {"\t": r"\t", "\r": r"\r", "\n": r"\n"}
+
+
+class _Wire(Protocol):
+    def to_json(self) -> bytes: ...
 
 
 def one_line(text: object) -> str:
@@ -34,11 +36,9 @@ def json_pretty(document: object) -> str:
     return _safe_json(msgspec.json.format(msgspec.json.encode(document), indent=2)) + "\n"
 
 
-def session_document(session: Session) -> dict[str, Any]:
-    """A session under the wire's names. Limits that the SDK has no name for are among the others, as they came."""
-    document = cast("dict[str, Any]", msgspec.to_builtins(session))
-    document["limits"].update(document["limits"].pop("__extra__", {}))
-    return document
+def as_sent(value: _Wire) -> msgspec.Raw:
+    """A value of the wire, as a document or a part of one. What the SDK has no name for is in it as it came."""
+    return msgspec.Raw(value.to_json())
 
 
 class VisibleText:

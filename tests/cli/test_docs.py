@@ -99,7 +99,10 @@ def test_a_shell_completes_commands_options_and_values(cli, capfd, monkeypatch, 
     ("code", "absent"),
     [
         ("import enclave", ["enclave.cli", "typer", "rich", "click", "httpx", "enclave.simulator"]),
-        ("from enclave.cli import main; main(['run', '--help'])", ["httpx", "enclave.simulator", "enclave.cli._tables"]),
+        (
+            "from enclave.cli import main; main(['run', '--help'])",
+            ["httpx", "enclave.simulator", "enclave.cli._tables"],
+        ),
         ("from enclave.cli import main; main(['health'])", ["enclave.simulator", "enclave.cli._tables", "starlette"]),
     ],
 )

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from enclave import AuditEvent, AuditFrame, AuditType, StderrFrame, StdoutFrame
-from enclave.cli._run import _exit_code
 from tests.support.cli_process import Environment
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -27,8 +26,19 @@ def test_a_killed_workload_is_137_and_says_why(cli, simulator, backend) -> None:
 
 
 @pytest.mark.parametrize(("code", "ours"), [(0, 0), (1, 1), (255, 255), (256, 1), (300, 44), (-9, 137), (-15, 143)])
-def test_every_exit_code_fits_into_a_byte_and_no_failure_becomes_a_success(code: int, ours: int) -> None:
-    assert _exit_code(code) == ours
+def test_every_exit_code_fits_into_a_byte_and_no_failure_becomes_a_success(cli, simulator, code, ours) -> None:
+    simulator.script(exit_code=code)
+    assert cli("run", "-c", "pass").code == ours
+
+
+def test_a_kill_is_137_also_where_the_server_gives_an_exit_code(cli, simulator) -> None:
+    frames = [
+        {"kind": "phase", "phase": "killed", "killReason": "pids_exceeded"},
+        {"kind": "result", "result": {"exitCode": 0}},
+    ]
+    simulator.script(frames, kill_reason="pids_exceeded")
+    done = cli("run", "-c", "pass")
+    assert (done.code, done.err) == (137, "enclave: killed by the platform: pids_exceeded\n")
 
 
 def test_json_is_one_line_with_the_outcome_and_the_output_goes_to_standard_error(cli, simulator) -> None:

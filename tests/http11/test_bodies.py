@@ -7,25 +7,11 @@ import httpx
 import pytest
 
 from enclave.transport.http11 import ResponseBody, raw_body
-from tests.support.http11_server import (
-    AS_STREAM,
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    anyio_stops_reading_when_cancelled,
-    assert_whole,
-    client_of,
-    pool_of,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK, chunk
+from tests.support.origin import AS_STREAM, anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 async def test_a_response_arrives_with_status_reason_version_headers_and_body():

@@ -11,20 +11,9 @@ import anyio
 import httpx
 import pytest
 
-from enclave.transport.http11 import OriginTransport
-from tests.support.http11_server import (
-    AS_STREAM,
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    assert_whole,
-    client_of,
-    flood,
-    open_sockets,
-    pool_of,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import AS_STREAM, assert_whole, client_of, open_sockets, pool_of
+from tests.support.wire import Peer, Server, flooding, in_thread, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -218,18 +207,18 @@ async def test_open_streams_cancelled_at_once_close_every_socket():
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_body_that_never_stops_coming_can_be_cancelled(steps):
     """Bytes are there before each wait, so the reader is never found waiting for any."""
-    flooding = anyio.Event()
+    reading = anyio.Event()
 
     async def read(client: httpx.AsyncClient) -> None:
         async with client.stream("GET", "/", extensions=AS_STREAM) as response:
             async for _ in response.aiter_raw():
-                flooding.set()
+                reading.set()
 
-    with flood(CHUNKED, b"8000\r\n" + bytes(0x8000) + b"\r\n") as origin:
-        client = httpx.AsyncClient(transport=OriginTransport(origin), base_url=origin, trust_env=False)
-        async with client, anyio.create_task_group() as tasks:
+    # In a thread of its own: a server in the client's event loop would give way to the client.
+    with in_thread(serve(flooding(CHUNKED, b"8000\r\n" + bytes(0x8000) + b"\r\n"))) as server:
+        async with client_of(server) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(read, client)
-            await flooding.wait()
+            await reading.wait()
             for _ in range(steps):
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()

@@ -14,20 +14,9 @@ import pytest
 
 from enclave.transport.http11 import OriginTransport
 from enclave.transport.http11._errors import ERROR_MAP, FOREIGN, describe, translate
-from tests.support.http11_server import (
-    AS_STREAM,
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    anyio_stops_reading_when_cancelled,
-    assert_whole,
-    client_of,
-    pool_of,
-    serve,
-    silent_listener,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import AS_STREAM, anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve, silent_listener
 
 pytestmark = pytest.mark.anyio
 

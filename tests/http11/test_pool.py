@@ -7,18 +7,9 @@ import httpx
 import pytest
 
 from enclave.transport.http11._slots import Slots
-from tests.support.http11_server import (
-    AS_STREAM,
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    assert_whole,
-    client_of,
-    pool_of,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import AS_STREAM, assert_whole, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,9 @@ import pytest
 
 from enclave.transport.http11 import OriginTransport
 from enclave.transport.http11._request import prepare
-from tests.support.http11_server import CHUNKED, OK, Peer, Server, answering, assert_whole, client_of, pool_of, serve
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import assert_whole, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
 

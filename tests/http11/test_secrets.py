@@ -12,17 +12,9 @@ import pytest
 import trustme
 
 from enclave.transport.http11 import OriginTransport
-from tests.support.http11_server import (
-    AS_STREAM,
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    client_of,
-    serve,
-    silent_listener,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import AS_STREAM, client_of
+from tests.support.wire import Peer, Server, answering, serve, silent_listener
 
 pytestmark = pytest.mark.anyio
 

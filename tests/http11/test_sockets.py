@@ -13,7 +13,9 @@ import pytest
 
 import enclave
 from enclave.transport.http11 import OriginTransport
-from tests.support.http11_server import AS_STREAM, CHUNKED, OK, Peer, Server, answering, client_of, pool_of, serve
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import AS_STREAM, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
 

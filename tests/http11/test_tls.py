@@ -15,18 +15,9 @@ import trustme
 
 from enclave import CertificateError, ConnectError, EnclaveClient, RetryPolicy
 from enclave.transport.http11 import OriginTransport, raw_body
-from tests.support.http11_server import (
-    AS_STREAM,
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    assert_whole,
-    client_of,
-    pool_of,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import AS_STREAM, assert_whole, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
 

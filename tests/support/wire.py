@@ -1,42 +1,23 @@
-"""A server that says exactly what a test scripts, byte for byte, over real sockets."""
+"""A server of raw bytes: a script holds each connection, and sends exactly what it likes, when it likes.
+
+It shares no code with the SDK or the simulator, so every framing and every fault can be had, valid or not.
+"""
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
-import stat
 import struct
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from importlib.metadata import version
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TypeVar
 
 import anyio
-import httpx
-import pytest
 from anyio.abc import ByteStream, SocketAttribute
+from anyio.from_thread import start_blocking_portal
 from anyio.streams.tls import TLSListener
 
-from enclave.transport.http11 import OriginTransport
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-anyio_stops_reading_when_cancelled = pytest.mark.skipif(
-    tuple(int(part) for part in version("anyio").split(".")[:2]) < (4, 16),
-    reason="before 4.16, anyio on asyncio reads on after a cancelled receive, and takes a reset for an end",
-)
-
-
-def open_sockets() -> int:
-    """How many descriptors of this process are sockets. Event loops keep others of their own, as long as they like."""
-    count = 0
-    for descriptor in Path("/dev/fd").iterdir():
-        with suppress(OSError):  # the one that lists the directory is closed by now
-            count += stat.S_ISSOCK(os.fstat(int(descriptor.name)).st_mode)
-    return count
+T = TypeVar("T")
 
 
 class Peer:
@@ -70,8 +51,16 @@ class Peer:
         data, self._buffer = self._buffer, b""
         return data
 
-    async def send(self, data: bytes) -> None:
-        await self.stream.send(data)
+    async def send(self, *pieces: bytes) -> None:
+        """One write a piece."""
+        for piece in pieces:
+            await self.stream.send(piece)
+
+    async def trickle(self, data: bytes, seconds: float) -> None:
+        """One byte a write, so many seconds apart."""
+        for position in range(len(data)):
+            await self.stream.send(data[position : position + 1])
+            await anyio.sleep(seconds)
 
     async def closed_by_client(self) -> None:
         """Wait until the client is gone."""
@@ -88,10 +77,13 @@ class Peer:
 
 
 class Server:
+    """Where the server listens, and what came to it."""
+
     def __init__(self, scheme: str, host: str, port: int) -> None:
         self.origin = f"{scheme}://{host}:{port}"
         self.port = port
         self.connections = 0
+        self.open_connections = 0
         self.requests: list[bytes] = []
 
 
@@ -102,6 +94,10 @@ Script = Callable[[Peer, Server], Awaitable[None]]
 async def serve(
     script: Script, *, local_host: str = "127.0.0.1", name: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Server]:
+    """Run the script for each connection, which is closed when its script returns.
+
+    `name` stands in the origin instead of the address.
+    """
     listener = await anyio.create_tcp_listener(local_host=local_host)
     port = listener.extra(SocketAttribute.local_port)
     host = name or (f"[{local_host}]" if ":" in local_host else local_host)
@@ -109,12 +105,15 @@ async def serve(
     wrapped = listener if tls is None else TLSListener(listener, tls, standard_compatible=False)
 
     async def handle(stream: ByteStream) -> None:
-        async with stream:
-            server.connections += 1
-            try:
+        server.connections += 1
+        server.open_connections += 1
+        try:
+            async with stream:
                 await script(Peer(stream, server.connections), server)
-            except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
-                return  # the client left; what it made of the exchange is what the test asserts
+        except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+            return  # the client left; what it made of the exchange is what the test asserts
+        finally:
+            server.open_connections -= 1
 
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(wrapped.serve, handle)
@@ -122,6 +121,16 @@ async def serve(
             yield server
         finally:
             tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def in_thread(serving: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Serve in a thread with an event loop of its own.
+
+    For plain tests, for those that cancel every task of their loop, and for those that measure or starve it.
+    """
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serving) as served:
+        yield served
 
 
 def answering(*answers: bytes, close: bool = False) -> Script:
@@ -139,6 +148,18 @@ def answering(*answers: bytes, close: bool = False) -> Script:
     return script
 
 
+def flooding(head: bytes, piece: bytes) -> Script:
+    """The first request gets `head`, and then as much of `piece` as is taken."""
+
+    async def script(peer: Peer, _: Server) -> None:
+        await peer.request()
+        await peer.send(head)
+        while True:
+            await peer.send(piece)
+
+    return script
+
+
 @contextmanager
 def silent_listener() -> Iterator[int]:
     """A port that takes connections, by the kernel alone, and never a byte more than fits its buffers."""
@@ -148,48 +169,9 @@ def silent_listener() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@asynccontextmanager
-async def client_of(server: Server, **options: object) -> AsyncIterator[httpx.AsyncClient]:
-    """An httpx client on our transport."""
-    timeout = options.pop("timeout", httpx.Timeout(5.0))
-    transport = OriginTransport(server.origin, **options)  # type: ignore[arg-type]
-    client = httpx.AsyncClient(transport=transport, base_url=server.origin, timeout=timeout, trust_env=False)
-    async with client:
-        yield client
-
-
-def pool_of(client: httpx.AsyncClient):
-    return client._transport._pool
-
-
-def assert_whole(client: httpx.AsyncClient) -> None:
-    """Every slot is free, nobody waits, and the only open connections are idle ones."""
-    pool = pool_of(client)
-    assert pool.slots.free == pool.slots.total
-    assert pool.slots.waiting == 0
-    assert set(pool.idle) == pool.open
-
-
-AS_STREAM = {"enclave.stream": True}
-
-
 @contextmanager
-def flood(head: bytes, piece: bytes) -> Iterator[str]:
-    """The origin of a server that answers with `head` and then as much of `piece` as is taken.
-
-    In a thread of its own: a server in the client's event loop would give way to the client.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection, suppress(OSError):  # until the client leaves
-                connection.recv(65_536)
-                connection.sendall(head)
-                while True:
-                    connection.sendall(piece)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join()
+def refused_port() -> Iterator[int]:
+    """A port that refuses connections for as long as the block lasts."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]  # bound, not listening: connecting is refused
