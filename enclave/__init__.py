@@ -9,8 +9,10 @@ _observer.py       Observer: the interface of those who want to know what the cl
 _tasks.py          work that must end, tasks inside a block, and which loop is running
 transport/         one request and its response
 _streams/          a stream of frames, from the socket to the loop body
-_session.py        SessionHandle; _result.py: from a terminal session to its typed result
-_fan_out.py        FanOut: many sessions at once
+_calls.py          single requests
+_result.py         result(): wait for the end of a session, fetch its result, decode it
+_session.py        SessionHandle; create a session, discard it, hold it for the length of a block
+_fan_out.py        FanOut: many sessions at once; _outcome.py: what became of each
 _client.py         EnclaveClient; _request_arguments.py: what run and session are called with
 
 At the edges, each an extra; the core imports none of them:
@@ -24,8 +26,9 @@ opentelemetry.py   an observer that makes spans (extra `otel`); imports public n
 
 from . import errors, types
 from ._client import EnclaveClient
-from ._fan_out import FanOut, Outcome
+from ._fan_out import FanOut
 from ._observer import Observer, RequestObservation, SessionObservation, StreamObservation
+from ._outcome import Completed, Errored, Outcome, Verdict
 from ._session import SessionHandle
 from ._streams import FrameBatches, FrameStream
 from ._version import __version__
@@ -93,6 +96,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "CertificateError",
+    "Completed",
     "ConfigurationError",
     "ConflictError",
     "ConnectError",
@@ -102,6 +106,7 @@ __all__ = [
     "EnclaveClient",
     "EnclaveError",
     "EndFrame",
+    "Errored",
     "EventTooLargeError",
     "FanOut",
     "FrameBatches",
@@ -142,6 +147,7 @@ __all__ = [
     "Timeout",
     "UnknownFrame",
     "UsageError",
+    "Verdict",
     "WorkloadError",
     "WorkloadFailed",
     "WorkloadKilled",

@@ -49,6 +49,7 @@ class FrameStream:
         timeout: Timeout,
         retry: RetryPolicy,
         max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
+        watch: Callable[[list[StreamFrame]], None] | None = None,
     ) -> None:
         if max_buffered_bytes <= 0:
             raise ValueError(f"max_buffered_bytes: must be positive, got {max_buffered_bytes}")
@@ -61,6 +62,7 @@ class FrameStream:
         self._buffer = FrameBuffer(max_buffered_bytes)
         self._reader: StreamReader | None = None
         self._task: BackgroundTask | None = None
+        self._watch = watch  # is shown each batch that the consumer takes
         self._state = "new"
         self._batch: list[StreamFrame] = []
         self._next = 0
@@ -160,6 +162,8 @@ class FrameStream:
         batch = await self._buffer.get()
         if not batch:
             raise StopAsyncIteration
+        if self._watch is not None:
+            self._watch(batch)
         return batch
 
     def _check_open(self) -> None:

@@ -98,7 +98,7 @@ class FrameWriter:
                 await self.end()
                 await self._screen.status(phase)
             case AuditFrame(event=event) if event.type == AuditType.EGRESS_DENIED:
-                host = str(event.detail.get("host", "an unknown host"))
+                host = str(event.particulars.get("host", "an unknown host"))
                 if len(self.denied) < MAX_DENIED_HOSTS:
                     self.denied[host] = None
                 await self.end()

@@ -48,7 +48,7 @@ async def ls(enclave: EnclaveClient, filters: Filters, *, json: bool, screen: Sc
     """All sessions, newest first."""
     sessions = [session for session in await enclave.list() if filters.match(session)]
     if json or not screen.out.is_terminal:
-        await show_document(screen, [_json.of_session(session) for session in sessions])
+        await show_document(screen, [_json.document(session) for session in sessions])
     elif sessions:
         from . import _tables  # noqa: PLC0415 - Rich costs more than the rest, and a pipe needs none
 
@@ -65,7 +65,7 @@ async def ls(enclave: EnclaveClient, filters: Filters, *, json: bool, screen: Sc
 async def show(enclave: EnclaveClient, session_id: str, *, json: bool, screen: Screen) -> int:
     """One session."""
     session = await attached(enclave, session_id).refresh()
-    document = _json.of_session(session)
+    document = _json.document(session)
     if json or not screen.out.is_terminal:
         await show_document(screen, document)
         return 0
@@ -103,7 +103,7 @@ async def result(enclave: EnclaveClient, session_id: str, *, json: bool, timeout
             exit_code=EXIT_TIMEOUT,
         )
     if json or not screen.out.is_terminal:
-        await show_document(screen, found)
+        await show_document(screen, _json.document(found))
     else:
         await _details(screen, {**_result_fields(found), "kill reason": found.kill_reason})
     return 0
@@ -113,11 +113,11 @@ async def audit(enclave: EnclaveClient, session_id: str, *, json: bool, screen: 
     """The trail of a session so far, oldest first."""
     trail = await attached(enclave, session_id).audit()
     if json or not screen.out.is_terminal:
-        await show_document(screen, trail)
+        await show_document(screen, [_json.document(event) for event in trail])
     else:
         from . import _tables  # noqa: PLC0415 - see ls
 
-        rows = [(event.ts, event.type, _compact(event.detail) if event.detail else "") for event in trail]
+        rows = [(event.ts, event.type, _compact(event.particulars) if event.particulars else "") for event in trail]
         await screen.out.write(_tables.table(("TIME", "EVENT", "DETAIL"), rows))
     return 0
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from enclave import Session, StreamFrame, UnknownFrame
+from enclave import AuditEvent, AuditFrame, ResultFrame, Session, SessionResult, StreamFrame, UnknownFrame
 
 from ._text import safe_json
 
@@ -21,13 +21,17 @@ def pretty(document: object) -> str:
     return safe_json(msgspec.json.format(msgspec.json.encode(document), indent=2).decode()) + "\n"
 
 
-def of_session(session: Session) -> dict[str, Any]:
-    """A session under the wire's names; limits that the SDK has no name for are among the others, as they came."""
-    document = cast("dict[str, Any]", msgspec.to_builtins(session))
-    document["limits"].update(document["limits"].pop("__extra__", {}))
-    return document
+def document(value: Session | SessionResult[Any] | AuditEvent) -> dict[str, Any]:
+    """A value under the wire's names. What the SDK has no name for is among the others, as it came."""
+    return cast("dict[str, Any]", msgspec.json.decode(value.to_json()))
 
 
 def of_frame(frame: StreamFrame) -> object:
     """A frame as the wire has it, one of an unknown kind included."""
-    return msgspec.json.decode(frame.raw) if isinstance(frame, UnknownFrame) else frame
+    match frame:
+        case UnknownFrame(raw=raw):
+            return msgspec.json.decode(raw)
+        case AuditFrame() | ResultFrame():  # they may hold what the SDK has no name for
+            return msgspec.json.decode(frame.to_json())
+        case _:
+            return frame

@@ -19,7 +19,7 @@ BUSY_SECONDS = 10.0
 async def logs(enclave: EnclaveClient, session_id: str, *, follow: bool, json: bool, screen: Screen) -> int:
     """Show a session's output from its start. Without `follow`, a session that still runs is not waited for."""
     session = attached(enclave, session_id)
-    follow = follow or (await session.refresh()).phase.is_terminal
+    follow = follow or (await session.refresh()).has_ended
     writer = FrameWriter(screen)
     async with session.stream() as frames:
         batches = frames.batches()

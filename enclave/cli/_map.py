@@ -13,7 +13,14 @@ from typing import BinaryIO, Self
 
 import anyio.to_thread
 
-from enclave import AuthenticationError, ConnectError, CreateSessionRequest, EnclaveClient, PermissionDeniedError
+from enclave import (
+    AuthenticationError,
+    ConnectError,
+    CreateSessionRequest,
+    EnclaveClient,
+    Errored,
+    PermissionDeniedError,
+)
 
 from ._blocking import in_thread
 from ._errors import EXIT_ERROR, CommandError
@@ -80,7 +87,7 @@ async def run_map(enclave: EnclaveClient, options: MapOptions, screen: Screen) -
             with progress(total, shown=shown) as advance:
                 advance(len(output.done), output.failed)
                 async for outcome in outcomes:
-                    if outcome.result is None and isinstance(outcome.error, _HOPELESS):
+                    if isinstance(outcome, Errored) and isinstance(outcome.error, _HOPELESS):
                         raise outcome.error
                     await output.add(requests.lines.pop(outcome.index), outcome)
                     advance(len(output.done) + output.written, output.failed)

@@ -52,11 +52,12 @@ def parse_request(line: bytes) -> CreateSessionRequest:
 
 
 def _request(document: dict[str, Any]) -> CreateSessionRequest:
-    request = _converted(document, CreateSessionRequest)
     limits = document.get("limits")
-    if request.limits is None or not isinstance(limits, dict):
-        return request
-    return msgspec.structs.replace(request, limits=_converted(cast("dict[str, Any]", limits), SessionLimits))
+    if not isinstance(limits, dict):
+        return _converted(document, CreateSessionRequest)
+    rest = {name: value for name, value in document.items() if name != "limits"}
+    known_limits = _converted(cast("dict[str, Any]", limits), SessionLimits)
+    return msgspec.structs.replace(_converted(rest, CreateSessionRequest), limits=known_limits)
 
 
 def _converted(document: dict[str, Any], type_: type[T]) -> T:

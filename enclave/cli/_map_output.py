@@ -10,7 +10,7 @@ from typing import Any, Self
 import anyio.to_thread
 import msgspec
 
-from enclave import Outcome
+from enclave import Completed, Errored, Outcome, Verdict
 
 from . import _json
 from ._errors import CommandError, described
@@ -70,14 +70,13 @@ class MapOutput:
 
     async def add(self, index: int, outcome: Outcome[Any]) -> None:
         """Write what became of a request."""
-        if outcome.error is not None or outcome.result is None:
-            error = outcome.error or RuntimeError("no result")
-            body: dict[str, Any] = {"error": {"type": type(error).__name__, "message": described(error)}}
-            if outcome.result is not None:  # there is one, but the session could not be torn down
-                body["result"] = outcome.result
-        else:
-            body = {"result": outcome.result}
-        failed = "error" in body or outcome.result is None or outcome.result.exit_code != 0
+        error = outcome.error if isinstance(outcome, Errored) else outcome.teardown_error
+        body: dict[str, Any] = {}
+        if error is not None:
+            body["error"] = {"type": type(error).__name__, "message": described(error)}
+        if isinstance(outcome, Completed):
+            body["result"] = _json.document(outcome.result)
+        failed = error is not None or outcome.verdict is not Verdict.SUCCEEDED
         await self._write(index, outcome.session_id, body, failed=failed)
 
     async def _write(self, index: int, session_id: str | None, body: dict[str, Any], *, failed: bool = True) -> None:

@@ -53,7 +53,9 @@ async def run(enclave: EnclaveClient, request: CreateSessionRequest, options: Ru
 
 
 async def _detach(session: SessionHandle, options: RunOptions, screen: Screen) -> int:
-    document = _json.line(_json.of_session(session.session)) if options.json and session.session else session.id + "\n"
+    document = (
+        _json.line(_json.document(session.last_seen)) if options.json and session.last_seen else session.id + "\n"
+    )
     await screen.out.untrusted(document)
     await screen.status(f"running on its own: enclave logs --follow {session.id}; enclave rm {session.id}")
     return 0
@@ -90,8 +92,8 @@ def _outcome(session: SessionHandle, writer: FrameWriter, result: SessionResult[
     """As the wire has a result, with the output as it was streamed: a server may keep less of it, or none."""
     return {
         "sessionId": session.id,
+        **_json.document(result),
         "phase": writer.phase,
-        **msgspec.to_builtins(result),
         **{name: captured.text() for name, captured in writer.captured.items()},
         "truncated": any(captured.truncated for captured in writer.captured.values()),
         "deniedEgress": list(writer.denied),

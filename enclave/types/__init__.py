@@ -7,6 +7,10 @@ _request.py    CreateSessionRequest: checked when made, unset fields not sent
 _session.py    Session, SessionResult, AuditEvent, Health and their enumerations
 _frames.py     the live stream's frames, a union discriminated on `kind`
 _json.py       decoding text that JavaScript cut in the middle of a character
+_lenient.py    decoding an answer of another shape field by field; what cannot be read stays in `extra`
+_answers.py    the body of each route's answer to its type
+_encode.py     WireStruct: the way back to JSON, `extra` merged in
+_ids.py        what can be the id of a session
 """
 
 from ._frames import (

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import msgspec
+from msgspec.structs import force_setattr
+
+from ._absent import OrAbsent
+from ._encode import EXTRA
 
 
-class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class SessionLimits(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """Resource limits of a session. In a request every field is optional; a `Session` shows the effective ones.
 
     Wire: contract "Types", `SessionLimits`; the names and units are ours where the documentation gives none.
@@ -23,7 +29,7 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Wall-clock time of the workload in milliseconds."""
     pids: int | None = None
     """Number of processes and threads alive at once."""
-    extra: dict[str, Any] = msgspec.field(default={}, name="__extra__")
+    extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """Limits this version has no name for, under their wire names. Sent as given; kept when received."""
 
 
@@ -36,8 +42,12 @@ class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
 
     mode: str = "deny_all"
     """``"deny_all"`` or ``"allowlist"``."""
-    allow: Sequence[str] = ()
+    allow: OrAbsent[Sequence[str]] = ()
     """CIDR strings, as in ``"203.0.113.0/24"``; only an ``"allowlist"`` has any."""
+
+    def __post_init__(self) -> None:
+        if self.allow is None:  # pyright: ignore[reportUnnecessaryComparison] - until here; see OrAbsent
+            force_setattr(self, "allow", ())
 
     @classmethod
     def deny_all(cls) -> Self:

@@ -20,7 +20,7 @@ PACKAGE = Path(enclave.__file__).parent
 CLASSES = [name for name in enclave.__all__ if inspect.isclass(getattr(enclave, name))]
 # Public in their modules, for the package's own use.
 INTERNAL = {
-    *("BackgroundTask", "Progress", "Wakeup"),
+    *("BackgroundTask", "Progress", "SessionBlock", "Wakeup"),
     *("EventSource", "FrameBuffer", "FrameDecoder", "Position", "Shape", "StreamReader", "UnknownFrameLog"),
     *("HistoryMismatch", "UnprovenContinuation", "Guard"),
     *("Observing", "ObservedRequest", "ObservedSession", "ObservedStream"),
@@ -56,11 +56,13 @@ def test_every_public_class_of_the_core_stands_in_the_root():
 def test_the_fixed_names_are_there():
     client = {"run", "session", "attach", "get", "list", "result", "audit", "teardown", "health", "stream", "fan_out"}
     assert client | {"aclose"} <= set(dir(enclave.EnclaveClient))
-    assert {"id", "refresh", "stream", "result", "audit", "teardown"} <= set(
+    assert {"id", "phase", "last_seen", "refresh", "stream", "result", "audit", "teardown"} <= set(
         dir(enclave.EnclaveClient("http://127.0.0.1:1").attach("x"))
     )
     assert {"batches", "cancel", "resumes", "__aiter__", "__anext__"} <= set(dir(enclave.FrameStream))
-    assert {"index", "request", "session_id", "result", "error", "duration"} == set(enclave.Outcome.__struct_fields__)
+    common = {"index", "request", "session_id", "verdict", "duration_seconds"}
+    assert common | {"result", "teardown_error"} == set(enclave.Completed.__struct_fields__)
+    assert common | {"error"} == set(enclave.Errored.__struct_fields__)
     arguments = inspect.signature(enclave.EnclaveClient).parameters
     assert next(iter(arguments)) == "base_url"
     for name in ("api_key", "token", "transport", "timeout", "retry"):

@@ -12,10 +12,12 @@ import msgspec
 from enclave import (
     AuditEvent,
     AuditFrame,
+    Completed,
     CreateSessionRequest,
     EgressPolicy,
     EnclaveClient,
     EndFrame,
+    Errored,
     FanOut,
     FrameStream,
     Health,
@@ -29,12 +31,14 @@ from enclave import (
     Session,
     SessionHandle,
     SessionLimits,
+    SessionPhase,
     SessionResult,
     StderrFrame,
     StdoutFrame,
     StreamFrame,
     Timeout,
     UnknownFrame,
+    Verdict,
     WorkloadKilled,
 )
 from enclave.opentelemetry import OpenTelemetryObserver
@@ -73,7 +77,8 @@ async def sessions(client: EnclaveClient) -> None:
     async with client.session(code="x") as handle:
         assert_type(handle, SessionHandle)
         assert_type(handle.id, str)
-        assert_type(handle.session, Session | None)
+        assert_type(handle.last_seen, Session | None)
+        assert_type(handle.phase, SessionPhase | None)
         assert_type(await handle.refresh(), Session)
     assert_type(client.attach("s-1"), SessionHandle)
     assert_type(await client.get("s-1"), Session)
@@ -105,7 +110,7 @@ def kind_of(frame: StreamFrame) -> str:
         case StdoutFrame(data=data) | StderrFrame(data=data):
             return data
         case AuditFrame(event=event):
-            return event.type.value
+            return event.type.value if event.type else ""
         case ResultFrame(result=result):
             assert_type(result, SessionResult[Any])
             return str(result.exit_code)
@@ -155,10 +160,31 @@ async def fan_outs(client: EnclaveClient, requests: AsyncIterator[CreateSessionR
     async with client.fan_out(["a", CreateSessionRequest(code="b")], type=Answer, fail_fast=True) as outcomes:
         async for outcome in outcomes:
             assert_type(outcome, Outcome[Answer])
-            assert_type(outcome.result, SessionResult[Answer] | None)
-            assert_type(outcome.error, Exception | None)
+            assert_type(outcome.verdict, Verdict)
+            assert_type(outcome.session_id, str | None)
+            grade(outcome)
     assert_type(await client.map(requests, type=list[int]), list[Outcome[list[int]]])
     assert_type(await client.map(["a"]), list[Outcome[Any]])
+
+
+def grade(outcome: Outcome[Answer]) -> int | None:
+    match outcome:
+        case Completed(verdict=Verdict.SUCCEEDED, result=result):
+            assert_type(result, SessionResult[Answer])
+            return result.value.answer
+        case Completed(result=r, teardown_error=error):
+            assert_type(r, SessionResult[Answer])
+            assert_type(error, Exception | None)
+        case Errored(error=error):
+            assert_type(error, Exception)
+        case _:
+            assert_never(outcome)
+    if isinstance(outcome, Completed):
+        assert_type(outcome.result, SessionResult[Answer])
+        assert_type(outcome.session_id, str)
+    else:
+        assert_type(outcome, Errored)
+    return None
 
 
 class Counted(RequestObservation):
