@@ -195,6 +195,7 @@ class SimulatedSession:
         event = AuditEvent(type=AuditType(type_), ts=_now(), session_id=self.id, detail=detail)
         self.trail.append(event)
         self._append(AuditFrame(event))
+        self._on_change()
 
     # What others ask of it
 
