@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -53,6 +53,27 @@ class CreateSessionRequest(WireStruct, frozen=True, kw_only=True, omit_defaults=
         _check_extra("extra", self.extra, type(self))
         if self.limits is not None:
             _check_extra("limits.extra", self.limits.extra, SessionLimits)
+
+
+class SessionFields(TypedDict, total=False):
+    """The fields of `CreateSessionRequest`, as `run` and `session` take them by name."""
+
+    code: str
+    """The source text to run."""
+    language: str | None
+    """``"python"`` (the server's default) or ``"node"``."""
+    limits: SessionLimits | None
+    """Resource limits. An unset one is the server's default."""
+    egress: EgressPolicy | None
+    """Network policy. The server's default denies everything."""
+    service_bindings: Sequence[str] | None
+    """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
+    webhook_url: str | None
+    """Where the server POSTs the result event on completion."""
+    labels: Mapping[str, str] | None
+    """Strings of your own to find the session by."""
+    extra: dict[str, Any]
+    """Request fields that this version has no name for, under their wire names."""
 
 
 def _check_text(name: str, value: object) -> None:
