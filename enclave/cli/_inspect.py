@@ -162,8 +162,7 @@ def _exit_of(found: SessionResult[object] | None) -> object:
 
 
 def _limits(limits: SessionLimits) -> str | None:
-    known = ("cpu_millis", "memory_mb", "wall_clock_ms", "pids")
-    values = {name.replace("_", "-"): getattr(limits, name) for name in known} | limits.extra
+    values = {name.replace("_", "-"): getattr(limits, name) for name in limits.wire_names()} | limits.extra
     return ", ".join(f"{name}={value}" for name, value in values.items() if value is not None) or None
 
 

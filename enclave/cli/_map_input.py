@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO
 
 import msgspec
 
-from enclave import CreateSessionRequest, SessionLimits
+from enclave import CreateSessionRequest
 
 from ._errors import CommandError
-
-T = TypeVar("T", CreateSessionRequest, SessionLimits)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
@@ -41,27 +39,11 @@ def parse_request(line: bytes) -> CreateSessionRequest:
         document = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadLine(f"not JSON: {error}") from None
-    if isinstance(document, str):
-        document = {"code": document}
-    if not isinstance(document, dict):
-        raise BadLine("expected a request, or a string with its code")
     try:
-        return _request(cast("dict[str, Any]", document))
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
+        if isinstance(document, str):
+            return CreateSessionRequest(code=document)
+        if isinstance(document, dict):
+            return CreateSessionRequest.from_json(line)
+    except ValueError as error:
         raise BadLine(str(error)) from None
-
-
-def _request(document: dict[str, Any]) -> CreateSessionRequest:
-    limits = document.get("limits")
-    if not isinstance(limits, dict):
-        return _converted(document, CreateSessionRequest)
-    rest = {name: value for name, value in document.items() if name != "limits"}
-    known_limits = _converted(cast("dict[str, Any]", limits), SessionLimits)
-    return msgspec.structs.replace(_converted(rest, CreateSessionRequest), limits=known_limits)
-
-
-def _converted(document: dict[str, Any], type_: type[T]) -> T:
-    names = {field.encode_name for field in msgspec.structs.fields(type_) if field.name != "extra"}
-    known = {name: value for name, value in document.items() if name in names}
-    extra = {name: value for name, value in document.items() if name not in names}
-    return msgspec.structs.replace(msgspec.convert(known, type_), extra=extra)
+    raise BadLine("expected a request, or a string with its code")

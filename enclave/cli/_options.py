@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from enclave import SessionLimits
+
 
 def examples(*lines: str) -> str:
     """The end of a command's help; a test runs them."""
@@ -80,9 +82,10 @@ Allow = Annotated[
     list[str] | None,
     typer.Option(metavar="CIDR", help="A network the program may connect to; none by default. Repeatable."),
 ]
+_LIMIT_KEYS = ", ".join(name.replace("_", "-") for name in SessionLimits.wire_names())
 Limit = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="cpu-millis, memory-mb, wall-clock-ms or pids, a whole number. Repeatable."),
+    typer.Option(metavar="KEY=VALUE", help=f"A limit ({_LIMIT_KEYS}) and a whole number. Repeatable."),
 ]
 NewLabels = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="To find the session by. Repeatable.")

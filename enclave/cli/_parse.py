@@ -11,7 +11,7 @@ from enclave import EgressPolicy, SessionLimits
 
 from ._errors import BadUsage
 
-_LIMITS = ("cpu_millis", "memory_mb", "wall_clock_ms", "pids")
+_LIMITS = tuple(SessionLimits.wire_names())
 _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"[0-9]{1,6}|([0-9]{1,6}[smhdw])+")
 _PART = re.compile(r"([0-9]+)([smhdw]?)")
