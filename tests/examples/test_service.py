@@ -77,8 +77,8 @@ def posting(service: Service, code: str, **fields: str):
 
 def test_frames_are_relayed_while_the_code_runs_and_end_with_its_result(service, tmp_path) -> None:
     seen = tmp_path / "seen"
-    waiting = f"import pathlib, time\nprint('one')\nwhile not pathlib.Path({str(seen)!r}).exists():\n    time.sleep(0.01)"
-    with posting(service, f"{waiting}\nenclave.result({{'n': 1}})") as response:
+    wait = f"while not pathlib.Path({str(seen)!r}).exists():\n    time.sleep(0.01)"
+    with posting(service, f"import pathlib, time\nprint('one')\n{wait}\nenclave.result({{'n': 1}})") as response:
         assert response.headers["content-type"] == "text/event-stream"
         relayed = events(response.iter_lines())
         assert next(relayed)[0] == "session"
