@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Self, cast
+from typing import Annotated, BinaryIO, Self
 
 import anyio.to_thread
 import msgspec
@@ -19,7 +19,6 @@ from enclave import (
     CreateSessionRequest,
     Errored,
     PermissionDeniedError,
-    SessionLimits,
 )
 
 from ._errors import EXIT_ERROR, CommandError
@@ -152,32 +151,14 @@ def _parse_line(line: bytes) -> CreateSessionRequest:
         document = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadLine(f"not JSON: {error}") from None
-    if isinstance(document, str):
-        document = {"code": document}
-    if not isinstance(document, dict):
-        raise BadLine("expected a request, or a string with its code")
     try:
-        return _request(cast("dict[str, Any]", document))
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
+        if isinstance(document, str):
+            return CreateSessionRequest(code=document)
+        if isinstance(document, dict):
+            return CreateSessionRequest.from_json(line)
+    except ValueError as error:
         raise BadLine(str(error)) from None
-
-
-def _request(document: dict[str, Any]) -> CreateSessionRequest:
-    limits = document.get("limits")
-    if not isinstance(limits, dict):
-        return CreateSessionRequest(**_arguments(document, CreateSessionRequest))
-    rest = {name: value for name, value in document.items() if name != "limits"}
-    known_limits = SessionLimits(**_arguments(cast("dict[str, Any]", limits), SessionLimits))
-    arguments: dict[str, Any] = {**_arguments(rest, CreateSessionRequest), "limits": known_limits}
-    return CreateSessionRequest(**arguments)
-
-
-def _arguments(document: dict[str, Any], type_: type[msgspec.Struct]) -> dict[str, Any]:
-    """What to call `type_` with. What it has no name for goes into `extra`."""
-    names = {field.encode_name for field in msgspec.structs.fields(type_) if field.name != "extra"}
-    known = {name: value for name, value in document.items() if name in names}
-    extra = {name: value for name, value in document.items() if name not in names}
-    return {**msgspec.structs.asdict(msgspec.convert(known, type_)), "extra": extra}
+    raise BadLine("expected a request, or a string with its code")
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-import msgspec
 import typer
 
 from enclave import EgressPolicy, SessionLimits
@@ -33,9 +32,7 @@ OlderThan = Annotated[
 ]
 
 _LANGUAGES = {".py": "python", ".js": "node", ".mjs": "node", ".cjs": "node"}
-_LIMITS = {
-    field.name.replace("_", "-"): field.name for field in msgspec.structs.fields(SessionLimits) if field.name != "extra"
-}
+_LIMITS = {name.replace("_", "-"): name for name in SessionLimits.wire_names()}
 LIMIT_NAMES = tuple(_LIMITS)
 _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"[0-9]{1,6}|([0-9]{1,6}[smhdw])+")
