@@ -27,14 +27,12 @@ def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: Sess
         ValueError: a limit is greater than in `maxima`. The message names it as the wire does.
     """
     values: dict[str, int] = {}
-    for field in msgspec.structs.fields(SessionLimits):
-        if field.name == "extra":
-            continue
-        value = getattr(asked, field.name, None) or getattr(defaults, field.name)
-        greatest = getattr(maxima, field.name)
+    for name, wire in SessionLimits.wire_names().items():
+        value = getattr(asked, name, None) or getattr(defaults, name)
+        greatest = getattr(maxima, name)
         if value > greatest:
-            raise ValueError(f"limits.{field.encode_name}: must be at most {greatest}, got {value}")
-        values[field.name] = value
+            raise ValueError(f"limits.{wire}: must be at most {greatest}, got {value}")
+        values[name] = value
     return SessionLimits(**values, extra=asked.extra if asked else {})
 
 

@@ -54,8 +54,6 @@ MAX_HOST_CHARS = 255
 # returned None.
 ABSENT: Any = msgspec.UNSET
 
-_EXTRA = next(field.encode_name for field in msgspec.structs.fields(SessionLimits) if field.name == "extra")
-
 
 def _document_type(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct]:
     """A Struct with the fields of `struct` that sends only those that are set, and has none of a client's checks."""
@@ -118,9 +116,6 @@ class SimulatedSession:
         self.org_id = principal.org_id
         self.request = request
         self.limits = limits
-        self._limits_on_the_wire: Any = msgspec.to_builtins(limits)
-        # Limits that `SessionLimits` has no name for stand beside the others on the wire.
-        self._limits_on_the_wire |= self._limits_on_the_wire.pop(_EXTRA, {})
         self.phase = SessionPhase.PENDING
         self.kill_reason: KillReason | None = None
         self.result: Any = None
@@ -223,6 +218,7 @@ class SimulatedSession:
         event = AuditEvent(type=AuditType(type_), ts=_now(), session_id=self.id, detail=detail)
         self.trail.append(event)
         self._append(AuditFrame(event))
+        self._on_change()
 
     # What others ask of it
 
@@ -242,7 +238,7 @@ class SimulatedSession:
             created_by=self._created_by,
             phase=self.phase,
             language=self.request.language,
-            limits=self._limits_on_the_wire,
+            limits=msgspec.Raw(self.limits.to_json()),
             egress=self.request.egress,
             kill_reason=self.kill_reason or ABSENT,
             result=result or ABSENT,

@@ -8,10 +8,13 @@ from typing import Any, TypedDict
 import msgspec
 
 from ._encode import EXTRA, WireStruct
+from ._lenient import LenientDecoder
 from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
 
 
-class CreateSessionRequest(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class CreateSessionRequest(
+    WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """A program to run and the terms it runs on. Only `code` is required; what is unset is not sent.
 
     Wire: contract "Types", `CreateSessionRequest`.
@@ -53,6 +56,21 @@ class CreateSessionRequest(WireStruct, frozen=True, kw_only=True, omit_defaults=
         _check_extra("extra", self.extra, type(self))
         if self.limits is not None:
             _check_extra("limits.extra", self.limits.extra, SessionLimits)
+
+    @classmethod
+    def from_json(cls, document: bytes) -> CreateSessionRequest:
+        """The request in a JSON document, as `to_json` writes it. Fields without a name here are kept in `extra`.
+
+        Raises:
+            ValueError: the document is not JSON or not a request. The message says where and why.
+        """
+        try:
+            return _decoder.decode(document)
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from None
+
+
+_decoder = LenientDecoder(CreateSessionRequest, keep_misfits=False)
 
 
 class SessionFields(TypedDict, total=False):
