@@ -29,6 +29,8 @@ import signal
 import struct
 import sys
 
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
+
 from ._linux import LINUX, PR_SET_CHILD_SUBREAPER, prctl, probe
 from ._supervisor import Supervisor
 

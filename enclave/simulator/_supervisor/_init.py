@@ -6,7 +6,10 @@ import os
 import resource
 import signal
 import struct
+import sys
 from typing import Any, NoReturn
+
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
 from ._linux import LINUX, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, mount_proc, prctl
 

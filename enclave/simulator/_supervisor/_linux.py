@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
+
 LINUX = sys.platform == "linux"
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
 MS_REC_PRIVATE, MS_NOSUID_NODEV_NOEXEC = 0x4000 | 0x40000, 2 | 4 | 8

@@ -11,8 +11,11 @@ import resource
 import select
 import signal
 import struct
+import sys
 import time
 from typing import Any
+
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
 from ._init import EXIT_STATUS, run_init
 from ._linux import LINUX, isolate

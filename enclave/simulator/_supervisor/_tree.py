@@ -12,6 +12,8 @@ import stat
 import sys
 import time
 
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
+
 KILL_SECONDS = 5.0
 
 
