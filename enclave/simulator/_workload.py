@@ -6,6 +6,7 @@ makes sure that nothing is left even if the supervisor itself was killed.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
+import tokenize
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +34,9 @@ from ._output import OutputDecoder
 from ._session import Exit, SimulatedSession
 
 READ_BYTES = 32_768
+SLICE_BYTES = 8192
+FREE_SECONDS = 0.0005
+PAUSE_FACTOR = 3
 PARTIAL_LINE_SECONDS = 0.05
 SPAWN_SECONDS = 30.0
 GRACE_SECONDS = 30.0
@@ -101,7 +107,7 @@ class Workload:
 
     async def _spawn(self) -> anyio.abc.Process:
         with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # a spawn cut short would leave a process nobody knows
-            return await anyio.open_process(_SUPERVISOR, stderr=None, start_new_session=True, env={})
+            return await anyio.open_process(_SUPERVISOR, stderr=None, start_new_session=True, env=_library_paths())
         raise TimeoutError("no process could be started")
 
     async def _hand_over(self, process: anyio.abc.Process) -> None:
@@ -116,6 +122,7 @@ class Workload:
         return {
             "argv": argv,
             "files": {name: self._session.request.code},
+            "encoding": _encoding(self._session.request.code) if name == "main.py" else "utf-8",
             "directory": str(self._directory),
             "env": self._environment(),
             "isolation": msgspec.structs.asdict(self._isolation),
@@ -139,6 +146,7 @@ class Workload:
             "LANG": "C.UTF-8",
             "HOME": directory,
             "TMPDIR": directory,
+            **_library_paths(),
             "ENCLAVE_SESSION_ID": self._session.id,
             "ENCLAVE_RUNNER_POLICY": msgspec.json.encode(policy).decode(),
             **{service_variable(name): url for name, url in self._services.items()},
@@ -158,29 +166,34 @@ class Workload:
                 self._flush(final=False)
             else:
                 unread += chunk
-                self._take_records(unread)
+                await self._take_records(unread)
         self._flush(final=True)
 
-    def _take_records(self, unread: bytearray) -> None:
-        start = 0
-        while len(unread) - start >= _HEADER.size:
-            kind, size = _HEADER.unpack_from(unread, start)
-            end = start + _HEADER.size + size
+    async def _take_records(self, unread: bytearray) -> None:
+        while len(unread) >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(unread)
+            end = _HEADER.size + size
             if len(unread) < end:
-                break
-            self._take_record(kind, bytes(unread[start + _HEADER.size : end]))
-            start = end
-        del unread[:start]
+                return
+            payload = bytes(unread[_HEADER.size : end])
+            del unread[:end]
+            if kind == b"S":
+                self._session.start({"isolation": msgspec.json.decode(payload)})
+            elif kind == b"X":
+                self._exit = msgspec.json.decode(payload, type=_ExitRecord)
+            else:
+                await self._take_output(*self._decoders[kind], payload)
 
-    def _take_record(self, kind: bytes, payload: bytes) -> None:
-        if kind == b"S":
-            self._session.start({"isolation": msgspec.json.decode(payload)})
-        elif kind == b"X":
-            self._exit = msgspec.json.decode(payload, type=_ExitRecord)
-        else:
-            stream, decoder = self._decoders[kind]
-            self._session.take(stream, decoder.feed(payload))
-            self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
+    async def _take_output(self, stream: str, decoder: OutputDecoder, payload: bytes) -> None:
+        """Take output in slices, so that a workload which floods leaves most of the event loop's time to others."""
+        for start in range(0, len(payload), SLICE_BYTES):
+            started = time.perf_counter()
+            decoder.muted = not self._session.wants(stream)
+            self._session.take(stream, decoder.feed(payload[start : start + SLICE_BYTES]))
+            spent_seconds = time.perf_counter() - started
+            if spent_seconds > FREE_SECONDS:
+                await anyio.sleep(spent_seconds * PAUSE_FACTOR)
+        self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
 
     def _flush(self, *, final: bool) -> None:
         self._fresh_partial = False
@@ -212,6 +225,12 @@ class Workload:
         return Exit(exit_code=record.code, kill_reason=record.reason, duration_ms=record.wall_ms, detail=detail)
 
 
+def _library_paths() -> dict[str, str]:
+    """What a Python needs to start that lies apart from its libpython, as setup-python installs it on GitHub."""
+    names = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def service_variable(name: str) -> str:
     """The environment variable that holds the base URL of a binding."""
     return "ENCLAVE_SVC_" + "".join(char if char.isalnum() else "_" for char in name.upper())
@@ -241,6 +260,16 @@ def carriers(session_id: str) -> list[int]:
             if wanted.encode() in entry.read_bytes().split(b"\0"):
                 found.append(int(entry.parent.name))
     return found
+
+
+def _encoding(code: str) -> str:
+    """The encoding to store a program in, so that a ``coding:`` cookie in it is true."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(code.encode()).readline)
+        code.encode(encoding)
+    except (SyntaxError, LookupError, UnicodeEncodeError):
+        return "utf-8"  # Python itself will say what is wrong with the cookie
+    return encoding.removesuffix("-sig")  # a program with a byte order mark has one already
 
 
 def _python(name: str) -> list[str]:

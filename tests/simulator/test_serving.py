@@ -243,6 +243,30 @@ async def test_the_command_serves_until_it_is_interrupted(backend):
             assert [line for line in rest.splitlines() if not line.startswith(b"Executing <")] == []
 
 
+@pytest.mark.parametrize("source", ["ENCLAVE_API_KEY", "--api-key"])
+async def test_the_command_logs_requests_and_says_whose_key_it_has_without_showing_it(source):
+    command = [sys.executable, "-m", "enclave.simulator", "--port", "0", "--log"]
+    environment = {"ENCLAVE_API_KEY": "ek_ci_hunter2"} if source == "ENCLAVE_API_KEY" else {}
+    options = [] if environment else ["--api-key", "ek_ci_hunter2"]
+    async with await anyio.open_process([*command, *options], env=environment) as process:
+        with anyio.fail_after(30):
+            text = b""
+            while b"API key is" not in text or not text.endswith(b"\n"):
+                text += await process.stdout.receive()
+            assert f"The API key is that of {source}, with the id ci." in text.decode()
+            (url,) = [line.partition("=")[2] for line in text.decode().splitlines() if line.startswith("ENCLAVE_BASE")]
+            async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer ek_ci_hunter2"}) as http:
+                await http.get("/sessions?x=%0A1")
+                await http.get("/nowhere")
+            process.terminate()
+            log = b"".join([part async for part in process.stderr])
+            await process.wait()
+    first, second = log.decode().splitlines()
+    assert "GET /sessions?x=%0A1 200 " in first
+    assert "GET /nowhere 404 " in second
+    assert "hunter2" not in text.decode() + log.decode()
+
+
 def test_the_command_says_what_it_is_not(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

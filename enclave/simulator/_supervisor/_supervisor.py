@@ -62,7 +62,7 @@ class Supervisor:
 
     def _start(self) -> None:
         for name, text in self.spec["files"].items():
-            with open(f"{self.spec['directory']}/{name}", "w", encoding="utf-8") as file:
+            with open(f"{self.spec['directory']}/{name}", "w", encoding=self.spec["encoding"]) as file:
                 file.write(text)
         out, err, status, go = os.pipe(), os.pipe(), os.pipe(), os.pipe()
         isolated = isolate(self.spec["isolation"])
