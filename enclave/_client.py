@@ -231,13 +231,7 @@ class EnclaveClient:
         Raises:
             TypeError, ValueError: `session_id` cannot be the id of a session.
         """
-        return FrameStream(
-            self._http,
-            session_id,
-            timeout=self._http.settings.timeout,
-            retry=self._http.retry,
-            max_buffered_bytes=self._http.settings.max_buffered_bytes,
-        )
+        return FrameStream(self._http, session_id)
 
     @overload
     def fan_out(self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...) -> FanOut[Any]: ...

@@ -7,19 +7,19 @@ from collections.abc import Callable
 import msgspec
 
 from enclave._streams._decoder import FrameDecoder
+from enclave._streams._history import History
 from enclave.transport import SSEDecoder
 from enclave.types import KnownFrame
 
 
 def _by_frame(reads: list[bytes]) -> int:
     count = 0
-    decoder = FrameDecoder()
+    decoder = FrameDecoder(History())
     for read in reads:
-        for batch in decoder.feed(read):
-            if not isinstance(batch, list):
-                raise batch
-            for _ in batch:
-                count += 1
+        for _ in decoder.feed(read):
+            count += 1
+    if decoder.failure is not None:
+        raise decoder.failure
     return count
 
 
