@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 import msgspec
 
 from enclave.errors import excerpt
-from enclave.types import (
-    AuditFrame,
-    EndFrame,
-    KnownFrame,
-    PhaseFrame,
-    ResultFrame,
-    StderrFrame,
-    StdoutFrame,
-    StreamFrame,
-    UnknownFrame,
-)
+from enclave.types import KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import repair_text
+from enclave.types._lenient import LenientDecoder
 
 
 class _Kind(msgspec.Struct):
@@ -28,14 +19,7 @@ class _Kind(msgspec.Struct):
 # Typed as what callers hold: a list of the known frames is no list of frames to a type checker.
 _known = cast("msgspec.json.Decoder[StreamFrame]", msgspec.json.Decoder(KnownFrame))
 _kind = msgspec.json.Decoder(_Kind)
-_by_kind: dict[str, msgspec.json.Decoder[KnownFrame]] = {
-    "phase": msgspec.json.Decoder(PhaseFrame),
-    "stdout": msgspec.json.Decoder(StdoutFrame),
-    "stderr": msgspec.json.Decoder(StderrFrame),
-    "audit": msgspec.json.Decoder(AuditFrame),
-    "result": msgspec.json.Decoder(ResultFrame),
-    "end": msgspec.json.Decoder(EndFrame),
-}
+_by_kind: dict[str, LenientDecoder[KnownFrame]] = {type_.kind: LenientDecoder(type_) for type_ in get_args(KnownFrame)}
 
 
 def decode_frames(lines: bytes, count: int) -> list[StreamFrame] | None:

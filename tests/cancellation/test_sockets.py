@@ -48,7 +48,7 @@ async def stream(client: EnclaveClient) -> None:
 async def fan_out(client: EnclaveClient) -> None:
     async with client.fan_out(["pass"] * 3, max_concurrency=3) as outcomes:
         async for outcome in outcomes:
-            assert outcome.error is None
+            assert outcome.verdict == "succeeded"
 
 
 async def short_life(client: EnclaveClient) -> None:

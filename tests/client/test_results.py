@@ -11,6 +11,7 @@ from enclave import (
     KillReason,
     NotFoundError,
     ServerError,
+    SessionPhase,
     SessionResult,
     SessionTornDown,
     StreamInterrupted,
@@ -53,7 +54,7 @@ async def test_a_live_session_is_waited_for(server: ControlPlane, client: Enclav
             await anyio.wait_all_tasks_blocked()
             assert results == []
             going_on.set()
-    assert results == [SessionResult(exit_code=0 if last == "succeeded" else 1, value=None)]
+    assert results == [SessionResult(exit_code=0 if last == "succeeded" else 1, phase=SessionPhase(last))]
     assert targets(server) == [STREAM, FETCH]
 
 
@@ -235,9 +236,9 @@ async def test_a_teardown_that_fails_is_noted_on_the_blocks_own_exception(
 
 async def test_a_handle_refreshes_what_it_knows_of_its_session(server: ControlPlane, client: EnclaveClient):
     handle = client.attach("s-1")
-    assert handle.session is None
+    assert (handle.last_seen, handle.phase) == (None, None)
     server.answers(response(session(phase="pending")), response(session(phase="running")))
     assert (await handle.refresh()).phase == "pending"
     assert (await handle.refresh()).phase == "running"
-    assert handle.session.phase == "running"
+    assert handle.last_seen.phase == handle.phase == "running"
     assert "running" in repr(handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import msgspec
 import pytest
@@ -23,6 +23,7 @@ from enclave import (
     ResultFrame,
     ResultTypeError,
     Session,
+    SessionFields,
     SessionLimits,
     SessionPhase,
     SessionResult,
@@ -68,6 +69,11 @@ def test_an_unknown_member_of_an_enumeration_is_a_readable_string():
 def test_a_known_member_is_known_and_a_singleton(member):
     assert member.is_known
     assert type(member)(member.value) is member
+
+
+def test_the_fields_that_run_and_session_take_by_name_are_those_of_a_request():
+    fields = {field.name: field.type for field in msgspec.structs.fields(CreateSessionRequest)}
+    assert get_type_hints(SessionFields) == fields
 
 
 def test_the_last_four_phases_are_terminal():
@@ -212,7 +218,7 @@ async def test_a_type_that_cannot_be_decoded_into_shows_before_anything_is_sent(
     assert server.requests == []
 
 
-@pytest.mark.parametrize("body", [{}, {"exitCode": "0"}, {"exitCode": 0, "stdout": 1}, [], b"{", b""])
+@pytest.mark.parametrize("body", [[], "x", b"{", b""])
 async def test_a_result_that_is_none_is_the_servers_fault_not_the_values(
     server: ControlPlane, client: EnclaveClient, body
 ):
@@ -240,8 +246,27 @@ def test_raising_for_the_exit_tells_failed_from_killed():
     with pytest.raises(WorkloadKilled, match="memory_exceeded") as killing:
         killed.raise_for_exit()
     assert killing.value.kill_reason is KillReason.MEMORY_EXCEEDED
-    with pytest.raises(WorkloadKilled, match="does not tell"):
+    with pytest.raises(WorkloadKilled, match="does not say why"):
         SessionResult[Any](exit_code=None).raise_for_exit()
+
+
+@pytest.mark.parametrize("exit_code", [0, 137, None])
+@pytest.mark.parametrize(
+    "how", [{"phase": SessionPhase.KILLED}, {"kill_reason": KillReason("new"), "phase": SessionPhase.TORN_DOWN}]
+)
+def test_the_phase_and_the_reason_say_that_a_workload_was_killed_and_the_exit_code_does_not(exit_code, how):
+    killed = SessionResult[Any](exit_code=exit_code, **how)
+    assert killed.is_killed
+    assert not killed.is_success
+    with pytest.raises(WorkloadKilled):
+        killed.raise_for_exit()
+
+
+def test_the_phase_tells_how_a_workload_ended_whose_exit_code_cannot_be_read():
+    extra = {"exitCode": "0"}
+    assert SessionResult[Any](exit_code=None, phase=SessionPhase.SUCCEEDED, extra=extra).raise_for_exit().extra == extra
+    with pytest.raises(WorkloadFailed, match="an exit code that cannot be read: boom"):
+        SessionResult[Any](exit_code=None, phase=SessionPhase.FAILED, stderr="boom").raise_for_exit()
 
 
 def test_a_policy_is_made_by_what_it_means():

@@ -290,7 +290,7 @@ async def test_no_public_object_shows_the_credential() -> None:
                 objects = [
                     client,
                     handle,
-                    handle.session,
+                    handle.last_seen,
                     client.stream("s-1"),
                     client.fan_out([]),
                     client._http,
