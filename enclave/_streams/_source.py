@@ -12,7 +12,7 @@ import anyio
 
 from enclave._observed import ObservedRequest
 from enclave.errors import MalformedResponseError, excerpt
-from enclave.transport import BodyReader, Headers, Http, status_error, time_limit, transport_errors
+from enclave.transport import BodyReader, Headers, Http, redacted, status_error, time_limit, transport_errors
 
 if TYPE_CHECKING:
     import httpx
@@ -108,9 +108,10 @@ class EventSource:
 
     async def _refuse(self, response: httpx.Response) -> NoReturn:
         if not response.is_success:
-            raise await status_error(response, self._body, self.operation)
+            raise await status_error(response, self._body, self.operation, self._http.settings.credential)
         start = await self._body.read_start(_EXCERPT_BYTES)
-        shown = f"it starts with: {excerpt(start)}" if start else "its body is empty"
+        said = redacted(start.decode("utf-8", "replace"), self._http.settings.credential)
+        shown = f"it starts with: {excerpt(said)}" if start else "its body is empty"
         raise MalformedResponseError(
             f"{self.operation}: expected an event stream, got {response.status_code} "
             f"with content-type {excerpt(_content_type(response)) or 'none'}; {shown}"
