@@ -37,7 +37,12 @@ PAIRS: list[tuple[type[Any], type[Any]]] = [
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
     *((ast.Add, ast.Sub), (ast.Mult, ast.FloorDiv), (ast.And, ast.Or)),
 ]
-SWAPS = {**dict(PAIRS), **{after: before for before, after in PAIRS}, ast.Div: ast.Mult, ast.Mod: ast.Mult}
+SWAPS: dict[type[Any], Any] = {
+    **dict(PAIRS),
+    **{after: before for before, after in PAIRS},
+    ast.Div: ast.Mult,
+    ast.Mod: ast.Mult,
+}
 HARMLESS_DECORATORS = ("overload", "override", "final", "property", "dataclass", "contextmanager", "method", "setter")
 
 
