@@ -243,6 +243,21 @@ async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
     assert len(server.requests) == 1
 
 
+async def test_the_repr_of_a_stream_tells_where_it_stands(server: ControlPlane, client: EnclaveClient):
+    server.streams(lines(3))
+    server.streams(lines(3) + lines(2) + END)
+    frames = client.stream("s-1")
+    assert repr(frames) == "<FrameStream session='s-1' new frames=0 resumes=0>"
+    async with frames:
+        await anext(frames)
+        assert repr(frames).startswith("<FrameStream session='s-1' open frames=1 resumes=")
+        assert await anext(frames.batches()) == [StdoutFrame("1\n"), StdoutFrame("2\n")]
+        await anext(frames)
+        assert repr(frames) == "<FrameStream session='s-1' open frames=4 resumes=1>"
+        frames.cancel()
+    assert repr(frames) == "<FrameStream session='s-1' closed frames=4 resumes=1>"
+
+
 async def test_what_the_body_raises_passes_through_as_it_is(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
         await request.send(SSE, event("1"))
