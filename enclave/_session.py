@@ -222,7 +222,7 @@ async def create(http: Http, request: CreateSessionRequest, observed: ObservedSe
 
 async def _post(http: Http, body: bytes) -> Session:
     answer = await http.request("POST", "/sessions", content=body)
-    return decoded(decode_session, answer, "POST /sessions")
+    return decoded(decode_session, answer, "POST /sessions", http.settings.credential)
 
 
 async def _discard(http: Http, session_id: str, observed: ObservedSession | None) -> None:
