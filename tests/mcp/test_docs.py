@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -24,6 +25,13 @@ def test_the_program_of_the_page_prints_what_the_page_says() -> None:
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
+
+
+def test_every_configuration_on_the_page_is_json_that_starts_the_command() -> None:
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+    servers = [block.get("servers", block.get("mcpServers"))["enclave"] for block in blocks]
+    assert [server["command"] for server in servers] == ["enclave-mcp"] * 2
+    assert all(server["env"].keys() == {"ENCLAVE_BASE_URL", "ENCLAVE_API_KEY"} for server in servers)
 
 
 def test_the_page_names_every_tool_argument_and_bound() -> None:
