@@ -28,11 +28,11 @@ class Dropped(EnclaveError):
 class _Clocks:
     """When something last came, on the event loop's clock."""
 
-    __slots__ = ("frame", "opened", "read")
+    __slots__ = ("asked", "frame", "opened", "read")
 
     def __init__(self) -> None:
         self.opened = math.inf
-        self.read = self.frame = 0.0
+        self.read = self.frame = self.asked = 0.0
 
 
 class Connection:
@@ -56,8 +56,9 @@ class Connection:
 
     async def __aenter__(self) -> Self:
         """Open it. Raises as `EventSource` does."""
+        self._clocks.asked = anyio.current_time()
         await self._source.__aenter__()
-        self._clocks.opened = anyio.current_time()
+        self._clocks.opened = self._clocks.read = anyio.current_time()
         self._history.connected(asked_to_go_on=self.last_event_id is not None)
         return self
 
@@ -75,13 +76,19 @@ class Connection:
     def was_of_use(self) -> bool:
         """Whether this was more than a failed attempt. To be asked as soon as it has ended.
 
-        It brought something new, or it stood for a while: a quiet session, behind a proxy that closes what is quiet.
-        A replay that broke off was of no use, however long it took: the next one starts over.
+        It brought something new, or nothing came for a while before it closed: that is a quiet session behind a proxy
+        that closes what is quiet. A replay that broke off while its bytes flowed was of no use, however long it took:
+        the next one starts over.
         """
         if self._has_brought_frames:
             return True
+        if not self.has_opened:
+            return False
         enough = min(_STOOD_SECONDS, self._timeout.stream_idle or math.inf)
-        return anyio.current_time() - self._clocks.opened >= enough and not self._history.is_replaying
+        clocks = self._clocks
+        # A proxy that buffers holds back the head too, and gives out all it has when it closes.
+        was_held_back = clocks.opened - clocks.asked >= enough and not self._history.is_replaying
+        return was_held_back or anyio.current_time() - clocks.read >= enough
 
     @property
     def retry_ms(self) -> int | None:
