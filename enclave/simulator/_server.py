@@ -27,6 +27,9 @@ from ._settings import Bounds
 logger = logging.getLogger(__name__)
 request_log = logging.getLogger("enclave.simulator.requests")
 """One line at level INFO for each request, once it is over."""
+# A simulator often lives in the process of the program that it serves, and that program's log is not its own. So a
+# level must be set on purpose, as `--log` does.
+request_log.setLevel(logging.WARNING)
 
 READ_BYTES = 65_536
 MAX_HEADER_BYTES = 65_536
