@@ -1,7 +1,7 @@
-"""Runs one workload: the supervisor's side that lives in the simulator's event loop.
+"""One run of real code, seen from the simulator's event loop.
 
-The supervisor (see `_supervisor.py`) holds the limits and cleans up. This module starts it, takes its records, and
-makes sure that nothing is left even if the supervisor itself was killed.
+A supervisor (see `_supervisor/`) holds the workload to its limits and cleans up. This module starts the supervisor,
+takes its records, and makes sure that nothing is left even if the supervisor itself was killed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class _ExitRecord(msgspec.Struct):
 
 async def probe_isolation() -> Isolation:
     """Try, in a process of its own, which namespaces this machine permits."""
-    with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # it is asked once and takes milliseconds
+    # The answer serves all later sessions, so the one that happens to ask must not lose it by its own teardown.
+    with anyio.move_on_after(SPAWN_SECONDS, shield=True):
         done = await anyio.run_process([*_SUPERVISOR, "--probe"], check=False, stderr=subprocess.DEVNULL)
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=Isolation)
@@ -106,14 +107,16 @@ class Workload:
         return self._outcome()
 
     async def _spawn(self) -> anyio.abc.Process:
-        with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # a spawn cut short would leave a process nobody knows
+        # A spawn that is cut short would leave a process that nobody knows.
+        with anyio.move_on_after(SPAWN_SECONDS, shield=True):
             return await anyio.open_process(_SUPERVISOR, stderr=None, start_new_session=True, env=_library_paths())
         raise TimeoutError("no process could be started")
 
     async def _hand_over(self, process: anyio.abc.Process) -> None:
         document = msgspec.json.encode(self._specification())
-        assert process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
-        with suppress(anyio.BrokenResourceError):  # then there will be no exit record either
+        assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        # A supervisor that has gone already sends no exit record either, and `_outcome` notices that.
+        with suppress(anyio.BrokenResourceError):
             await process.stdin.send(struct.pack("!I", len(document)) + document)
 
     def _specification(self) -> dict[str, Any]:
@@ -126,7 +129,8 @@ class Workload:
             "directory": str(self._directory),
             "env": self._environment(),
             "isolation": msgspec.structs.asdict(self._isolation),
-            "address_space": name == "main.py",  # V8 reserves far more address space than it uses
+            # A limit of address space would stop Node, because V8 reserves far more of it than it uses.
+            "address_space": name == "main.py",
             **msgspec.structs.asdict(self._budget),
         }
 
@@ -153,7 +157,7 @@ class Workload:
         }
 
     async def _relay(self, process: anyio.abc.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
+        assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         unread = bytearray()
         while self._exit is None:
             chunk = None
@@ -201,9 +205,10 @@ class Workload:
             self._session.take(stream, decoder.flush(final=final))
 
     async def _reclaim(self, process: anyio.abc.Process) -> None:
-        """End the supervisor, which ends the workload; and where that fails, end both the hard way."""
+        """End the supervisor, which ends the workload. Where that fails, kill both."""
         try:
-            assert process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
+            assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+            # The end of its input tells the supervisor to kill the workload and leave.
             with suppress(anyio.BrokenResourceError):
                 await process.stdin.aclose()
             with anyio.move_on_after(RECLAIM_SECONDS - 2):
@@ -232,14 +237,14 @@ def _library_paths() -> dict[str, str]:
 
 
 def service_variable(name: str) -> str:
-    """The environment variable that holds the base URL of a binding."""
+    """The environment variable with the base URL of a service."""
     return "ENCLAVE_SVC_" + "".join(char if char.isalnum() else "_" for char in name.upper())
 
 
 async def kill_leftovers(session_id: str) -> None:
-    """Kill every process that carries the session's id in its environment, until none is found.
+    """Kill every process that has the session's id in its environment, until none is found.
 
-    For when the supervisor was lost; it takes no more than `LEFTOVER_SECONDS`.
+    This is for a supervisor that was lost. It takes no more than `LEFTOVER_SECONDS`.
     """
     if sys.platform == "win32":
         return  # there is no simulator, but type checkers read this file there too
@@ -252,7 +257,7 @@ async def kill_leftovers(session_id: str) -> None:
 
 
 def carriers(session_id: str) -> list[int]:
-    """The processes that carry a session's id in their environment, as far as this user may see."""
+    """The processes that have a session's id in their environment, as far as this user may see."""
     wanted = f"ENCLAVE_SESSION_ID={session_id}"
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
