@@ -20,6 +20,7 @@ from ._errors import EXIT_ERROR, EXIT_OUTPUT_CLOSED, CommandError, OutputClosed,
 from ._options import examples
 from ._output import Screen, leave_if_stuck
 from ._runtime import Context, GlobalOptions, Invocation
+from ._text import visible
 
 app = typer.Typer(
     name="enclave",
@@ -96,10 +97,10 @@ def _exit_code(arguments: list[str] | None, screen: Screen) -> int:
 
 
 def _report(error: Exception, screen: Screen) -> int:
-    if os.environ.get("ENCLAVE_DEBUG") == "1":
-        traceback.print_exception(error)
     usage = _usage_problem(error)
     with suppress(CommandError, OutputClosed):  # without standard error, the exit code still tells
+        if os.environ.get("ENCLAVE_DEBUG") == "1":
+            screen.err.write_now(visible("".join(traceback.format_exception(error))))
         screen.warn_now(usage or described(error))
     return int(getattr(error, "exit_code", EXIT_ERROR)) if usage or isinstance(error, CommandError) else EXIT_ERROR
 

@@ -15,7 +15,7 @@ from ._errors import EXIT_ERROR, EXIT_TIMEOUT, CommandError
 from ._options import LIMIT_NAMES, Id, Json, examples, seconds
 from ._output import Screen
 from ._runtime import Context, attached, runs
-from ._text import as_sent
+from ._text import as_sent, known_time
 
 commands = typer.Typer()
 
@@ -44,9 +44,9 @@ async def show(ctx: Context, session_id: Id, json: Json = False) -> int:
                 "labels": " ".join(f"{key}={value}" for key, value in session.labels.items()),
                 "org": session.org_id,
                 "created by": session.created_by,
-                "created": session.created_at,
-                "started": session.started_at,
-                "finished": session.finished_at,
+                "created": known_time(session.created_at),
+                "started": known_time(session.started_at),
+                "finished": known_time(session.finished_at),
             },
         )
     return 0

@@ -13,7 +13,7 @@ import typer
 
 from enclave import EgressPolicy, SessionLimits
 
-from ._errors import BadUsage, CommandError
+from ._errors import BadUsage, CommandError, in_options
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
@@ -159,4 +159,4 @@ def egress(networks: Sequence[str] | None) -> EgressPolicy | None:
     try:
         return EgressPolicy.allowlist(*networks)
     except ValueError as error:
-        raise BadUsage(f"--allow: {error}") from None
+        raise BadUsage(in_options(str(error))) from None

@@ -11,6 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TextIO, TypeVar
 
 import anyio.to_thread
@@ -21,6 +22,7 @@ from ._text import VisibleText, json_line, json_pretty, one_line
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_DEFAULT_COLUMNS = 80
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 _running: set[object] = set()
@@ -46,6 +48,17 @@ def leave_if_stuck(exit_code: int) -> None:
         os._exit(exit_code)
 
 
+def terminal_columns(stream: TextIO | None) -> int:
+    """How wide a terminal is. $COLUMNS decides if it is a number that can be meant."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given) > 0:
+        return int(given)
+    if stream is not None and stream.isatty():
+        with suppress(OSError):
+            return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_COLUMNS
+    return _DEFAULT_COLUMNS
+
+
 class Output:
     """One standard stream."""
 
@@ -57,6 +70,14 @@ class Output:
         self.at_line_start = True
         self._encoding = stream.encoding if stream is not None and self.is_terminal else "utf-8"
         self._visible = VisibleText() if self.is_terminal else None
+
+    def is_abandoned(self) -> bool:
+        """Whether this is a pipe that nobody can read any more."""
+        if sys.platform == "win32" or self._fd is None or self.is_terminal:  # Windows has no poll
+            return False
+        poll = select.poll()
+        poll.register(self._fd, 0)  # errors are reported without being asked for
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
     def obey(self) -> None:
         """From now on, let a terminal act on the control characters of a workload's output."""

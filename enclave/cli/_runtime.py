@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,15 +21,23 @@ from typing import Concatenate, ParamSpec
 import anyio
 import typer
 
-from enclave import EnclaveClient, SessionHandle
+from enclave import (
+    EnclaveClient,
+    EnclaveError,
+    Observer,
+    RequestObservation,
+    SessionHandle,
+    StreamObservation,
+)
 
-from ._errors import BadUsage, CommandError, OutputClosed
+from ._errors import BadUsage, CommandError, OutputClosed, in_options
 from ._output import Screen
 
 P = ParamSpec("P")
 
 MAX_CREDENTIAL_FILE_BYTES = 64 * 1024
 _SAME_PRESS_SECONDS = 1.0  # a terminal and a wrapper such as make may both pass on one Ctrl-C
+_READER_CHECK_SECONDS = 0.5
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -53,11 +62,48 @@ def attached(enclave: EnclaveClient, session_id: str) -> SessionHandle:
     try:
         return enclave.attach(session_id)
     except ValueError as error:
-        raise BadUsage(str(error)) from None
+        raise BadUsage(in_options(str(error))) from None
 
 
 class Interrupted(Exception):
     """A signal has ended the command."""
+
+
+class _Narrator(Observer):
+    """Tells a person that the client waits and tries again, instead of seconds of silence."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def request(self, method: str, route: str, *, url: str, session_id: str | None) -> RequestObservation:  # noqa: ARG002
+        return _Retries(self._screen)
+
+    def stream(self, session_id: str) -> StreamObservation:  # noqa: ARG002
+        return _Resumes(self._screen)
+
+
+class _Retries(RequestObservation):
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:  # noqa: ARG002
+        _tell_of_wait(self._screen, error, wait_seconds)
+
+
+class _Resumes(StreamObservation):
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+
+    def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:  # noqa: ARG002
+        _tell_of_wait(self._screen, error, wait_seconds)
+
+    def resuming(self, error: EnclaveError, *, attempt: int, wait_seconds: float, frames: int) -> None:  # noqa: ARG002
+        if attempt > 1:  # a stream that broke once is back before anybody notices
+            _tell_of_wait(self._screen, error, wait_seconds)
+
+
+def _tell_of_wait(screen: Screen, error: EnclaveError, wait_seconds: float) -> None:
+    screen.status_now(f"{error}. Trying again in {wait_seconds:.1f} s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +124,7 @@ class Invocation:
         self.options = GlobalOptions()
         self._signal: signal.Signals | None = None
         self._scopes: list[anyio.CancelScope] = []
+        self._needs_reader = False
 
     def run(self, work: Callable[[], Awaitable[int]]) -> int:
         """Run a command to its exit code, which is 128 plus the signal's number if a signal ended it."""
@@ -89,21 +136,30 @@ class Invocation:
             return 128 + (self._signal or signal.SIGINT)
 
     @asynccontextmanager
-    async def client(self, *, local: bool = False) -> AsyncGenerator[EnclaveClient]:
+    async def client(self, *, local: bool = False, narrate: bool = True) -> AsyncGenerator[EnclaveClient]:
         """A client for the length of a block. With `local`, it is the client of a simulator that lives as long.
 
-        A signal cancels the block alone. The simulator goes on until the block has torn its sessions down.
+        A signal cancels the block alone. The simulator goes on until the block has torn its sessions down. The block is
+        also cancelled when the reader of standard output has gone, even if there is nothing to write.
+
+        Args:
+            local: start a simulator.
+            narrate: tell a person when the client waits and tries again.
 
         Raises:
             BadUsage: `local`, together with options that name a server.
             CommandError: no server is named, or a credential cannot be read.
             Interrupted: a signal cancelled the block.
+            OutputClosed: the reader of standard output has gone.
         """
-        async with self._connected(local=local) as enclave:
+        observer = _Narrator(self.screen) if narrate else None
+        async with self._connected(observer, local=local) as enclave:
             with self.interruptible() as block:
+                self._needs_reader = True
                 yield enclave
+                self._needs_reader = False
         if block.cancelled_caught:
-            raise Interrupted
+            raise OutputClosed if self._signal is None else Interrupted
 
     @contextmanager
     def interruptible(self) -> Generator[anyio.CancelScope]:
@@ -116,10 +172,10 @@ class Invocation:
                 self._scopes.remove(scope)
 
     @asynccontextmanager
-    async def _connected(self, *, local: bool) -> AsyncGenerator[EnclaveClient]:
+    async def _connected(self, observer: Observer | None, *, local: bool) -> AsyncGenerator[EnclaveClient]:
         options = self.options
         if not local:
-            async with _configured_client(options) as enclave:
+            async with _configured_client(options, observer) as enclave:
                 yield enclave
             return
         if options.base_url or options.api_key_file or options.token_file:
@@ -128,7 +184,7 @@ class Invocation:
 
         async with (
             load_simulator()().serve() as simulator,
-            EnclaveClient(simulator.base_url, api_key=simulator.api_key) as enclave,
+            EnclaveClient(simulator.base_url, api_key=simulator.api_key, observer=observer) as enclave,
         ):
             yield enclave
 
@@ -139,7 +195,8 @@ class Invocation:
         outcome: int | Exception = Interrupted()
         with anyio.open_signal_receiver(*numbers) as signals:
             async with anyio.create_task_group() as task_group:
-                task_group.start_soon(self._watch, signals)
+                task_group.start_soon(self._watch_signals, signals)
+                task_group.start_soon(self._watch_reader)
                 with self.interruptible():
                     try:
                         outcome = await work()
@@ -150,7 +207,7 @@ class Invocation:
             raise outcome
         return outcome
 
-    async def _watch(self, signals: AsyncIterable[signal.Signals]) -> None:
+    async def _watch_signals(self, signals: AsyncIterable[signal.Signals]) -> None:
         """Cancel the innermost block at the first signal, and leave the process at a later one."""
         first = 0.0
         async for number in signals:
@@ -163,6 +220,12 @@ class Invocation:
                     self.screen.status_now(f"{number.name}: cleaning up. Repeat it to leave at once")
             elif anyio.current_time() - first > _SAME_PRESS_SECONDS:
                 self._leave(number)
+
+    async def _watch_reader(self) -> None:
+        """Cancel the client's block when nobody reads standard output any more."""
+        while not (self._needs_reader and self.screen.out.is_abandoned()):  # noqa: ASYNC110 - no loop tells of this
+            await anyio.sleep(_READER_CHECK_SECONDS)
+        self._scopes[-1].cancel()
 
     def _leave(self, number: int) -> None:
         with suppress(CommandError, OutputClosed):
@@ -180,17 +243,15 @@ def _signals() -> list[signal.Signals]:
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _configured_client(options: GlobalOptions) -> EnclaveClient:
+def _configured_client(options: GlobalOptions, observer: Observer | None = None) -> EnclaveClient:
     if not options.base_url and not os.environ.get("ENCLAVE_BASE_URL"):
         raise CommandError(
             "no control plane is named. Set ENCLAVE_BASE_URL or pass --base-url, as in http://127.0.0.1:8088. "
             "`enclave simulator` starts one here, and `enclave run --local` needs none"
         )
-    if options.api_key_file:
-        return EnclaveClient(options.base_url, api_key=read_secret("--api-key-file", options.api_key_file))
-    if options.token_file:
-        return EnclaveClient(options.base_url, token=read_secret("--token-file", options.token_file))
-    return EnclaveClient(options.base_url)
+    api_key = options.api_key_file and read_secret("--api-key-file", options.api_key_file)
+    token = options.token_file and not api_key and read_secret("--token-file", options.token_file)
+    return EnclaveClient(options.base_url, api_key=api_key or None, token=token or None, observer=observer)
 
 
 def read_secret(option: str, path: str) -> str:
@@ -202,7 +263,7 @@ def read_secret(option: str, path: str) -> str:
     """
     with Path(path).open("rb") as file:
         content = file.read(MAX_CREDENTIAL_FILE_BYTES + 1)
-    lines = content.strip().splitlines()
+    lines = content.removeprefix(BOM_UTF8).strip().splitlines()
     if len(lines) != 1 or len(content) > MAX_CREDENTIAL_FILE_BYTES:
         raise CommandError(f"{option} {path}: expected one line with the credential, got {len(lines)} lines")
     return lines[0].decode("utf-8", "replace")

@@ -16,7 +16,7 @@ from ._errors import EXIT_ERROR, BadUsage, described
 from ._options import Json, Labels, OlderThan, duration, examples, pairs
 from ._output import Screen
 from ._runtime import Context, attached, runs
-from ._text import as_sent, json_line, one_line
+from ._text import as_sent, json_line, known_time, one_line
 
 AT_ONCE = 8
 
@@ -45,10 +45,8 @@ class Filters:
             return False
         if self.older_than is None:
             return True
-        created = session.created_at
-        if created is None:
-            return False
-        return datetime.now(UTC) - (created if created.tzinfo else created.replace(tzinfo=UTC)) > self.older_than
+        created = known_time(session.created_at)
+        return created is not None and datetime.now(UTC) - created > self.older_than
 
 
 @commands.command(

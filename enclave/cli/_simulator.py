@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from ._errors import BadUsage, CommandError
+from ._errors import BadUsage, CommandError, in_options
 from ._options import examples
 from ._runtime import Context, GlobalOptions, read_secret, runs
 
@@ -45,7 +45,7 @@ async def simulator(
         served = load_simulator()(api_key=given)
         serving = served.serve(host=host, port=port, allow_remote=allow_remote)
     except ValueError as error:
-        raise BadUsage(f"simulator: {error}") from None
+        raise BadUsage(in_options(str(error))) from None
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(serving)

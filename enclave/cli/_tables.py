@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ._text import one_line
+from ._output import terminal_columns
+from ._text import known_time, local_time, one_line
 
 _STYLES = {"succeeded": "green", "running": "cyan", "pending": "cyan", "failed": "red", "killed": "red"}
 
@@ -39,10 +41,9 @@ def details(fields: Mapping[str, object]) -> str:
 
 def age(since: datetime | None) -> str | None:
     """How long ago that was, in one unit."""
+    since = known_time(since)
     if since is None:
         return None
-    if since.tzinfo is None:
-        since = since.replace(tzinfo=UTC)
     seconds = max(0, int((datetime.now(UTC) - since).total_seconds()))
     for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= length:
@@ -54,24 +55,25 @@ def age(since: datetime | None) -> str | None:
 def progress(total: int | None) -> Generator[Callable[[int, int], None]]:
     """A progress bar on standard error. Call what it gives with the number of items done and the number failed."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]} failed"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True, width=terminal_columns(sys.stderr))) as bar:
         task = bar.add_task("map", total=total, failed=0)
         yield lambda done, failed: bar.update(task, completed=done, failed=failed)
 
 
 def _cell(value: object) -> Text:
     """One value, harmless, and coloured if it is a phase."""
+    if isinstance(value, datetime):
+        time = known_time(value)
+        value = time and local_time(time)
     if value is None:
         return Text("-", style="dim")
-    if isinstance(value, datetime):
-        return Text(value.astimezone().isoformat(" ", "milliseconds"))
     text = one_line(value)
     return Text(text, style=_STYLES.get(text, ""))
 
 
 def _rendered(renderable: RenderableType) -> str:
     """The text for the terminal that standard output is."""
-    console = Console(legacy_windows=False)
+    console = Console(legacy_windows=False, width=terminal_columns(sys.stdout))
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
