@@ -1,7 +1,6 @@
-"""What a command runs on: an event loop, signals that cancel it, and a client.
+"""What a command runs on: an event loop, signals that cancel it, and the time in which it has a client.
 
-`runs` turns a coroutine function into the plain function that Typer calls. The coroutine finds its `Invocation` in
-Typer's context.
+`command` turns a coroutine function into a command. The coroutine finds its `Invocation` in Typer's context.
 """
 
 from __future__ import annotations
@@ -9,33 +8,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial, wraps
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Any, TypeVar
 
 import anyio
 import typer
 
-from enclave import (
-    EnclaveClient,
-    EnclaveError,
-    Observer,
-    RequestObservation,
-    SessionHandle,
-    StreamObservation,
-)
+from enclave import EnclaveClient
 
-from ._errors import BadUsage, CommandError, OutputClosed, in_options
+from ._client import GlobalOptions, Narrator, connect
+from ._errors import BadUsage, CommandError, OutputClosed
+from ._options import Command, epilog
 from ._output import Screen
 
-P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Awaitable[int]])
 
-MAX_CREDENTIAL_FILE_BYTES = 64 * 1024
 _SAME_PRESS_SECONDS = 1.0  # a terminal and a wrapper such as make may both pass on one Ctrl-C
 _READER_CHECK_SECONDS = 0.5
 _SHOW_CURSOR = "\x1b[?25h"
@@ -47,73 +37,22 @@ class Context(typer.Context):
     obj: Invocation
 
 
-def runs(function: Callable[Concatenate[Context, P], Awaitable[int]]) -> Callable[..., int]:
-    """Let Typer call a coroutine function. Its result is the exit code."""
+def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[[F], F]:
+    """Make a coroutine function a command. Its result is the exit code. The help ends with the examples."""
 
-    @wraps(function)
-    def call(ctx: Context, *args: P.args, **kwargs: P.kwargs) -> int:
-        return ctx.obj.run(partial(function, ctx, *args, **kwargs))
+    def register(function: F) -> F:
+        @wraps(function)
+        def call(ctx: Context, **arguments: Any) -> int:
+            return ctx.obj.run(partial(function, ctx, **arguments))
 
-    return call
+        app.command(name, cls=Command, epilog=epilog(*examples))(call)
+        return function
 
-
-def attached(enclave: EnclaveClient, session_id: str) -> SessionHandle:
-    """A handle for an existing session. Raises `BadUsage` for what cannot be the id of one."""
-    try:
-        return enclave.attach(session_id)
-    except ValueError as error:
-        raise BadUsage(in_options(str(error))) from None
+    return register
 
 
 class Interrupted(Exception):
     """A signal has ended the command."""
-
-
-class _Narrator(Observer):
-    """Tells a person that the client waits and tries again, instead of seconds of silence."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-
-    def request(self, method: str, route: str, *, url: str, session_id: str | None) -> RequestObservation:  # noqa: ARG002
-        return _Retries(self._screen)
-
-    def stream(self, session_id: str) -> StreamObservation:  # noqa: ARG002
-        return _Resumes(self._screen)
-
-
-class _Retries(RequestObservation):
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-
-    def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:  # noqa: ARG002
-        _tell_of_wait(self._screen, error, wait_seconds)
-
-
-class _Resumes(StreamObservation):
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-
-    def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:  # noqa: ARG002
-        _tell_of_wait(self._screen, error, wait_seconds)
-
-    def resuming(self, error: EnclaveError, *, attempt: int, wait_seconds: float, frames: int) -> None:  # noqa: ARG002
-        if attempt > 1:  # a stream that broke once is back before anybody notices
-            _tell_of_wait(self._screen, error, wait_seconds)
-
-
-def _tell_of_wait(screen: Screen, error: EnclaveError, wait_seconds: float) -> None:
-    screen.status_now(f"{error}. Trying again in {wait_seconds:.1f} s")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlobalOptions:
-    """The options that stand before the command."""
-
-    base_url: str | None = None
-    api_key_file: str | None = None
-    token_file: str | None = None
-    backend: str = "asyncio"
 
 
 class Invocation:
@@ -152,12 +91,14 @@ class Invocation:
             Interrupted: a signal cancelled the block.
             OutputClosed: the reader of standard output has gone.
         """
-        observer = _Narrator(self.screen) if narrate else None
-        async with self._connected(observer, local=local) as enclave:
+        observer = Narrator(self.screen) if narrate else None
+        async with connect(self.options, observer, local=local) as enclave:
             with self.interruptible() as block:
                 self._needs_reader = True
-                yield enclave
-                self._needs_reader = False
+                try:
+                    yield enclave
+                finally:
+                    self._needs_reader = False
         if block.cancelled_caught:
             raise OutputClosed if self._signal is None else Interrupted
 
@@ -170,23 +111,6 @@ class Invocation:
                 yield scope
             finally:
                 self._scopes.remove(scope)
-
-    @asynccontextmanager
-    async def _connected(self, observer: Observer | None, *, local: bool) -> AsyncGenerator[EnclaveClient]:
-        options = self.options
-        if not local:
-            async with _configured_client(options, observer) as enclave:
-                yield enclave
-            return
-        if options.base_url or options.api_key_file or options.token_file:
-            raise BadUsage("--local starts a server of its own: leave out --base-url, --api-key-file and --token-file")
-        from ._simulator import load_simulator  # noqa: PLC0415 - an extra, needed by few commands
-
-        async with (
-            load_simulator()().serve() as simulator,
-            EnclaveClient(simulator.base_url, api_key=simulator.api_key, observer=observer) as enclave,
-        ):
-            yield enclave
 
     async def _supervised(self, work: Callable[[], Awaitable[int]]) -> int:
         numbers = _signals()
@@ -241,29 +165,3 @@ def _signals() -> list[signal.Signals]:
         return []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _configured_client(options: GlobalOptions, observer: Observer | None = None) -> EnclaveClient:
-    if not options.base_url and not os.environ.get("ENCLAVE_BASE_URL"):
-        raise CommandError(
-            "no control plane is named. Set ENCLAVE_BASE_URL or pass --base-url, as in http://127.0.0.1:8088. "
-            "`enclave simulator` starts one here, and `enclave run --local` needs none"
-        )
-    api_key = options.api_key_file and read_secret("--api-key-file", options.api_key_file)
-    token = options.token_file and not api_key and read_secret("--token-file", options.token_file)
-    return EnclaveClient(options.base_url, api_key=api_key or None, token=token or None, observer=observer)
-
-
-def read_secret(option: str, path: str) -> str:
-    """The only line of a file. No message ever shows it.
-
-    Raises:
-        CommandError: the file is empty, too large or holds more than one line.
-        OSError: the file cannot be read.
-    """
-    with Path(path).open("rb") as file:
-        content = file.read(MAX_CREDENTIAL_FILE_BYTES + 1)
-    lines = content.removeprefix(BOM_UTF8).strip().splitlines()
-    if len(lines) != 1 or len(content) > MAX_CREDENTIAL_FILE_BYTES:
-        raise CommandError(f"{option} {path}: expected one line with the credential, got {len(lines)} lines")
-    return lines[0].decode("utf-8", "replace")
