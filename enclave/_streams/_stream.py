@@ -61,7 +61,7 @@ class FrameStream:
         self._retry = retry
         self._buffer = FrameBuffer(max_buffered_bytes)
         self._reader: StreamReader | None = None
-        self._task: BackgroundTask | None = None
+        self._task: BackgroundTask[None] | None = None
         self._watch = watch  # is shown each batch that the consumer takes
         self._state = "new"
         self._batch: list[StreamFrame] = []
@@ -97,7 +97,7 @@ class FrameStream:
         self._reader = reader = StreamReader(
             self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry
         )
-        self._task = BackgroundTask(reader.run, f"enclave stream {self.session_id}")
+        self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")
         try:
             await self._task.start()
             await reader.opened.wait()
