@@ -7,7 +7,7 @@ import copy
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -32,7 +32,7 @@ from .transport import (
     Timeout,
     TokenSource,
 )
-from .types import AuditEvent, CreateSessionRequest, Health, Session, SessionResult
+from .types import AuditEvent, CreateSessionRequest, Health, Session, SessionFields, SessionResult
 
 if TYPE_CHECKING:
     import ssl
@@ -165,7 +165,9 @@ class EnclaveClient:
     # Holding a session
 
     @uninterrupted
-    async def run(self, request: CreateSessionRequest | str | None = None, **fields: Any) -> SessionHandle:
+    async def run(
+        self, request: CreateSessionRequest | str | None = None, **fields: Unpack[SessionFields]
+    ) -> SessionHandle:
         """Create a session, which starts at once and outlives this call. Use `session` to have it torn down for sure.
 
         Cancelled while the request is under way, the call still learns the session's id and tears it down. A session
@@ -185,7 +187,7 @@ class EnclaveClient:
         return SessionHandle(self._http, session.id, session)
 
     def session(
-        self, request: CreateSessionRequest | str | None = None, **fields: Any
+        self, request: CreateSessionRequest | str | None = None, **fields: Unpack[SessionFields]
     ) -> AbstractAsyncContextManager[SessionHandle, None]:
         """A session for the length of a block, torn down on every exit: shielded from cancellation, with a deadline.
 

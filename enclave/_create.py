@@ -187,7 +187,7 @@ class _Creation:
         try:
             with self._post_scope:
                 answer = await self._http.request("POST", "/sessions", content=self._body)
-                return decoded(decode_session, answer, "POST /sessions")
+                return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
         except EnclaveError as error:
             if not _is_lost(error):
                 raise

@@ -179,10 +179,10 @@ class FanOut(Generic[T]):
         """Close an input that we stopped early, so that what it holds open is not left to the garbage collector."""
         with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
             try:
-                if callable(aclose := getattr(requests, "aclose", None)):
-                    await aclose()
-                elif callable(close := getattr(requests, "close", None)):
-                    close()
+                if hasattr(requests, "aclose"):
+                    await requests.aclose()
+                elif hasattr(requests, "close"):
+                    requests.close()
             except Exception as error:  # noqa: BLE001 - raised by, or noted on, what leaves the block
                 self._close_error = error
 

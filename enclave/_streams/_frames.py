@@ -6,7 +6,7 @@ from typing import get_args
 
 import msgspec
 
-from enclave.errors import excerpt
+from enclave.errors import decoding_problem
 from enclave.types import KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import repair_text
 from enclave.types._lenient import LenientDecoder
@@ -49,4 +49,4 @@ def _decode_uncommon(data: bytes, event: str) -> StreamFrame:
     except RecursionError:
         return UnknownFrame(kind, data, "JSON is nested too deeply")
     except msgspec.DecodeError as error:
-        return UnknownFrame(kind, data, excerpt(str(error)))
+        return UnknownFrame(kind, data, decoding_problem(error))

@@ -12,7 +12,7 @@ import anyio
 
 from enclave._observed import ObservedRequest
 from enclave.errors import MalformedResponseError, excerpt
-from enclave.transport import BodyReader, Headers, Http, Timeout, status_error, time_limit, transport_errors
+from enclave.transport import BodyReader, Headers, Http, Timeout, redacted, status_error, time_limit, transport_errors
 
 from ._position import Position
 
@@ -115,9 +115,10 @@ class EventSource:
 
     async def _refuse(self, response: httpx.Response) -> NoReturn:
         if not response.is_success:
-            raise await status_error(response, self._body, self.operation)
+            raise await status_error(response, self._body, self.operation, self._http.settings.credential)
         start = await self._body.read_start(_EXCERPT_BYTES)
-        shown = f"it starts with: {excerpt(start)}" if start else "its body is empty"
+        said = redacted(start.decode("utf-8", "replace"), self._http.settings.credential)
+        shown = f"it starts with: {excerpt(said)}" if start else "its body is empty"
         raise MalformedResponseError(
             f"{self.operation}: expected an event stream, got {response.status_code} "
             f"with content-type {excerpt(_content_type(response)) or 'none'}; {shown}"

@@ -177,15 +177,9 @@ def _attached(client: EnclaveClient, arguments: SessionId) -> SessionHandle:
 
 def _request(arguments: RunCode) -> CreateSessionRequest:
     try:
-        return CreateSessionRequest(
-            code=arguments.code,
-            language=arguments.language,
-            limits=_limits(arguments.limits),
-            egress=_egress(arguments.egress),
-            service_bindings=arguments.service_bindings,
-            webhook_url=arguments.webhook_url,
-            labels=arguments.labels,
-        )
+        fields = msgspec.structs.asdict(arguments)
+        fields |= {"limits": _limits(arguments.limits), "egress": _egress(arguments.egress)}
+        return CreateSessionRequest(**fields)
     except ValueError as error:
         raise BadArguments(str(error)) from None
 

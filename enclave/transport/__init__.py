@@ -15,6 +15,7 @@ _clients.py        the httpx clients, on that transport or on another one
 _exceptions.py     the boundary at which foreign exceptions become ours
 _body_reader.py    a response's body, piece by piece
 _responses.py      the error that a response stands for
+_redact.py         the client's credential taken out of what a server says
 _http.py           Http: requests, with credential, timeouts and retries
 """
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ._credential import Secret as Secret
 from ._credential import TokenSource
 from ._decoded import decoded as decoded
+from ._redact import redacted as redacted
 from ._retry import NO_RETRY as NO_RETRY
 from ._retry import RetryPolicy
 from ._retry import may_resume as may_resume

@@ -127,7 +127,7 @@ class Http:
             body = BodyReader(response, operation)
             try:
                 if not response.is_success:
-                    raise await status_error(response, body, operation)
+                    raise await status_error(response, body, operation, self.settings.credential)
                 return await body.read_all(self.settings.max_response_bytes)
             finally:
                 await body.aclose()

@@ -20,25 +20,32 @@ from enclave.errors import (
 from enclave.types._json import decode_text
 
 from ._body_reader import BodyReader
+from ._credential import Credential
+from ._redact import redacted, redacted_json
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 
 _json = msgspec.json.Decoder()
 
 
-async def status_error(response: httpx.Response, reader: BodyReader, operation: str) -> APIStatusError:
+async def status_error(
+    response: httpx.Response, reader: BodyReader, operation: str, credential: Credential | None
+) -> APIStatusError:
     """The error for a response whose status is not 2xx. Wire: contract "Routes", errors, for the body's shape."""
     try:
         text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
     except (MalformedResponseError, httpx.TransportError, TimeoutError):
         text = b""  # cut or garbled; the status is what matters
     status = response.status_code
-    body, message, code = _explain(text)
+    body, message, code = _explain(text, credential)
     if not message:
-        message = response.reason_phrase or "no reason given"
-        message += f"; the body starts with: {excerpt(text)}" if text else ""
+        message = excerpt(response.reason_phrase) or "no reason given"
+        message += (
+            f"; the body starts with: {excerpt(redacted(text.decode('utf-8', 'replace'), credential))}" if text else ""
+        )
     if response.has_redirect_location:
-        message += f"; redirects are not followed (to {excerpt(response.headers['location'])})"
+        message += f"; redirects are not followed (to {excerpt(redacted(response.headers['location'], credential))})"
+    request_id: str | None = response.headers.get("x-request-id")
     cls = STATUS_ERRORS.get(status, ServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError)
     return cls(
         status,
@@ -46,25 +53,29 @@ async def status_error(response: httpx.Response, reader: BodyReader, operation: 
         operation=operation,
         code=code,
         body=body,
-        request_id=response.headers.get("x-request-id"),
-        retry_after=_retry_after(response),
+        request_id=redacted(request_id, credential) if request_id else None,
+        retry_after_seconds=_retry_after(response),
     )
 
 
-def _explain(text: bytes) -> tuple[Any, str, str | None]:
+def _explain(text: bytes, credential: Credential | None) -> tuple[Any, str, str | None]:
     """Body, message and code of an error: of the documented shape, of another one, or of none."""
     if not text:
         return None, "", None
     try:
-        body = decode_text(_json, text)
+        body = redacted_json(decode_text(_json, text), credential)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return excerpt(text), "", None
+        return _start(text, credential), "", None
     if not isinstance(body, dict):
         return body, "", None
     fields = cast(dict[str, Any], body)
     message = next((value for name in ("message", "error") if isinstance(value := fields.get(name), str) and value), "")
     code = fields.get("code")
     return fields, message, code if isinstance(code, str) else None
+
+
+def _start(text: bytes, credential: Credential | None) -> str:
+    return excerpt(redacted(text.decode("utf-8", "replace"), credential))
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -32,9 +32,10 @@ _anything = msgspec.json.Decoder(Any)
 class LenientDecoder(Generic[S]):
     """A decoder of one Struct that keeps what it cannot read. Build it once for a type."""
 
-    def __init__(self, type_: type[S]) -> None:
-        """Raises TypeError where msgspec cannot decode into `type_`."""
+    def __init__(self, type_: type[S], *, keep_misfits: bool = True) -> None:
+        """Without `keep_misfits` only unknown fields are kept. Raises TypeError where msgspec cannot decode `type_`."""
         self._type = type_
+        self._keep_misfits = keep_misfits
         self._one = msgspec.json.Decoder(type_)
         self._list: msgspec.json.Decoder[list[S]] = msgspec.json.Decoder(list.__class_getitem__(type_))
 
@@ -64,19 +65,20 @@ class LenientDecoder(Generic[S]):
 
     @cached_property
     def _by_field(self) -> _StructReader[S]:
-        return _StructReader(self._type)
+        return _StructReader(self._type, keep_misfits=self._keep_misfits)
 
 
 class _StructReader(Generic[S]):
     """Reads a Struct one field at a time."""
 
-    def __init__(self, type_: type[S]) -> None:
+    def __init__(self, type_: type[S], *, keep_misfits: bool) -> None:
         self._type = type_
         self._keeps_extra = _has_extra(type_)
+        self._keeps_misfits = self._keeps_extra and keep_misfits
         # A generic Struct such as SessionResult[Answer] has the caller's type where its own declaration has a TypeVar.
         declared = msgspec.structs.fields(get_origin(type_) or type_)
         self._fields = [
-            _FieldReader(field, is_callers=isinstance(declaration.type, TypeVar))
+            _FieldReader(field, is_callers=isinstance(declaration.type, TypeVar), keep_misfits=keep_misfits)
             for field, declaration in zip(msgspec.structs.fields(type_), declared, strict=True)
             if field.name != "extra"
         ]
@@ -92,7 +94,7 @@ class _StructReader(Generic[S]):
             try:
                 values[field.name] = field.read(raw)
             except msgspec.DecodeError as error:
-                if field.is_demanded or not self._keeps_extra:
+                if field.is_demanded or not self._keeps_misfits:
                     raise _at(f".{field.wire_name}", error) from None
                 values |= field.readable_part(raw)
                 extra[field.wire_name] = _as_sent(raw)
@@ -100,21 +102,22 @@ class _StructReader(Generic[S]):
             values["extra"] = extra | {name: _as_sent(raw) for name, raw in sent.items()}
         try:
             return self._type(**values)
-        except ValueError as error:  # the Struct's own check
+        except (TypeError, ValueError) as error:  # the Struct's own check
             raise msgspec.ValidationError(str(error)) from None
 
 
 class _FieldReader:
     """Reads one field of a Struct from its JSON."""
 
-    def __init__(self, field: msgspec.structs.FieldInfo, *, is_callers: bool) -> None:
+    def __init__(self, field: msgspec.structs.FieldInfo, *, is_callers: bool, keep_misfits: bool) -> None:
         self.name = field.name
         self.wire_name = field.encode_name
         self.is_demanded = field.required or is_callers
         self._is_required = field.required
         self._exact = msgspec.json.Decoder(field.type)
         members = [field.type, *get_args(field.type)]
-        self._struct = next((_StructReader(member) for member in members if _has_extra(member)), None)
+        structs = (member for member in members if _has_extra(member))
+        self._struct = next((_StructReader(struct, keep_misfits=keep_misfits) for struct in structs), None)
         mapping = next((member for member in members if get_origin(member) is dict), None)
         self._entry = msgspec.json.Decoder(get_args(mapping)[1]) if mapping else None
 

@@ -10,11 +10,11 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ._absent import OrAbsent
-from ._encode import EXTRA
+from ._encode import EXTRA, WireStruct
 
 
 class SessionLimits(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+    WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
 ):
     """Resource limits of a session. In a request every field is optional; a `Session` shows the effective ones.
 
@@ -31,6 +31,11 @@ class SessionLimits(
     """Number of processes and threads alive at once."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """Limits this version has no name for, under their wire names. Sent as given; kept when received."""
+
+    @classmethod
+    def wire_names(cls) -> dict[str, str]:
+        """The limits that have a name here: what each is called in Python, and on the wire."""
+        return {field.name: field.encode_name for field in msgspec.structs.fields(cls) if field.name != "extra"}
 
 
 class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
@@ -66,14 +71,11 @@ class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
         return policy
 
 
-_KNOWN_LIMITS = ("cpu_millis", "memory_mb", "wall_clock_ms", "pids")
-
-
 def check_limits(limits: SessionLimits) -> None:
     """Raise TypeError or ValueError, naming the field, for limits that no server can mean."""
     if not isinstance(limits, SessionLimits):
         raise TypeError(f"limits: expected SessionLimits(memory_mb=...), got {type(limits).__name__}")
-    for name in _KNOWN_LIMITS:
+    for name in SessionLimits.wire_names():
         value = getattr(limits, name)
         if value is None:
             continue

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
 from ._encode import EXTRA, WireStruct
+from ._lenient import LenientDecoder
 from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
 
 
-class CreateSessionRequest(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class CreateSessionRequest(
+    WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """A program to run and the terms it runs on. Only `code` is required; what is unset is not sent.
 
     Wire: contract "Types", `CreateSessionRequest`.
@@ -53,6 +56,42 @@ class CreateSessionRequest(WireStruct, frozen=True, kw_only=True, omit_defaults=
         _check_extra("extra", self.extra, type(self))
         if self.limits is not None:
             _check_extra("limits.extra", self.limits.extra, SessionLimits)
+
+    @classmethod
+    def from_json(cls, document: bytes) -> CreateSessionRequest:
+        """The request in a JSON document, as `to_json` writes it. Fields without a name here are kept in `extra`.
+
+        Raises:
+            ValueError: the document is not JSON or not a request. The message says where and why.
+        """
+        try:
+            return _decoder.decode(document)
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from None
+
+
+_decoder = LenientDecoder(CreateSessionRequest, keep_misfits=False)
+
+
+class SessionFields(TypedDict, total=False):
+    """The fields of `CreateSessionRequest`, as `run` and `session` take them by name."""
+
+    code: str
+    """The source text to run."""
+    language: str | None
+    """``"python"`` (the server's default) or ``"node"``."""
+    limits: SessionLimits | None
+    """Resource limits. An unset one is the server's default."""
+    egress: EgressPolicy | None
+    """Network policy. The server's default denies everything."""
+    service_bindings: Sequence[str] | None
+    """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
+    webhook_url: str | None
+    """Where the server POSTs the result event on completion."""
+    labels: Mapping[str, str] | None
+    """Strings of your own to find the session by."""
+    extra: dict[str, Any]
+    """Request fields that this version has no name for, under their wire names."""
 
 
 def _check_text(name: str, value: object) -> None:

@@ -43,7 +43,7 @@ RANKS = {
     "__init__": 11,
 }
 # The command line asks whether trio is there before it runs on it, and one adapter reads from asyncio's transports.
-MAY_NAME_A_LOOP = {"cli/_supervise.py", "transport/http11/_asyncio_stream.py"}
+MAY_NAME_A_LOOP = {"cli/_runtime.py", "transport/http11/_asyncio_stream.py"}
 
 
 def part_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import msgspec
 import pytest
@@ -23,6 +23,7 @@ from enclave import (
     ResultFrame,
     ResultTypeError,
     Session,
+    SessionFields,
     SessionLimits,
     SessionPhase,
     SessionResult,
@@ -68,6 +69,11 @@ def test_an_unknown_member_of_an_enumeration_is_a_readable_string():
 def test_a_known_member_is_known_and_a_singleton(member):
     assert member.is_known
     assert type(member)(member.value) is member
+
+
+def test_the_fields_that_run_and_session_take_by_name_are_those_of_a_request():
+    fields = {field.name: field.type for field in msgspec.structs.fields(CreateSessionRequest)}
+    assert get_type_hints(SessionFields) == fields
 
 
 def test_the_last_four_phases_are_terminal():
