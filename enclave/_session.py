@@ -239,10 +239,10 @@ def _tell(
     said = str(error) or type(error).__name__
     if body_error is not None:
         body_error.add_note(f"{what} failed as well: {said}")
-    if cancellation is not None:
-        logger.warning("%s failed, and was cancelled: %s", what, said)
-    elif body_error is not None and not isinstance(body_error, Exception):
+    if body_error is not None and not isinstance(body_error, Exception):
         logger.warning("%s failed: %s", what, said)
+    elif cancellation is not None:
+        logger.warning("%s failed, and was cancelled: %s", what, said)
 
 
 async def _pending_cancellation() -> BaseException | None:
