@@ -25,7 +25,7 @@ from enclave import (
 )
 from tests.support.messages import response, session
 from tests.support.plane import Answer, ControlPlane, Request
-from tests.support.ways import running_ways
+from tests.support.ways import Moment, running_ways
 
 pytestmark = pytest.mark.anyio
 
@@ -100,22 +100,13 @@ async def test_the_session_is_adopted_and_torn_down_by_its_block(how: str):
 
 async def test_the_session_of_a_cancelled_caller_is_torn_down():
     for way, cancelled in running_ways().items():
-        async with ControlPlane().serve() as plane:
-            gate = plane.hold("GET seen")
+        with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
             plane.answers(losing(plane, "reset"))
-            with anyio.fail_after(PATIENCE_SECONDS):
-                async with EnclaveClient(plane.base_url, retry=QUICK) as client, anyio.create_task_group() as tasks:
-                    tasks.start_soon(open_soon_after, gate)
-                    assert await cancelled(lambda client=client: client.run("x"), gate.wait), way
-            assert plane.created == 1, way
-            assert plane.sessions == {}, way
-
-
-async def open_soon_after(gate: Any) -> None:
-    await gate.wait()
-    for _ in range(5):
-        await anyio.lowlevel.checkpoint()
-    gate.opened.set()
+            moment = Moment(plane.hold("GET seen"))
+            async with EnclaveClient(plane.base_url, retry=QUICK) as client, anyio.create_task_group() as tasks:
+                tasks.start_soon(moment.release_after)
+                assert await cancelled(lambda client=client: client.run("x"), moment), way
+                assert (plane.created, plane.sessions) == (1, {}), way
 
 
 class Clocked(httpx.AsyncBaseTransport):

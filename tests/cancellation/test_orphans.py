@@ -14,12 +14,11 @@ from enclave import EnclaveClient, Timeout
 from enclave.simulator import Simulator
 from tests.support.plane import ControlPlane, Gate
 from tests.support.stepping import pending_tasks
-from tests.support.ways import running_ways
+from tests.support.ways import Moment, running_ways
 
 pytestmark = pytest.mark.anyio
 
 PATIENCE_SECONDS = 20.0
-ROUNDS_BEFORE_RELEASE = 5
 
 
 async def run(client: EnclaveClient, handed_out: set[str]) -> None:
@@ -43,24 +42,6 @@ async def mapped(client: EnclaveClient, handed_out: set[str]) -> None:
 
 SCENARIOS = [pytest.param(each, id=each.__name__) for each in (run, session, fan_out, mapped)]
 Scenario = Callable[[EnclaveClient, set[str]], Awaitable[None]]
-
-
-class Moment:
-    """The time to cancel: the gate is reached. The server goes on once the cancellation has done its worst."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._come = anyio.Event()
-
-    async def __call__(self) -> None:
-        await self._gate.wait()
-        self._come.set()
-
-    async def release_after(self) -> None:
-        await self._come.wait()
-        for _ in range(ROUNDS_BEFORE_RELEASE):
-            await checkpoint()
-        self._gate.opened.set()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
