@@ -178,14 +178,13 @@ class MapOutput:
 
 def _lock(fd: int, path: str | None) -> None:
     """Keep other runs away from a file for as long as it is open. Raises `CommandError` if one is there already."""
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise CommandError(
-            f"{path}: another `enclave map` writes to it. Wait for it, or choose another --output"
-        ) from None
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(
+                f"{path}: another `enclave map` writes to it. Wait for it, or choose another --output"
+            ) from None
 
 
 def _is_torn(line: bytes, *, after_others: bool) -> bool:
