@@ -6,7 +6,7 @@ import builtins
 import copy
 import itertools
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -206,8 +206,7 @@ class EnclaveClient:
         attached to it as a note. A session that is gone already counts as torn down.
         """
         checked = as_request(request, fields)
-        observed = None if self._http.observing is None else self._http.observing.session(checked)
-        with observed or nullcontext():
+        with self._http.observing.session(checked) as observed:
             handle = await self._run(checked, observed)
             try:
                 yield handle
@@ -231,13 +230,7 @@ class EnclaveClient:
         Raises:
             TypeError, ValueError: `session_id` cannot be the id of a session.
         """
-        return FrameStream(
-            self._http,
-            session_id,
-            timeout=self._http.settings.timeout,
-            retry=self._http.retry,
-            max_buffered_bytes=self._http.settings.max_buffered_bytes,
-        )
+        return FrameStream(self._http, session_id)
 
     @overload
     def fan_out(self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...) -> FanOut[Any]: ...
@@ -411,12 +404,12 @@ class EnclaveClient:
         return decoded(decode, await self._http.request("GET", path), f"GET {path}")
 
     async def _run(self, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:
+        observed = observed or ObservedSession()
         body = request.to_json()
 
         async def create() -> Session:
             session = await self._create(body)
-            if observed is not None:
-                observed.seen(session)
+            observed.seen(session)
             return session
 
         session = await finish_or_undo(
@@ -436,19 +429,18 @@ class EnclaveClient:
             raise MalformedResponseError(f"POST /sessions: the server gave a session no usable id: {error}") from None
         return session
 
-    async def _discard(self, session_id: str, observed: ObservedSession | None) -> None:
+    async def _discard(self, session_id: str, observed: ObservedSession) -> None:
         with suppress(NotFoundError):  # gone already, which is what was wanted
             await self.teardown(session_id)
-        if observed is not None:
-            observed.torn_down = True
+        observed.torn_down = True
 
-    async def _discard_within(self, session_id: str, seconds: float, observed: ObservedSession | None) -> None:
+    async def _discard_within(self, session_id: str, seconds: float, observed: ObservedSession) -> None:
         with anyio.move_on_after(seconds) as scope:
             await self._discard(session_id, observed)
         if scope.cancelled_caught:
             raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
 
-    async def _leave(self, session_id: str, body_error: BaseException | None, observed: ObservedSession | None) -> None:
+    async def _leave(self, session_id: str, body_error: BaseException | None, observed: ObservedSession) -> None:
         seconds = self._http.settings.timeout.teardown
         what = f"tearing down session {session_id}"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ._observed import ObservedSession
 from ._streams import FrameStream
 from .errors import WorkloadError
 from .types import AuditEvent, Session, SessionResult
 
 if TYPE_CHECKING:
     from ._client import EnclaveClient
-    from ._observed import ObservedSession
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class SessionHandle:
         self.session = session
         """The session as last seen, when it was created or by `refresh`. None for an attached one until then."""
         self._client = client
-        self._observed = observed
+        self._observed = observed or ObservedSession()
 
     def __repr__(self) -> str:
         phase = f" {self.session.phase}" if self.session else ""
@@ -40,8 +40,7 @@ class SessionHandle:
     async def refresh(self) -> Session:
         """Fetch the session as it is now. Raises as `EnclaveClient.get` does."""
         self.session = await self._client.get(self.id)
-        if self._observed is not None:
-            self._observed.seen(self.session)
+        self._observed.seen(self.session)
         return self.session
 
     def stream(self) -> FrameStream:
@@ -57,8 +56,6 @@ class SessionHandle:
 
     async def result(self, type: Any = Any) -> SessionResult[Any]:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
-        if self._observed is None:
-            return await self._client.result(self.id, type)
         try:
             result = await self._client.result(self.id, type)
         except WorkloadError as error:  # the value does not fit the type; how the workload ended is known all the same

@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import EventLoopToken, checkpoint_if_cancelled
 
 from ._log import logger
 
@@ -43,6 +43,18 @@ def runs_on_asyncio() -> bool:
         return asyncio is not None and asyncio.current_task() is not None
     except RuntimeError:  # no loop is running
         return False
+
+
+def loop_is_over(loop: EventLoopToken) -> bool:
+    """Whether an event loop has come to its end. Asks from any thread."""
+    native: Any = loop.native_token
+    if hasattr(native, "is_closed"):  # asyncio's, and uvloop's
+        return bool(native.is_closed())
+    try:
+        native.run_sync_soon(lambda: None)  # trio's token refuses to run anything after the end
+    except RuntimeError:
+        return True
+    return False
 
 
 def uninterrupted(function: F) -> F:

@@ -16,7 +16,7 @@ from enclave._log import logger
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
 from enclave.errors import APITimeoutError, EnclaveError, EventTooLargeError, StreamInterrupted
-from enclave.transport import Http, RetryPolicy, Timeout, may_resume, may_retry
+from enclave.transport import Http, may_resume, may_retry
 from enclave.types import StreamFrame
 
 from ._buffer import FrameBuffer
@@ -33,16 +33,13 @@ class _Dropped(EnclaveError):
 class StreamReader:
     """Fills a `FrameBuffer` with the frames of one session, each once and in order."""
 
-    def __init__(
-        self, http: Http, session_id: str, buffer: FrameBuffer, *, timeout: Timeout, retry: RetryPolicy
-    ) -> None:
+    def __init__(self, http: Http, session_id: str, buffer: FrameBuffer) -> None:
         self._http = http
         self._session_id = session_id
         self._path = session_path(session_id, "stream")
         self._buffer = buffer
-        self._timeout = timeout
-        self._retry = retry
-        self._observed: ObservedStream | None = None
+        self._retry = http.retry
+        self._observed = ObservedStream()
         self._unknown = UnknownFrameLog(session_id)
         self._position = Position()
         self._complete = False  # the end was read; whatever happens to the connection then
@@ -57,9 +54,8 @@ class StreamReader:
 
     async def run(self) -> None:
         """Read to the end of the session, or until cancelled."""
-        if self._http.observing is not None:
-            # Here and not where the stream is entered: this task's context is the reader's own.
-            self._observed = self._http.observing.stream(self._session_id)
+        # Here and not where the stream is entered: this task's context is the reader's own.
+        self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
         except BaseException as cancellation:
@@ -70,8 +66,7 @@ class StreamReader:
     def _end(self, error: Exception | None, reason: BaseException | None) -> None:
         self._buffer.end(error)
         self.opened.set()
-        if self._observed is not None:
-            self._observed.ended(reason, self._position.count, self.resumes)
+        self._observed.ended(reason, self._position.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short, None where it is complete."""
@@ -118,8 +113,6 @@ class StreamReader:
         return wait
 
     def _tell(self, error: EnclaveError, failures: int, wait: float) -> None:
-        if self._observed is None:
-            return
         if self.opened.is_set():
             self._observed.resuming(error, failures, wait, self._position.count)
         else:
@@ -133,7 +126,7 @@ class StreamReader:
 
     async def _read_connection(self) -> None:
         """Read one connection to the end of the session. Raises where it ends before that."""
-        source = EventSource(self._http, self._path, timeout=self._timeout, position=self._position)
+        source = EventSource(self._http, self._path, position=self._position)
         async with source:
             if self.opened.is_set():
                 self.resumes += 1
@@ -170,10 +163,10 @@ class StreamReader:
         idle_seconds = math.inf if source.idle_seconds is None else source.idle_seconds
         self._last_read = anyio.current_time()
         while True:
-            with source.errors(), anyio.CancelScope(deadline=self._last_read + idle_seconds):
+            with anyio.CancelScope(deadline=self._last_read + idle_seconds):
                 return await self._read(source, decoder)
             if anyio.current_time() >= self._last_read + idle_seconds:
-                raise APITimeoutError(f"{source.operation}: no bytes came within {idle_seconds:g} s")
+                raise APITimeoutError(f"no bytes came within {idle_seconds:g} s")
 
     async def _read(self, source: EventSource, decoder: FrameDecoder) -> bool:
         while data := await source.read():

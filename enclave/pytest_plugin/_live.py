@@ -172,7 +172,8 @@ def serve(portal: BlockingPortal, options: Mapping[str, Any]) -> Generator[LiveS
 def connect(simulator: LiveSimulator) -> Generator[EnclaveClient]:
     """A client for any event loop, or several one after the other; closed in the end."""
     transport = OriginTransport(simulator.base_url, max_connections=_CLIENT_CONNECTIONS, keepalive_seconds=0)
-    client = EnclaveClient(simulator.base_url, api_key=simulator.api_key, transport=transport)
+    # A transport of the SDK's own, which is no part of its public interface.
+    client = EnclaveClient(simulator.base_url, api_key=simulator.api_key, transport=transport)  # type: ignore[arg-type]
     try:
         yield client
     finally:

@@ -294,7 +294,7 @@ async def test_no_public_object_shows_the_credential() -> None:
                     client._http,
                     client._http.settings,
                     client._http.settings.credential,
-                    client._http._clients,
+                    client._http._transports,
                 ]
                 for each in objects:
                     assert shows(surface_of(each)) == [], type(each).__name__
