@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types unit docs test-lowest fuzz soak bench format clean
+.PHONY: help demo test lint types unit docs test-lowest test-proxies fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,7 +29,7 @@ types: $(READY)
 	$(BIN)/pyright --warnings
 
 unit: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --ignore tests/proxies
 
 bench: $(READY)  ## measure ours against other clients, about 20 minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
@@ -54,7 +54,12 @@ test-lowest:  ## run the tests on the oldest releases that we support
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli]' --group test \
 		--constraint tests/lowest-pins.txt
-	.venv-lowest/bin/python -m pytest --numprocesses auto --deselect tests/test_benchmarks.py
+	.venv-lowest/bin/python -m pytest --numprocesses auto --deselect tests/test_benchmarks.py --ignore tests/proxies
+
+test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it installs where it may, about 2 minutes
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null && ! { command -v nginx && command -v haproxy; } >/dev/null; then \
+		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends nginx haproxy; fi
+	$(BIN)/python -m pytest --numprocesses auto tests/proxies
 
 format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .

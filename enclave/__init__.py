@@ -9,8 +9,10 @@ _observer.py       Observer: the interface of those who want to know what the cl
 _tasks.py          work that must end, tasks inside a block, and which loop is running
 transport/         one request and its response
 _streams/          a stream of frames, from the socket to the loop body
-_session.py        SessionHandle; _result.py: from a terminal session to its typed result
-_fan_out.py        FanOut: many sessions at once
+_calls.py          single requests
+_result.py         result(): wait for the end of a session, fetch its result, decode it
+_session.py        SessionHandle; create a session, discard it, hold it for the length of a block
+_fan_out.py        FanOut: many sessions at once; _outcome.py: what became of each
 _client.py         EnclaveClient; _request_arguments.py: what run and session are called with
 
 At the edges, each an extra; the core imports none of them:
@@ -24,128 +26,36 @@ opentelemetry.py   an observer that makes spans (extra `otel`); imports public n
 
 from . import errors, types
 from ._client import EnclaveClient
-from ._fan_out import FanOut, Outcome
+from ._fan_out import FanOut
 from ._observer import Observer, RequestObservation, SessionObservation, StreamObservation
+from ._outcome import Completed, Errored, Outcome, Verdict
 from ._session import SessionHandle
 from ._streams import FrameBatches, FrameStream
 from ._version import __version__
-from .errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    AuthenticationError,
-    BadRequestError,
-    CertificateError,
-    ConfigurationError,
-    ConflictError,
-    ConnectError,
-    ConnectTimeoutError,
-    EnclaveError,
-    EventTooLargeError,
-    MalformedResponseError,
-    NotFoundError,
-    PayloadTooLargeError,
-    PermissionDeniedError,
-    ProtocolError,
-    RateLimitError,
-    ResponseTooLargeError,
-    ResultTypeError,
-    ServerError,
-    ServiceUnavailableError,
-    SessionTornDown,
-    StreamError,
-    StreamInterrupted,
-    UsageError,
-    WorkloadError,
-    WorkloadFailed,
-    WorkloadKilled,
-)
+from .errors import *  # noqa: F403 - its __all__ says what is public
 from .transport import InsecureTransportWarning, RetryPolicy, Timeout
-from .types import (
-    AuditEvent,
-    AuditFrame,
-    AuditType,
-    CreateSessionRequest,
-    EgressPolicy,
-    EndFrame,
-    Health,
-    KillReason,
-    KnownFrame,
-    PhaseFrame,
-    ResultFrame,
-    Session,
-    SessionLimits,
-    SessionPhase,
-    SessionResult,
-    StderrFrame,
-    StdoutFrame,
-    StreamFrame,
-    UnknownFrame,
-)
+from .types import *  # noqa: F403 - its __all__ says what is public
 
 __all__ = [
-    "APIConnectionError",
-    "APIStatusError",
-    "APITimeoutError",
-    "AuditEvent",
-    "AuditFrame",
-    "AuditType",
-    "AuthenticationError",
-    "BadRequestError",
-    "CertificateError",
-    "ConfigurationError",
-    "ConflictError",
-    "ConnectError",
-    "ConnectTimeoutError",
-    "CreateSessionRequest",
-    "EgressPolicy",
+    "Completed",
     "EnclaveClient",
-    "EnclaveError",
-    "EndFrame",
-    "EventTooLargeError",
+    "Errored",
     "FanOut",
     "FrameBatches",
     "FrameStream",
-    "Health",
     "InsecureTransportWarning",
-    "KillReason",
-    "KnownFrame",
-    "MalformedResponseError",
-    "NotFoundError",
     "Observer",
     "Outcome",
-    "PayloadTooLargeError",
-    "PermissionDeniedError",
-    "PhaseFrame",
-    "ProtocolError",
-    "RateLimitError",
     "RequestObservation",
-    "ResponseTooLargeError",
-    "ResultFrame",
-    "ResultTypeError",
     "RetryPolicy",
-    "ServerError",
-    "ServiceUnavailableError",
-    "Session",
     "SessionHandle",
-    "SessionLimits",
     "SessionObservation",
-    "SessionPhase",
-    "SessionResult",
-    "SessionTornDown",
-    "StderrFrame",
-    "StdoutFrame",
-    "StreamError",
-    "StreamFrame",
-    "StreamInterrupted",
     "StreamObservation",
     "Timeout",
-    "UnknownFrame",
-    "UsageError",
-    "WorkloadError",
-    "WorkloadFailed",
-    "WorkloadKilled",
+    "Verdict",
     "__version__",
     "errors",
     "types",
 ]
+__all__ += errors.__all__
+__all__ += types.__all__

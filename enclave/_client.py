@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import builtins
 import copy
-import itertools
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-import anyio
 import msgspec
 
-from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Outcome, Progress, RequestLike, Requests
-from ._log import logger
-from ._observed import ObservedSession
+from . import _calls
+from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Progress, Requests
 from ._observer import Observer
+from ._outcome import Outcome, RequestLike
 from ._request_arguments import as_request
-from ._result import drain_to_terminal_phase, result_decoder
+from ._result import result_decoder, wait_for_result
 from ._routes import session_path
-from ._session import SessionHandle
+from ._session import SessionBlock, SessionHandle, create, open_stream
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
-from ._tasks import finish, finish_or_undo, uninterrupted
-from .errors import (
-    APIConnectionError,
-    APIStatusError,
-    APITimeoutError,
-    ConflictError,
-    EnclaveError,
-    MalformedResponseError,
-    NotFoundError,
-    ProtocolError,
-    SessionTornDown,
-    StreamError,
-)
+from ._tasks import uninterrupted
 from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MAX_RESPONSE_BYTES,
@@ -44,10 +29,8 @@ from .transport import (
     Settings,
     Timeout,
     TokenSource,
-    decoded,
 )
-from .types import AuditEvent, CreateSessionRequest, Health, KillReason, Session, SessionPhase, SessionResult
-from .types._json import decode_session, decode_sessions, decode_text
+from .types import AuditEvent, CreateSessionRequest, Health, Session, SessionFields, SessionResult
 
 if TYPE_CHECKING:
     import ssl
@@ -60,10 +43,6 @@ T = TypeVar("T")
 
 _DEFAULT_TIMEOUT = Timeout()
 _DEFAULT_RETRY = RetryPolicy()
-# Whatever the retry policy: nothing has failed, the result is a moment late.
-_RESULT_POLL = RetryPolicy(attempts=5, wait_seconds=0.1)
-_health = msgspec.json.Decoder(Health)
-_audit = msgspec.json.Decoder(list[AuditEvent])
 
 
 class EnclaveClient:
@@ -177,7 +156,9 @@ class EnclaveClient:
     # Holding a session
 
     @uninterrupted
-    async def run(self, request: CreateSessionRequest | str | None = None, **fields: Any) -> SessionHandle:
+    async def run(
+        self, request: CreateSessionRequest | str | None = None, **fields: Unpack[SessionFields]
+    ) -> SessionHandle:
         """Create a session, which starts at once and outlives this call. Use `session` to have it torn down for sure.
 
         Cancelled while the request is under way, the call still learns the session's id and tears it down.
@@ -191,29 +172,25 @@ class EnclaveClient:
             APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
             APIConnectionError: it cannot be reached.
         """
-        return await self._run(as_request(request, fields))
+        return await create(self._http, as_request(request, fields))
 
-    @asynccontextmanager
-    @uninterrupted
-    async def session(
-        self, request: CreateSessionRequest | str | None = None, **fields: Any
-    ) -> AsyncGenerator[SessionHandle]:
+    def session(
+        self, request: CreateSessionRequest | str | None = None, **fields: Unpack[SessionFields]
+    ) -> AbstractAsyncContextManager[SessionHandle, None]:
         """A session for the length of a block, torn down on every exit: shielded from cancellation, with a deadline.
 
-        Takes what `run` takes, and raises what `run` raises.
+        ::
 
-        If tearing down fails, that is raised; if the block itself raised, its exception goes on and the failure is
+            async with enclave.session("print('hello')") as session:
+                result = await session.result()
+
+        Takes what `run` takes. A request that is not valid raises at the call; entering the block raises what else
+        `run` raises.
+
+        If tearing down fails, that is raised. If the block itself raised, its exception goes on, and the failure is
         attached to it as a note. A session that is gone already counts as torn down.
         """
-        checked = as_request(request, fields)
-        with self._http.observing.session(checked) as observed:
-            handle = await self._run(checked, observed)
-            try:
-                yield handle
-            except BaseException as error:
-                await self._leave(handle.id, error, observed)
-                raise
-            await self._leave(handle.id, None, observed)
+        return SessionBlock(self._http, as_request(request, fields))
 
     def attach(self, session_id: str) -> SessionHandle:
         """A handle for an existing session. Sends nothing, so whether the session exists shows with the first call.
@@ -222,7 +199,7 @@ class EnclaveClient:
             TypeError, ValueError: `session_id` cannot be the id of a session.
         """
         session_path(session_id)
-        return SessionHandle(self, session_id)
+        return SessionHandle(self._http, session_id)
 
     def stream(self, session_id: str) -> FrameStream:
         """The frames of a session, from the first one: an async context manager and iterator. See `FrameStream`.
@@ -230,7 +207,7 @@ class EnclaveClient:
         Raises:
             TypeError, ValueError: `session_id` cannot be the id of a session.
         """
-        return FrameStream(self._http, session_id)
+        return open_stream(self._http, session_id)
 
     @overload
     def fan_out(self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...) -> FanOut[Any]: ...
@@ -264,7 +241,8 @@ class EnclaveClient:
                 needed: never more than `max_concurrency` whose outcome was not yet taken out.
             max_concurrency: how many sessions run at once.
             type: what each result's value is decoded into, as for `result`.
-            fail_fast: whether the first error is raised and ends the fan-out, instead of standing in its outcome.
+            fail_fast: whether the first error is raised and ends the fan-out, instead of standing in its outcome. A
+                session that could not be torn down counts as one.
 
         Raises:
             TypeError, ValueError: an argument cannot be used; the message names it. UsageError: the client is closed.
@@ -314,25 +292,23 @@ class EnclaveClient:
             NotFoundError: there is none of this id in the caller's org. And what every call raises: `APIStatusError`,
                 `APIConnectionError`, `ProtocolError`; TypeError or ValueError for what cannot be an id.
         """
-        return await self._fetch(session_path(session_id), decode_session)
+        return await _calls.get(self._http, session_id)
 
     async def list(self) -> builtins.list[Session]:
         """All sessions of the caller's org, newest first. Raises what every call raises, see `get`."""
-        return await self._fetch("/sessions", decode_sessions)
+        return await _calls.list_sessions(self._http)
 
     async def audit(self, session_id: str) -> builtins.list[AuditEvent]:
         """The session's audit trail so far, oldest first. Raises as `get` does."""
-        return await self._fetch(session_path(session_id, "audit"), lambda body: decode_text(_audit, body))
+        return await _calls.audit(self._http, session_id)
 
     async def teardown(self, session_id: str) -> None:
         """Stop the workload if it runs, and reclaim everything. Idempotent. Raises as `get` does."""
-        await self._http.request("DELETE", session_path(session_id))
+        await _calls.teardown(self._http, session_id)
 
     async def health(self) -> Health:
         """Whether the control plane and its backend are well. Sends no credential. Raises what every call raises."""
-        path = "/healthz"
-        body = await self._http.request("GET", path, authenticated=False)
-        return decoded(lambda body: decode_text(_health, body), body, f"GET {path}")
+        return await _calls.health(self._http)
 
     @overload
     async def result(self, session_id: str) -> SessionResult[Any]: ...
@@ -356,102 +332,4 @@ class EnclaveClient:
             StreamInterrupted: the stream could not be resumed, and the session has not ended.
             TypeError: msgspec cannot decode into `type`. And what every call raises, see `get`.
         """
-        decode = result_decoder(type)
-        kill_reason = await self._wait_for_end(session_id)
-        body = await self._fetch_result(session_id)
-        result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
-        if result.exit_code is None and result.kill_reason is None:
-            kill_reason = kill_reason or (await self.get(session_id)).kill_reason
-            result = msgspec.structs.replace(result, kill_reason=kill_reason)
-        return result
-
-    async def _wait_for_end(self, session_id: str) -> KillReason | None:
-        try:
-            async with self.stream(session_id) as frames:
-                last = await drain_to_terminal_phase(frames)
-        except (StreamError, APIStatusError, APIConnectionError, ProtocolError) as error:
-            # The frames themselves are not needed: where the session has ended, its result can be had all the same.
-            if not await self._has_ended(session_id):
-                raise error from error.__cause__
-            return None
-        return last.kill_reason if last else None
-
-    async def _has_ended(self, session_id: str) -> bool:
-        try:
-            return (await self.get(session_id)).phase.is_terminal
-        except EnclaveError:
-            return False  # the stream's own error says more
-
-    async def _fetch_result(self, session_id: str) -> bytes:
-        """The body of the result of a session that has ended."""
-        path = session_path(session_id, "result")
-        for attempt in itertools.count(1):
-            try:
-                return await self._http.request("GET", path)
-            except (ConflictError, NotFoundError) as error:
-                session = await self.get(session_id)
-                if session.result is not None:
-                    return msgspec.json.encode(session.result)
-                if session.phase == SessionPhase.TORN_DOWN:
-                    raise SessionTornDown(f"session {session_id} was torn down before it had a result") from error
-                if attempt >= _RESULT_POLL.attempts:
-                    raise
-            # The phase was announced a moment before the result can be had.
-            await anyio.sleep(_RESULT_POLL.wait_before(attempt))
-        raise AssertionError("unreachable")
-
-    async def _fetch(self, path: str, decode: Callable[[bytes], T]) -> T:
-        return decoded(decode, await self._http.request("GET", path), f"GET {path}")
-
-    async def _run(self, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:
-        observed = observed or ObservedSession()
-        body = request.to_json()
-
-        async def create() -> Session:
-            session = await self._create(body)
-            observed.seen(session)
-            return session
-
-        session = await finish_or_undo(
-            create,
-            lambda session: self._discard(session.id, observed),
-            seconds=self._http.settings.timeout.teardown,
-            what="creating a session",
-        )
-        return SessionHandle(self, session.id, session, observed=observed)
-
-    async def _create(self, body: bytes) -> Session:
-        answer = await self._http.request("POST", "/sessions", content=body)
-        session = decoded(decode_session, answer, "POST /sessions")
-        try:
-            session_path(session.id)
-        except ValueError as error:
-            raise MalformedResponseError(f"POST /sessions: the server gave a session no usable id: {error}") from None
-        return session
-
-    async def _discard(self, session_id: str, observed: ObservedSession) -> None:
-        with suppress(NotFoundError):  # gone already, which is what was wanted
-            await self.teardown(session_id)
-        observed.torn_down = True
-
-    async def _discard_within(self, session_id: str, seconds: float, observed: ObservedSession) -> None:
-        with anyio.move_on_after(seconds) as scope:
-            await self._discard(session_id, observed)
-        if scope.cancelled_caught:
-            raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
-
-    async def _leave(self, session_id: str, body_error: BaseException | None, observed: ObservedSession) -> None:
-        seconds = self._http.settings.timeout.teardown
-        what = f"tearing down session {session_id}"
-
-        async def discard() -> None:
-            try:
-                await self._discard_within(session_id, seconds, observed)
-            except Exception as error:
-                if body_error is None:
-                    raise
-                body_error.add_note(f"{what} failed as well: {error}")
-                if not isinstance(body_error, Exception):  # a cancellation: nobody may see its notes
-                    logger.warning("%s failed: %s", what, error)
-
-        await finish(discard, seconds=2 * seconds, what=what)
+        return await wait_for_result(self._http, self.stream(session_id), result_decoder(type))

@@ -14,38 +14,20 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
-import msgspec
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
 from ._session import SessionHandle
 from ._tasks import BackgroundTask, uninterrupted
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 
 T = TypeVar("T")
-RequestLike = CreateSessionRequest | str
 Requests = Iterable[RequestLike] | AsyncIterable[RequestLike]
 
 DEFAULT_MAX_CONCURRENCY = 16
 _CLOSE_INPUT_SECONDS = 10.0
-
-
-class Outcome(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What became of one request of a fan-out."""
-
-    index: int
-    """The request's place in the input, from 0."""
-    request: RequestLike
-    """The request as it was given."""
-    session_id: str | None
-    """The session it ran in; None where none was created."""
-    result: SessionResult[T] | None
-    """How the workload ended; None where that could not be learned. A failed or killed workload has a result."""
-    error: Exception | None
-    """Why there is no result, or why the session could not be torn down; None where all went well."""
-    duration: float
-    """Seconds from taking the request to its result or error, the session's creation included."""
 
 
 class FanOut(Generic[T]):
@@ -120,7 +102,7 @@ class FanOut(Generic[T]):
 
         Raises:
             Exception: what the input raises, once the outcomes of the requests before it are taken. With ``fail_fast``,
-                the first outcome's error instead of that outcome, and nothing else from then on.
+                the first outcome's error, or `teardown_error`, instead of that outcome, and nothing else from then on.
         """
         self._check_open()
         await checkpoint()
@@ -133,18 +115,21 @@ class FanOut(Generic[T]):
         outcome = self._outcomes.popleft()
         self._in_flight -= 1
         self._notify()
-        if self._fail_fast and outcome.error is not None:
-            self._end_with(outcome.error)
-            raise outcome.error
+        if self._fail_fast:
+            self._raise_error_of(outcome)
         return outcome
 
-    def _end_with(self, error: Exception) -> None:
-        """Cancel what runs; from here on there is only this error."""
+    def _raise_error_of(self, outcome: Outcome[T]) -> None:
+        """If the outcome has an error, cancel what still runs, and raise it now and from here on."""
+        error = outcome.error if isinstance(outcome, Errored) else outcome.teardown_error
+        if error is None:
+            return
         self._input_error = error
         self._ended = True
         self._outcomes.clear()
         if self._task:
             self._task.cancel()
+        raise error
 
     def _check_open(self) -> None:
         if self._state == "new":
@@ -199,14 +184,7 @@ class FanOut(Generic[T]):
             await self._run(request, progress)
         except Exception as exception:  # noqa: BLE001 - handed to the consumer in the outcome
             error = exception
-        outcome = Outcome[T](
-            index=index,
-            request=request,
-            session_id=progress.session_id,
-            result=progress.result,
-            error=error,
-            duration=progress.seconds(),
-        )
+        outcome = progress.outcome(index, request, error)
         if not self._ended:
             self._outcomes.append(outcome)
         self._notify()
@@ -237,8 +215,28 @@ class Progress(Generic[T]):
         self.result = result
         self._ended = anyio.current_time()
 
-    def seconds(self) -> float:
-        return (anyio.current_time() if self._ended is None else self._ended) - self._started
+    def outcome(self, index: int, request: RequestLike, error: Exception | None) -> Outcome[T]:
+        """What became of the request, now that its session is left; `error` is what came out of that."""
+        seconds = (anyio.current_time() if self._ended is None else self._ended) - self._started
+        if self.session_id is not None and self.result is not None:
+            return Completed[T](
+                index=index,
+                request=request,
+                session_id=self.session_id,
+                result=self.result,
+                verdict=verdict_of_result(self.result),
+                duration_seconds=seconds,
+                teardown_error=error,
+            )
+        error = error or AssertionError("a session ended with neither a result nor an error")
+        return Errored(
+            index=index,
+            request=request,
+            session_id=self.session_id,
+            error=error,
+            verdict=verdict_of_error(error),
+            duration_seconds=seconds,
+        )
 
 
 def _as_async(requests: Requests) -> AsyncIterator[RequestLike]:

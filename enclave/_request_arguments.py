@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from .types import CreateSessionRequest
+from .types import CreateSessionRequest, SessionFields
 
 
-def as_request(request: CreateSessionRequest | str | None, fields: dict[str, Any]) -> CreateSessionRequest:
+def as_request(request: CreateSessionRequest | str | None, fields: SessionFields) -> CreateSessionRequest:
     """A request from what callers may pass: one, or source text and fields. Raises as `CreateSessionRequest` does."""
-    _check_field_names(fields)
+    given: dict[str, Any] = cast("dict[str, Any]", fields)
+    _check_field_names(given)
     if isinstance(request, CreateSessionRequest):
         # Not `structs.replace`: in older releases of msgspec it makes a request that was not checked.
-        return CreateSessionRequest(**{**msgspec.structs.asdict(request), **fields}) if fields else request
+        return CreateSessionRequest(**{**msgspec.structs.asdict(request), **given}) if given else request
     if isinstance(request, str):
-        if "code" in fields:
+        if "code" in given:
             raise TypeError("code: given twice, as the first argument and by name; leave one of them out")
-        fields = {"code": request, **fields}
+        given = {**given, "code": request}
     elif request is not None:
         raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")
-    if "code" not in fields:
+    if "code" not in given:
         raise TypeError("code: missing; pass the source text to run")
-    return CreateSessionRequest(**fields)
+    return CreateSessionRequest(**given)
 
 
 def _check_field_names(fields: dict[str, Any]) -> None:

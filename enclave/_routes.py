@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
+from .types._ids import check_session_id
+
 
 def session_path(session_id: str, *rest: str) -> str:
     """The path of a session's route. The id is quoted, so that no id can reach another route.
@@ -12,18 +14,8 @@ def session_path(session_id: str, *rest: str) -> str:
         TypeError: the id is not a string.
         ValueError: the id is empty or a dot segment, or holds a lone surrogate, which no URL can carry.
     """
-    if not isinstance(session_id, str):
-        raise TypeError(f"session_id: expected a string, got {type(session_id).__name__}; pass the id of a Session")
-    if session_id in ("", ".", ".."):
-        # Quoting does not help: "%2E%2E" is a dot segment like "..".
-        raise ValueError(f"session_id: {session_id!r} is no session's id; pass the id of a Session")
-    try:
-        quoted = quote(session_id, safe="")
-    except UnicodeEncodeError:
-        raise ValueError(
-            "session_id: it holds a lone surrogate, which no URL can carry; pass the id as the server gave it"
-        ) from None
-    return "/".join(("/sessions", quoted, *rest))
+    check_session_id(session_id)
+    return "/".join(("/sessions", quote(session_id, safe=""), *rest))
 
 
 def session_id_of(path: str) -> tuple[str | None, str]:

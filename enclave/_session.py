@@ -1,51 +1,82 @@
-"""`SessionHandle`: what can be done with one session, by its id."""
+"""A session of a caller's: `SessionHandle`, and how one is created, discarded, and held for the length of a block."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import anyio
+import msgspec
+
+from . import _calls
+from ._log import logger
 from ._observed import ObservedSession
+from ._result import result_decoder, wait_for_result
+from ._routes import session_path
 from ._streams import FrameStream
-from .errors import WorkloadError
-from .types import AuditEvent, Session, SessionResult
+from ._tasks import finish, finish_or_undo, uninterrupted
+from .errors import APITimeoutError, NotFoundError, UsageError, WorkloadError
+from .transport import decoded
+from .types import (
+    AuditEvent,
+    CreateSessionRequest,
+    PhaseFrame,
+    ResultFrame,
+    Session,
+    SessionPhase,
+    SessionResult,
+    StreamFrame,
+)
+from .types._answers import decode_session
 
 if TYPE_CHECKING:
-    from ._client import EnclaveClient
+    from .transport import Http
 
 T = TypeVar("T")
 
 
 class SessionHandle:
-    """A session on the server. Holds its id and the client, no connection; safe to share between tasks."""
+    """A session on the server. Holds its id and the client's connections, none of its own. Tasks may share it."""
 
     def __init__(
-        self,
-        client: EnclaveClient,
-        session_id: str,
-        session: Session | None = None,
-        *,
-        observed: ObservedSession | None = None,
+        self, http: Http, session_id: str, session: Session | None = None, *, observed: ObservedSession | None = None
     ) -> None:
         self.id = session_id
         """The session's opaque identifier."""
-        self.session = session
-        """The session as last seen, when it was created or by `refresh`. None for an attached one until then."""
-        self._client = client
+        self._http = http
+        self._last_seen = session
         self._observed = observed or ObservedSession()
 
     def __repr__(self) -> str:
-        phase = f" {self.session.phase}" if self.session else ""
+        phase = f" {self.phase}" if self.phase else ""
         return f"<SessionHandle {self.id!r}{phase}>"
+
+    @property
+    def last_seen(self) -> Session | None:
+        """The session as the server last showed it to this handle; None for an attached one that has not been seen.
+
+        Creating the session and `refresh` set it. Frames that pass through a stream of this handle, and `result`, keep
+        its `phase`, `kill_reason` and `result` current. An attached session that was seen in frames alone has no other
+        fields.
+        """
+        return self._last_seen
+
+    @property
+    def phase(self) -> SessionPhase | None:
+        """The phase of `last_seen`."""
+        return None if self._last_seen is None else self._last_seen.phase
 
     async def refresh(self) -> Session:
         """Fetch the session as it is now. Raises as `EnclaveClient.get` does."""
-        self.session = await self._client.get(self.id)
-        self._observed.seen(self.session)
-        return self.session
+        self._last_seen = session = await _calls.get(self._http, self.id)
+        self._observed.seen(session)
+        return session
 
     def stream(self) -> FrameStream:
         """The session's frames, from the first one. See `EnclaveClient.stream`."""
-        return self._client.stream(self.id)
+        return open_stream(self._http, self.id, self._watch)
 
     @overload
     async def result(self) -> SessionResult[Any]: ...
@@ -57,18 +88,158 @@ class SessionHandle:
     async def result(self, type: Any = Any) -> SessionResult[Any]:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
         try:
-            result = await self._client.result(self.id, type)
+            result = await wait_for_result(self._http, self.stream(), result_decoder(type))
         except WorkloadError as error:  # the value does not fit the type; how the workload ended is known all the same
             if error.result is not None:
-                self._observed.finished(error.result)
+                self._finished(error.result)
             raise
-        self._observed.finished(result)
+        self._finished(result)
         return result
 
     async def audit(self) -> list[AuditEvent]:
         """The session's audit trail so far. See `EnclaveClient.audit`."""
-        return await self._client.audit(self.id)
+        return await _calls.audit(self._http, self.id)
 
     async def teardown(self) -> None:
         """Stop the workload if it runs, and reclaim everything. See `EnclaveClient.teardown`."""
-        await self._client.teardown(self.id)
+        await _calls.teardown(self._http, self.id)
+
+    def _watch(self, frames: list[StreamFrame]) -> None:
+        # Output frames are nearly all there is, and this passes them by without a Python step for each.
+        if _TELLING.isdisjoint(map(type, frames)):
+            return
+        for frame in frames:
+            if isinstance(frame, PhaseFrame):
+                self._saw(phase=frame.phase, kill_reason=frame.kill_reason)
+            elif isinstance(frame, ResultFrame):
+                self._saw(phase=_phase_after(frame.result), result=frame.result)
+
+    def _finished(self, result: SessionResult[Any]) -> None:
+        self._saw(result=result, phase=_phase_after(result))
+        self._observed.finished(result)
+
+    def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
+        """Note what was learned. A second stream replays phases that have passed, and these change nothing."""
+        seen = self._last_seen or Session(id=self.id, phase=phase)
+        if seen.phase is None or _RANK.get(phase, _LAST) > _RANK.get(seen.phase, 0):
+            fields["phase"] = phase
+        known = {name: value for name, value in fields.items() if value is not None}
+        self._last_seen = msgspec.structs.replace(seen, **known)
+
+
+def _phase_after(result: SessionResult[Any]) -> SessionPhase:
+    if result.is_killed:
+        return SessionPhase.KILLED
+    return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
+
+
+_TELLING = frozenset({PhaseFrame, ResultFrame})
+_LAST = 3
+_RANK = {
+    SessionPhase.PENDING: 0,
+    SessionPhase.RUNNING: 1,
+    SessionPhase.SUCCEEDED: 2,
+    SessionPhase.FAILED: 2,
+    SessionPhase.KILLED: 2,
+    SessionPhase.TORN_DOWN: _LAST,
+}
+
+
+class SessionBlock:
+    """What `EnclaveClient.session` gives: an async context manager that holds a session for the length of a block."""
+
+    def __init__(self, http: Http, request: CreateSessionRequest) -> None:
+        self._http = http
+        self._request = request
+        self._observed = ObservedSession()
+        self._handle: SessionHandle | None = None
+        self._entered = False
+
+    @uninterrupted
+    async def __aenter__(self) -> SessionHandle:
+        if self._entered:
+            raise UsageError("a session block is entered once; call session() again for another one")
+        self._entered = True
+        self._observed = self._http.observing.session(self._request)
+        try:
+            self._handle = await create(self._http, self._request, self._observed)
+        except BaseException as error:
+            self._end(error)
+            raise
+        return self._handle
+
+    @uninterrupted
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._handle is None:
+            return
+        try:
+            await _leave(self._http, self._handle.id, exc, self._observed)
+        except BaseException as error:
+            self._end(error)
+            raise
+        self._end(exc)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._observed.__exit__(None if error is None else type(error), error, None)
+
+
+def open_stream(http: Http, session_id: str, watch: Callable[[list[StreamFrame]], None] | None = None) -> FrameStream:
+    """The frames of a session; `watch` is shown each batch that the caller takes."""
+    return FrameStream(http, session_id, watch=watch)
+
+
+async def create(http: Http, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:
+    """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
+    body = request.to_json()
+    observed = observed or ObservedSession()
+
+    async def post() -> Session:
+        session = await _post(http, body)
+        observed.seen(session)
+        return session
+
+    session = await finish_or_undo(
+        post,
+        lambda session: _discard(http, session.id, observed),
+        seconds=http.settings.timeout.teardown,
+        what="creating a session",
+    )
+    return SessionHandle(http, session.id, session, observed=observed)
+
+
+async def _post(http: Http, body: bytes) -> Session:
+    answer = await http.request("POST", "/sessions", content=body)
+    return decoded(decode_session, answer, "POST /sessions")
+
+
+async def _discard(http: Http, session_id: str, observed: ObservedSession) -> None:
+    with suppress(NotFoundError):  # gone already, which is what was wanted
+        await _calls.teardown(http, session_id)
+    observed.torn_down = True
+
+
+async def _discard_within(http: Http, session_id: str, seconds: float, observed: ObservedSession) -> None:
+    with anyio.move_on_after(seconds) as scope:
+        await _discard(http, session_id, observed)
+    if scope.cancelled_caught:
+        raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
+
+
+async def _leave(http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession) -> None:
+    """Discard the session of a block; what goes wrong is a note on the block's own exception, where it has one."""
+    seconds = http.settings.timeout.teardown
+    what = f"tearing down session {session_id}"
+
+    async def discard() -> None:
+        try:
+            await _discard_within(http, session_id, seconds, observed)
+        except Exception as error:
+            if body_error is None:
+                raise
+            body_error.add_note(f"{what} failed as well: {error}")
+            if not isinstance(body_error, Exception):  # a cancellation: nobody may see its notes
+                logger.warning("%s failed: %s", what, error)
+
+    await finish(discard, seconds=2 * seconds, what=what)

@@ -296,13 +296,14 @@ class WorkloadKilled(WorkloadError):
 
 
 def workload_error(result: SessionResult[Any]) -> WorkloadError:
-    """The error for a result whose exit code is not 0."""
-    if result.exit_code is None:
-        why = result.kill_reason or "for a reason the server does not tell"
+    """The error for a result that is no success."""
+    if result.is_killed:
+        why = result.kill_reason or "the server does not say why"
         return WorkloadKilled(f"the platform killed the workload: {why}", result=result)
     last_line = (result.stderr or "").rstrip().rpartition("\n")[2]
     shown = f": {excerpt(last_line)}" if last_line else ""
-    return WorkloadFailed(f"the workload ended with exit code {result.exit_code}{shown}", result=result)
+    code = "an exit code that cannot be read" if result.exit_code is None else f"exit code {result.exit_code}"
+    return WorkloadFailed(f"the workload ended with {code}{shown}", result=result)
 
 
 class ResultTypeError(WorkloadError):

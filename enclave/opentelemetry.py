@@ -207,7 +207,8 @@ class _Session(SessionObservation):
 
     def seen(self, session: Session) -> None:
         self._span.set_attribute("enclave.session.id", session.id)
-        self._span.set_attribute("enclave.session.phase", str(session.phase))
+        if session.phase is not None:
+            self._span.set_attribute("enclave.session.phase", str(session.phase))
         if session.backend is not None:
             self._span.set_attribute("enclave.session.backend", session.backend)
         if session.kill_reason is not None:
@@ -230,9 +231,9 @@ class _Session(SessionObservation):
 
 
 def _phase_after(result: SessionResult[Any]) -> SessionPhase:
-    if result.exit_code is None:
+    if result.is_killed:
         return SessionPhase.KILLED
-    return SessionPhase.FAILED if result.exit_code else SessionPhase.SUCCEEDED
+    return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
 
 
 def _again(error: EnclaveError, attempt: int, wait_seconds: float) -> Attributes:

@@ -20,7 +20,7 @@ from itertools import cycle, islice
 
 import anyio
 
-from enclave import CreateSessionRequest, EgressPolicy, EnclaveClient, Outcome, SessionLimits
+from enclave import CreateSessionRequest, EgressPolicy, EnclaveClient, Errored, Outcome, SessionLimits, Verdict
 
 LIMITS = SessionLimits(memory_mb=128, wall_clock_ms=5_000, cpu_millis=200, pids=8)  # a second of CPU time
 CASES: list[tuple[list[int], float]] = [([5], 5), ([3, 1, 2], 2), ([4, 1, 3, 2], 2.5), ([7, 7, 1, 1], 4)]
@@ -57,12 +57,12 @@ def submissions(count: int) -> Iterator[CreateSessionRequest]:
 
 
 def grade(outcome: Outcome[object]) -> str:
-    if outcome.error is not None:  # of the platform's: to be run again, and nobody's fault
+    if isinstance(outcome, Errored):  # no fault of the submission's: to be run again
         return "not graded"
     result = outcome.result
-    if result is None or result.exit_code is None:
-        return f"killed: {result.kill_reason}" if result else "not graded"
-    if result.exit_code != 0:
+    if outcome.verdict is Verdict.KILLED:
+        return f"killed: {result.kill_reason}"
+    if outcome.verdict is Verdict.FAILED:
         return "crashed"
     if not isinstance(result.value, list) or len(result.value) != len(CASES):
         return "no answer"

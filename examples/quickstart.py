@@ -91,7 +91,7 @@ async def denied_egress(enclave: EnclaveClient) -> None:
     async with enclave.session(NOSY, egress=EgressPolicy.deny_all()) as session:
         await session.result()
         for event in await session.audit():
-            where = event.detail.get("host", "") if event.type == AuditType.EGRESS_DENIED else ""
+            where = event.particulars.get("host", "") if event.type == AuditType.EGRESS_DENIED else ""
             print(f"    audit | {event.type} {where}".rstrip())
 
 

@@ -30,8 +30,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment.clear(monkeypatch)
+def _same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment.clear_variables(monkeypatch)
+    environment.refuse_names(monkeypatch)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -15,11 +15,10 @@ def _by_frame(reads: list[bytes]) -> int:
     count = 0
     decoder = FrameDecoder()
     for read in reads:
-        for batch in decoder.feed(read):
-            if not isinstance(batch, list):
-                raise batch
-            for _ in batch:
-                count += 1
+        for _ in decoder.feed(read):
+            count += 1
+    if decoder.failure is not None:
+        raise decoder.failure
     return count
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import msgspec
 
 from enclave.errors import excerpt
-from enclave.types import (
-    AuditFrame,
-    EndFrame,
-    KnownFrame,
-    PhaseFrame,
-    ResultFrame,
-    StderrFrame,
-    StdoutFrame,
-    StreamFrame,
-    UnknownFrame,
-)
+from enclave.types import KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import repair_text
+from enclave.types._lenient import LenientDecoder
 
 
 class _Kind(msgspec.Struct):
@@ -27,14 +20,7 @@ known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame
 """Decodes a frame whose text is sound and whose kind we know, or many of them at once."""
 
 _kind = msgspec.json.Decoder(_Kind)
-_by_kind: dict[str, msgspec.json.Decoder[KnownFrame]] = {
-    "phase": msgspec.json.Decoder(PhaseFrame),
-    "stdout": msgspec.json.Decoder(StdoutFrame),
-    "stderr": msgspec.json.Decoder(StderrFrame),
-    "audit": msgspec.json.Decoder(AuditFrame),
-    "result": msgspec.json.Decoder(ResultFrame),
-    "end": msgspec.json.Decoder(EndFrame),
-}
+_by_kind: dict[str, LenientDecoder[KnownFrame]] = {type_.kind: LenientDecoder(type_) for type_ in get_args(KnownFrame)}
 
 
 def decode_frame(data: bytes, event: str = "") -> StreamFrame:

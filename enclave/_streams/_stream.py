@@ -40,7 +40,13 @@ class FrameStream:
     A frame that cannot be read is an `UnknownFrame` in its place.
     """
 
-    def __init__(self, http: Http, session_id: str) -> None:
+    def __init__(
+        self,
+        http: Http,
+        session_id: str,
+        *,
+        watch: Callable[[list[StreamFrame]], None] | None = None,
+    ) -> None:
         self.session_id = session_id
         """The session whose frames these are."""
         session_path(session_id)  # raises for an id that names no session
@@ -48,6 +54,7 @@ class FrameStream:
         self._buffer = FrameBuffer(http.settings.max_buffered_bytes)
         self._reader: StreamReader | None = None
         self._task: BackgroundTask | None = None
+        self._watch = watch  # is shown each batch that the consumer takes
         self._state = "new"
         self._batch: list[StreamFrame] = []
         self._next = 0
@@ -145,6 +152,8 @@ class FrameStream:
         batch = await self._buffer.get()
         if not batch:
             raise StopAsyncIteration
+        if self._watch is not None:
+            self._watch(batch)
         return batch
 
     def _check_open(self) -> None:

@@ -1,23 +1,22 @@
-"""The command line, `enclave`. Needs the extra `enclave-sdk[cli]`; nothing in the rest of the package imports it.
+"""The command line `enclave` (extra `enclave-sdk[cli]`). Nothing in the rest of the package imports it.
 
-_app.py         what the commands and their options are called; imports a command's module only when it runs
-_main.py        from arguments to an exit code, and from an exception to one line
-_errors.py      errors of the command line's own, and which fix goes with which error of the SDK
-_supervise.py   the event loop: signals become cancellation
-_blocking.py    reads and writes that may block, in threads that a signal can leave behind
-_output.py      standard output and standard error
-_text.py        control characters of untrusted text made visible
-_json.py        JSON for people's terminals and for pipes
-_connect.py     the client, from options and the environment, or with an embedded simulator
-_parse.py       KEY=VALUE, durations, limits
-_source.py      the program to run and its language
+_app.py         the commands, the options in front of them, and what becomes of an error
+_run.py         enclave run, enclave logs
+_sessions.py    enclave ls, enclave rm
+_inspect.py     enclave show, result, audit, health
+_map.py         enclave map, _map_output.py the file with its results
+_simulator.py   enclave simulator
+
+_runtime.py     what a command runs on: an event loop, signals that cancel it, a client
+_options.py     options that several commands share, and what the text of an option means
 _frames.py      a stream's frames as output
-_tables.py      tables on a terminal; the one module that needs Rich for them
-_run.py, _logs.py, _inspect.py, _remove.py, _map.py, _simulator.py   the commands, by name
-_map_input.py, _map_output.py   requests from JSONL, and results to JSONL that can be resumed
+_output.py      standard output and standard error
+_tables.py      tables and the progress bar, the one module that needs Rich
+_text.py        control characters made visible, and JSON
+_errors.py      exit codes, and the line that an error becomes
 
-Exit codes: the workload's own for `run`; 1 an error, 2 wrong usage, 124 out of time, 137 killed by the platform,
-141 the reader of standard output went away, 130 Ctrl-C, and 128 plus its number for another signal.
+Each command is a coroutine function that Typer calls through `_runtime.runs`. Its exit code is the program's own for
+`run`, and otherwise as `_errors.py` and docs/cli.md have it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line on `arguments`, by default those of the process, and return the exit code."""
     try:
-        from ._main import run  # noqa: PLC0415 - so that a missing extra is one line, not a traceback
+        from ._app import run  # noqa: PLC0415 - so that a missing extra is one line, not a traceback
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich", "click"):
             raise

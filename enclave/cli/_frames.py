@@ -1,28 +1,26 @@
-"""A stream's frames as output: standard output to standard output as it comes, and a note of how it all ended."""
+"""A stream's frames as output. `enclave run` and `enclave logs` share this."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, cast
+from typing import cast
+
+import msgspec
 
 from enclave import (
     AuditFrame,
     AuditType,
     FrameStream,
-    KillReason,
     PhaseFrame,
-    ResultFrame,
-    SessionPhase,
-    SessionResult,
     StderrFrame,
     StdoutFrame,
     StreamFrame,
     UnknownFrame,
 )
 
-from . import _json
 from ._output import Output, Screen
+from ._text import as_sent, json_line
 
 MAX_CAPTURED_CHARS = 1024 * 1024
 MAX_DENIED_HOSTS = 1000
@@ -37,7 +35,7 @@ class Captured:
         self._room_chars = MAX_CAPTURED_CHARS
 
     def add(self, text: str) -> None:
-        """Keep what fits."""
+        """Keep as much as there is room for."""
         part = text[: self._room_chars]
         self._room_chars -= len(part)
         self.truncated = self.truncated or len(part) < len(text)
@@ -50,27 +48,23 @@ class Captured:
 
 
 class FrameWriter:
-    """Writes the frames of one stream, batch by batch, and remembers what a caller asks for afterwards."""
+    """Writes the frames of one stream, batch by batch, and remembers what the outcome of a run needs."""
 
     def __init__(self, screen: Screen, *, stdout: Output | None = None, capture: bool = False) -> None:
         self._screen = screen
         self._outputs = {"stdout": stdout or screen.out, "stderr": screen.err}
         self.captured = {"stdout": Captured(), "stderr": Captured()} if capture else {}
         self.denied: dict[str, None] = {}
-        """Hosts that the workload was kept from, in order."""
-        self.phase: SessionPhase | None = None
-        """The latest phase of the workload itself, teardown aside unless nothing else came."""
-        self.kill_reason: KillReason | None = None
-        self.result: SessionResult[Any] | None = None
+        """The hosts to which a connection was denied, in the order of the first attempts."""
 
     async def follow(self, frames: FrameStream) -> None:
-        """Write a stream to its end. The log tells of frames that cannot be read."""
+        """Write a stream to its end."""
         async for batch in frames.batches():
             await self.write(batch)
         await self.end()
 
     async def write(self, batch: Sequence[StreamFrame]) -> None:
-        """Write some frames; neighbours of one kind at once."""
+        """Write some frames. Neighbours of one kind are written at once."""
         for kind, group in groupby(batch, key=type):
             if kind is StdoutFrame or kind is StderrFrame:
                 output = cast("list[StdoutFrame | StderrFrame]", list(group))
@@ -80,7 +74,7 @@ class FrameWriter:
                     await self._note(frame)
 
     async def end(self) -> None:
-        """What comes next is no output: nothing of the output waits for it."""
+        """Write what was held back. What comes next is not the workload's output."""
         for output in self._outputs.values():
             await output.end_untrusted()
 
@@ -91,28 +85,29 @@ class FrameWriter:
 
     async def _note(self, frame: StreamFrame) -> None:
         match frame:
-            case PhaseFrame(phase=phase, kill_reason=reason):
-                if phase != SessionPhase.TORN_DOWN or self.phase is None or not self.phase.is_terminal:
-                    self.phase = phase
-                self.kill_reason = reason or self.kill_reason
+            case PhaseFrame(phase=phase):
                 await self.end()
                 await self._screen.status(phase)
             case AuditFrame(event=event) if event.type == AuditType.EGRESS_DENIED:
-                host = str(event.detail.get("host", "an unknown host"))
+                host = str(event.particulars.get("host", "an unknown host"))
                 if len(self.denied) < MAX_DENIED_HOSTS:
                     self.denied[host] = None
                 await self.end()
                 await self._screen.status(f"egress denied: {host}")
-            case ResultFrame(result=result):
-                self.result = result
-            case _:
+            case _:  # the log has a warning about each frame that cannot be read
                 pass
 
 
 async def write_as_json(screen: Screen, batch: Sequence[StreamFrame]) -> None:
-    """Write frames as the wire has them, one on a line. A frame that is not JSON is left out; the log tells of it."""
-    await screen.out.write("".join(_json.line(_json.of_frame(frame)) for frame in batch if _is_readable(frame)))
+    """Write frames as the wire has them, one on each line."""
+    await screen.out.write("".join(_line(frame) for frame in batch))
 
 
-def _is_readable(frame: StreamFrame) -> bool:
-    return not isinstance(frame, UnknownFrame) or frame.problem is None
+def _line(frame: StreamFrame) -> str:
+    match frame:
+        case UnknownFrame(kind=kind, raw=raw, problem=str(problem)):  # it may not even be JSON
+            return json_line({"kind": kind, "problem": problem, "raw": raw.decode()})
+        case UnknownFrame(raw=raw):  # not decoded: no Python value can hold half an emoji or the number 1e999
+            return json_line(msgspec.Raw(raw))
+        case _:
+            return json_line(as_sent(frame))

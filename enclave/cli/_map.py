@@ -1,46 +1,101 @@
-"""`enclave map`: many requests at once, results as they come."""
+"""`enclave map`: many requests at once, and results as they come."""
 
 from __future__ import annotations
 
 import os
 import stat
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Annotated, BinaryIO, Self
 
 import anyio.to_thread
+import msgspec
+import typer
 
-from enclave import AuthenticationError, ConnectError, CreateSessionRequest, EnclaveClient, PermissionDeniedError
+from enclave import (
+    AuthenticationError,
+    ConnectError,
+    CreateSessionRequest,
+    Errored,
+    PermissionDeniedError,
+)
 
-from ._blocking import in_thread
 from ._errors import EXIT_ERROR, CommandError
-from ._map_input import BadLine, parse_request, read_line
 from ._map_output import MapOutput
-from ._output import Screen
-from ._progress import progress
+from ._options import Local, examples, standard_input
+from ._output import Screen, in_thread
+from ._runtime import Context, runs
 
-# What fails one request so would fail all: better to stop, and go on from here once it is mended.
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+# What fails one request like this would fail all. So the command stops, and goes on from here once that is mended.
 _HOPELESS = (AuthenticationError, ConnectError, PermissionDeniedError)
 
+commands = typer.Typer()
 
-@dataclass(frozen=True, kw_only=True)
-class MapOptions:
-    """What to run, how many at once, and where results go."""
 
-    file: str
-    output: str | None
-    max_concurrency: int
+@commands.command(
+    name="map",
+    epilog=examples(
+        "enclave map requests.jsonl --output results.jsonl",
+        "enclave map requests.jsonl --max-concurrency 50 | jq .sessionId",
+        "enclave map - --local < requests.jsonl",
+    ),
+)
+@runs
+async def map_(
+    ctx: Context,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="One request on each line, or a string that is its code. - for standard input."
+        ),
+    ],
+    *,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Append results here instead of printing them. Requests with a result in it are skipped.",
+        ),
+    ] = None,
+    max_concurrency: Annotated[int, typer.Option(metavar="N", help="How many sessions run at once.", min=1)] = 16,
+    local: Local = False,
+) -> int:
+    """Run many requests, and write results as lines of JSON as they come: index, sessionId, and result or error.
+
+    The index is the request's line, from 0. The exit code is 1 if any request has failed. A command that was stopped
+    goes on where it was when it is run again with the same --output.
+    """
+    screen = ctx.obj.screen
+    async with ctx.obj.client(local=local) as enclave:
+        with MapOutput(output, screen) as results, _requests(file, results) as (requests, total):
+            async with enclave.fan_out(requests, max_concurrency=max_concurrency) as outcomes:
+                with _progress(total, screen, printed=output is None) as advance:
+                    advance(len(results.done), results.failed)
+                    async for outcome in outcomes:
+                        if isinstance(outcome, Errored) and isinstance(outcome.error, _HOPELESS):
+                            raise outcome.error
+                        await results.add(requests.lines.pop(outcome.index), outcome)
+                        advance(results.count, results.failed)
+        if results.failed:
+            await screen.status(f"{results.failed} of {results.count} failed")
+    return EXIT_ERROR if results.failed else 0
+
+
+class BadLine(Exception):
+    """A line of the input is no request. The message says why."""
 
 
 class Requests:
-    """The requests of a file that no earlier run has answered, read as they are asked for."""
+    """The requests of a file that no earlier run has answered. They are read as they are asked for."""
 
     def __init__(self, file: BinaryIO, output: MapOutput) -> None:
         self.lines: dict[int, int] = {}
-        """Of the requests given out, and not yet asked about: from their place among these to their line."""
+        """The line of each request that was given out, by its place among these."""
         self._file = file
         self._may_block = not _is_regular(file)
         self._output = output
@@ -56,7 +111,7 @@ class Requests:
             if not line.strip() or self._line in self._output.done:
                 continue
             try:
-                request = parse_request(line)
+                request = _parse_line(line)
             except BadLine as error:
                 await self._output.rejected(self._line, str(error))
                 continue
@@ -67,41 +122,56 @@ class Requests:
 
     async def _read(self) -> bytes:
         if self._may_block:
-            return await in_thread(read_line, self._file, self._line + 2)
-        return await anyio.to_thread.run_sync(read_line, self._file, self._line + 2)
+            return await in_thread(_read_line, self._file, self._line + 2)
+        # A thread that reads a file ends soon. It is not left behind, because the file is closed after it.
+        return await anyio.to_thread.run_sync(_read_line, self._file, self._line + 2)
 
 
-async def run_map(enclave: EnclaveClient, options: MapOptions, screen: Screen) -> int:
-    """Run every request of the file that an earlier run has not; 1 if any has failed, now or then."""
-    with MapOutput(options.output, screen) as output, _requests(options.file, output) as (requests, total):
-        # Results that scroll by on the same terminal are progress enough.
-        shown = screen.err.is_terminal and not (screen.out.is_terminal and options.output is None)
-        async with enclave.fan_out(requests, max_concurrency=options.max_concurrency) as outcomes:
-            with progress(total, shown=shown) as advance:
-                advance(len(output.done), output.failed)
-                async for outcome in outcomes:
-                    if outcome.result is None and isinstance(outcome.error, _HOPELESS):
-                        raise outcome.error
-                    await output.add(requests.lines.pop(outcome.index), outcome)
-                    advance(len(output.done) + output.written, output.failed)
-    if output.failed:
-        await screen.status(f"{output.failed} of {len(output.done) + output.written} failed")
-    return EXIT_ERROR if output.failed else 0
+def _read_line(file: BinaryIO, number: int) -> bytes:
+    """The next line of the input, or nothing at its end. This may block.
+
+    Raises:
+        CommandError: the line is longer than `MAX_LINE_BYTES`.
+    """
+    line = file.readline(MAX_LINE_BYTES + 1)
+    if len(line) > MAX_LINE_BYTES:
+        raise CommandError(f"line {number}: longer than {MAX_LINE_BYTES} bytes. The input has one request on each line")
+    return line
+
+
+def _parse_line(line: bytes) -> CreateSessionRequest:
+    """The request on a line: a JSON object with the wire's names, or a JSON string that is the code.
+
+    Fields that the SDK has no name for are sent as they are.
+
+    Raises:
+        BadLine: the line is not JSON, or not a request.
+    """
+    try:
+        document = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadLine(f"not JSON: {error}") from None
+    try:
+        if isinstance(document, str):
+            return CreateSessionRequest(code=document)
+        if isinstance(document, dict):
+            return CreateSessionRequest.from_json(line)
+    except ValueError as error:
+        raise BadLine(str(error)) from None
+    raise BadLine("expected a request, or a string with its code")
 
 
 @contextmanager
 def _requests(path: str, output: MapOutput) -> Generator[tuple[Requests, int | None]]:
-    """The requests, and how many lines they are, where that can be told beforehand."""
+    """The requests, and their number if it can be known beforehand."""
     if path == "-":
-        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - closed by whoever started us
-            raise CommandError("standard input is closed; name a file instead")
-        yield Requests(sys.stdin.buffer, output), None
+        yield Requests(standard_input(), output), None
         return
     file = Path(path).open("rb")  # noqa: SIM115 - not always closed, see below
     try:
         yield Requests(file, output), _count(file)
     finally:
-        if _is_regular(file):  # closing a pipe would wait for whoever still reads it
+        if _is_regular(file):  # closing a pipe would wait for a thread that still reads it
             file.close()
 
 
@@ -115,3 +185,13 @@ def _count(file: BinaryIO) -> int | None:
     count = sum(1 for line in file if line.strip())
     file.seek(0)
     return count
+
+
+def _progress(
+    total: int | None, screen: Screen, *, printed: bool
+) -> AbstractContextManager[Callable[[int, int], None]]:
+    if not screen.err.is_terminal or (printed and screen.out.is_terminal):  # results that scroll by show the progress
+        return nullcontext(lambda _done, _failed: None)
+    from . import _tables  # noqa: PLC0415 - Rich is slow to import
+
+    return _tables.progress(total)

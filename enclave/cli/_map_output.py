@@ -1,4 +1,4 @@
-"""Results as lines of JSON, in a file that a later run of the same command goes on with."""
+"""Results of `enclave map` as lines of JSON, in a file with which a later run of the same command goes on."""
 
 from __future__ import annotations
 
@@ -10,47 +10,68 @@ from typing import Any, Self
 import anyio.to_thread
 import msgspec
 
-from enclave import Outcome
+from enclave import Completed, Errored, Outcome, Verdict
 
-from . import _json
 from ._errors import CommandError, described
 from ._output import Screen
+from ._text import as_sent, json_line
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
-_START = b'{"index":'  # every line of ours starts so, a torn one as far as it goes
+_START = b'{"index":'  # each line of ours starts like this, and a torn one does as far as it goes
 
 
-class _Exit(msgspec.Struct):
-    exit_code: int | None = msgspec.field(name="exitCode")
+class _Error(msgspec.Struct):
+    type: str
+    message: str
+
+
+class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A line of the output. The index comes first, which `_START` relies on."""
+
+    index: int
+    session_id: str | None
+    verdict: Verdict
+    error: _Error | None = None
+    result: msgspec.Raw | None = None
 
 
 class _Earlier(msgspec.Struct):
     index: int
-    result: _Exit | None = None
+    verdict: str
+    error: _Error | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None or self.verdict != Verdict.SUCCEEDED
 
 
 _earlier = msgspec.json.Decoder(_Earlier)
 
 
 class MapOutput:
-    """Where results go: a file, or standard output where there is none."""
+    """Where results go: a file, or standard output without one."""
 
     def __init__(self, path: str | None, screen: Screen) -> None:
         self._path = path
         self._screen = screen
         self._fd: int | None = None
+        self._written = 0
         self.done: set[int] = set()
-        """Indexes whose line an earlier run wrote."""
-        self.written = 0
-        """How many lines this run wrote."""
+        """The indexes for which an earlier run wrote a line."""
         self.failed = 0
-        """How many of all lines tell of a failure, those of earlier runs included."""
+        """How many of all lines tell of a failure. Those of earlier runs count too."""
+
+    @property
+    def count(self) -> int:
+        """How many lines there are, those of earlier runs included."""
+        return len(self.done) + self._written
 
     def __enter__(self) -> Self:
         """Open the file and read what is in it.
 
         Raises:
-            CommandError: it holds something else than results. OSError: it cannot be opened.
+            CommandError: it holds something other than results.
+            OSError: it cannot be opened.
         """
         if self._path is not None:
             kept_bytes = self._read_earlier(self._path)
@@ -66,36 +87,34 @@ class MapOutput:
 
     async def rejected(self, index: int, reason: str) -> None:
         """Write that a line of the input is no request."""
-        await self._write(index, None, {"error": {"type": "BadLine", "message": reason}})
+        await self._write(_Line(index, None, Verdict.CLIENT, error=_Error("BadLine", reason)), failed=True)
 
     async def add(self, index: int, outcome: Outcome[Any]) -> None:
-        """Write what became of a request."""
-        if outcome.error is not None or outcome.result is None:
-            error = outcome.error or RuntimeError("no result")
-            body: dict[str, Any] = {"error": {"type": type(error).__name__, "message": described(error)}}
-            if outcome.result is not None:  # there is one, but the session could not be torn down
-                body["result"] = outcome.result
-        else:
-            body = {"result": outcome.result}
-        failed = "error" in body or outcome.result is None or outcome.result.exit_code != 0
-        await self._write(index, outcome.session_id, body, failed=failed)
+        """Write how a request ended."""
+        line = _Line(index, outcome.session_id, outcome.verdict)
+        error = outcome.error if isinstance(outcome, Errored) else outcome.teardown_error
+        if error is not None:
+            line.error = _Error(type(error).__name__, described(error))
+        if isinstance(outcome, Completed):
+            line.result = as_sent(outcome.result)
+        await self._write(line, failed=error is not None or outcome.verdict is not Verdict.SUCCEEDED)
 
-    async def _write(self, index: int, session_id: str | None, body: dict[str, Any], *, failed: bool = True) -> None:
-        self.written += 1
+    async def _write(self, document: _Line, *, failed: bool) -> None:
+        self._written += 1
         self.failed += failed
-        line = _json.line({"index": index, "sessionId": session_id, **body})
+        line = json_line(document)
         if self._fd is None:
             await self._screen.out.write(line)
         else:
-            # Not left behind when cancelled: the file is closed right after.
+            # The thread is not left behind when cancelled, because the file is closed right after.
             await anyio.to_thread.run_sync(_write_all, self._fd, line.encode())
 
     def _read_earlier(self, path: str) -> int | None:
-        """Note what is there; the length to cut a torn last line off at, None where the file is whole."""
+        """Note the earlier results. If the last line is torn, give the length of what is before it."""
         if not Path(path).exists():
             return None
-        if not Path(path).is_file():  # a named pipe could not even be opened without waiting for its other end
-            raise CommandError(f"{path}: not a regular file; leave --output out and redirect standard output")
+        if not Path(path).is_file():  # to open a named pipe would wait for whoever opens its other end
+            raise CommandError(f"{path}: not a regular file. Leave --output out and redirect standard output")
         kept_bytes = 0
         with Path(path).open("rb") as file:
             for number in itertools.count(1):
@@ -114,11 +133,11 @@ class MapOutput:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _foreign(path, number) from None
         self.done.add(earlier.index)
-        self.failed += earlier.result is None or earlier.result.exit_code != 0
+        self.failed += earlier.failed
 
 
 def _foreign(path: str, number: int) -> CommandError:
-    return CommandError(f"{path}: line {number} is no result of `enclave map`; choose another --output")
+    return CommandError(f"{path}: line {number} is no result of `enclave map`. Choose another --output")
 
 
 def _write_all(fd: int, data: bytes) -> None:

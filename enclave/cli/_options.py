@@ -1,137 +1,162 @@
-"""The options and arguments of the commands, and what help says of them."""
+"""Options that several commands share, and what the text of an option means."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
+from enclave import EgressPolicy, SessionLimits
 
-def examples(*lines: str) -> str:
-    """The end of a command's help; a test runs them."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+from ._errors import BadUsage, CommandError
 
-
-# Before the command
-
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="The control plane; by default $ENCLAVE_BASE_URL.", show_default=False),
-]
-ApiKeyFile = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Holds the API key; by default $ENCLAVE_API_KEY is the key.", show_default=False),
-]
-TokenFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE", help="Holds a user's JWT; by default $ENCLAVE_TOKEN is the token.", show_default=False
-    ),
-]
-Backend = Annotated[Literal["asyncio", "trio"], typer.Option(metavar="asyncio|trio", help="The event loop.")]
-
-
-def _version(value: bool) -> None:
-    if value:
-        from enclave import __version__  # noqa: PLC0415 - only needed here
-
-        typer.echo(f"enclave {__version__}")
-        raise typer.Exit
-
-
-Version = Annotated[
-    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-]
-
-# Of several commands
+MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="JSON also on a terminal.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Let the workload's output control the terminal.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on a terminal too.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Let the program's output control the terminal.")]
 Local = Annotated[
-    bool, typer.Option("--local", help="Run on a simulator inside this command. NOT a security boundary.")
+    bool, typer.Option("--local", help="Run on a simulator inside this command. It is NOT a security boundary.")
 ]
 Labels = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only sessions with this label.")
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only sessions with this label. Repeatable.")
 ]
 OlderThan = Annotated[
     str | None,
-    typer.Option("--older-than", metavar="TIME", help="Only sessions created before, as in 30s, 15m, 1h30m, 2d."),
+    typer.Option("--older-than", metavar="TIME", help="Only sessions that are older. Examples: 30s, 15m, 1h30m, 2d."),
 ]
 
-# Of `run`
+_LANGUAGES = {".py": "python", ".js": "node", ".mjs": "node", ".cjs": "node"}
+_LIMITS = {name.replace("_", "-"): name for name in SessionLimits.wire_names()}
+LIMIT_NAMES = tuple(_LIMITS)
+_UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"[0-9]{1,6}|([0-9]{1,6}[smhdw])+")
+_PART = re.compile(r"([0-9]+)([smhdw]?)")
 
-Program = Annotated[
-    str | None, typer.Argument(metavar="FILE", help="The program; - for standard input.", show_default=False)
-]
-Code = Annotated[
-    str | None, typer.Option("--code", "-c", metavar="CODE", help="The program itself.", show_default=False)
-]
-Language = Annotated[
-    str | None,
-    typer.Option(
-        metavar="python|node",
-        help="By default from the suffix: .py, .js, .mjs, .cjs; else the server's default.",
-        autocompletion=lambda: ["python", "node"],
-        show_default=False,
-    ),
-]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(metavar="CIDR", help="A network the program may connect to; none by default. Repeatable."),
-]
-Limit = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="cpu-millis, memory-mb, wall-clock-ms or pids, a whole number. Repeatable."),
-]
-NewLabels = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="To find the session by. Repeatable.")
-]
-ServiceBinding = Annotated[
-    list[str] | None, typer.Option(metavar="ID", help="A service the program may use. Repeatable.")
-]
-Detach = Annotated[bool, typer.Option("--detach", help="Print the session's id, and leave it running.")]
-JsonOutcome = Annotated[
-    bool,
-    typer.Option(
-        "--json", help="Print the outcome as one line of JSON; what the program prints goes to standard error."
-    ),
-]
-RunTimeout = Annotated[
-    float | None,
-    typer.Option(
-        "--timeout", metavar="SECONDS", help="Tear down and exit with 124 after that long.", show_default=False
-    ),
-]
 
-# Of the others
+def examples(*lines: str) -> str:
+    """The end of a command's help. A test runs each example."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
-WaitTimeout = Annotated[
-    float | None,
-    typer.Option("--timeout", metavar="SECONDS", help="Exit with 124 if it has not ended by then.", show_default=False),
-]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session ends.")]
-JsonFrames = Annotated[bool, typer.Option("--json", help="Every frame of the stream as a line of JSON.")]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="The sessions.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say which.")]
-Host = Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")]
-Port = Annotated[int, typer.Option(metavar="PORT", help="0 for any free one.", min=0, max=65535)]
-AllowRemote = Annotated[
-    bool,
-    typer.Option("--allow-remote", help="Permit another HOST than loopback: whoever has the key runs code as you."),
-]
-RequestFile = Annotated[
-    str,
-    typer.Argument(metavar="FILE", help="One request on a line, or a string that is its code; - for standard input."),
-]
-ResultFile = Annotated[
-    str | None,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Append results here instead of printing them; requests whose line is there already are skipped.",
-        show_default=False,
-    ),
-]
-MaxConcurrency = Annotated[int, typer.Option(metavar="N", help="How many sessions run at once.", min=1)]
+
+def pairs(option: str, values: Sequence[str] | None) -> dict[str, str]:
+    """``KEY=VALUE`` strings as a mapping.
+
+    Raises:
+        BadUsage: a string is no such pair, or a key is given twice.
+    """
+    result: dict[str, str] = {}
+    for text in values or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise BadUsage(f"{option}: expected KEY=VALUE, got {text!r}")
+        if key in result:
+            raise BadUsage(f"{option}: {key!r} is given twice")
+        result[key] = value
+    return result
+
+
+def duration(option: str, text: str) -> timedelta:
+    """What ``90``, ``15m``, ``1h30m`` or ``2d`` means. A bare number counts seconds. Raises `BadUsage`."""
+    if not _DURATION.fullmatch(text):
+        raise BadUsage(f"{option}: expected a duration such as 30s, 15m, 1h30m or 2d, got {text!r}")
+    return sum((timedelta(**{_UNITS[unit]: int(number)}) for number, unit in _PART.findall(text)), timedelta())
+
+
+def seconds(option: str, value: float | None) -> float:
+    """A number of seconds to wait, or infinity if the option was not given. Raises `BadUsage`."""
+    if value is None:
+        return float("inf")
+    if not value > 0:
+        raise BadUsage(f"{option}: expected a positive number of seconds, got {value:g}")
+    return value
+
+
+def program(file: str | None, code: str | None, language: str | None) -> tuple[str, str | None]:
+    """The source text and its language. The language is None where the server's default will do. This may block.
+
+    Raises:
+        BadUsage: both or none of `file` and `code` are given, or the suffix of the file tells no language.
+        CommandError: the source is too large, or is not text.
+        OSError: the file cannot be read.
+    """
+    if (file is None) == (code is None):
+        raise BadUsage("run: give a FILE, or - for standard input, or -c CODE")
+    if code is not None:
+        try:
+            code.encode()
+        except UnicodeEncodeError:
+            raise BadUsage("-c: the code is not UTF-8. Put it into a file") from None
+        return code, language
+    if file is None or file == "-":
+        return _source("standard input", standard_input()), language
+    if language is None:
+        language = _language_of(Path(file))
+    with Path(file).open("rb") as opened:
+        return _source(file, opened), language
+
+
+def standard_input() -> BinaryIO:
+    """Standard input as bytes.
+
+    Raises:
+        CommandError: it is closed.
+    """
+    if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison] - whoever started us can have closed it
+        raise CommandError("standard input is closed. Name a file instead")
+    return sys.stdin.buffer
+
+
+def _language_of(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix and suffix not in _LANGUAGES:
+        raise BadUsage(f"{path}: the suffix tells no language ({', '.join(_LANGUAGES)} do). Pass --language")
+    return _LANGUAGES.get(suffix)
+
+
+def _source(name: str, file: BinaryIO) -> str:
+    source = file.read(MAX_SOURCE_BYTES + 1)
+    if len(source) > MAX_SOURCE_BYTES:
+        raise CommandError(f"{name}: larger than {MAX_SOURCE_BYTES} bytes. No server takes such a program")
+    try:
+        return source.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{name}: not UTF-8 at byte {error.start}. Convert it, or pass another file") from None
+
+
+def limits(values: Sequence[str] | None) -> SessionLimits | None:
+    """The limits that ``--limit memory-mb=256`` and the like set. None if there are none. Raises `BadUsage`."""
+    known = {_squeezed(name): field for name, field in _LIMITS.items()}
+    found: dict[str, Any] = {}
+    for name, value in pairs("--limit", values).items():
+        field = known.get(_squeezed(name))
+        if field is None:
+            raise BadUsage(f"--limit: unknown limit {name!r}, expected one of {', '.join(LIMIT_NAMES)}")
+        if not re.fullmatch(r"[0-9]{1,15}", value) or int(value) == 0:
+            raise BadUsage(f"--limit {name}: expected a whole number from 1, got {value!r}")
+        found[field] = int(value)
+    return SessionLimits(**found) if found else None
+
+
+def _squeezed(name: str) -> str:
+    """The same text for cpu-millis, cpu_millis and cpuMillis."""
+    return re.sub(r"[-_]", "", name).lower()
+
+
+def egress(networks: Sequence[str] | None) -> EgressPolicy | None:
+    """The policy that allows these networks. Without any it is None, and the server denies everything.
+
+    Raises:
+        BadUsage: a text is no network.
+    """
+    if not networks:
+        return None
+    try:
+        return EgressPolicy.allowlist(*networks)
+    except ValueError as error:
+        raise BadUsage(f"--allow: {error}") from None

@@ -1,7 +1,8 @@
-"""Standard output and standard error, byte for byte and flushed with every write.
+"""Standard output and standard error, byte for byte, and flushed with every write.
 
-They are written by file descriptor: nothing is left in a buffer, and a write that a stalled reader holds up is in a
-thread of its own. What comes from outside passes through `untrusted`, which makes it harmless for a terminal.
+Both are written by file descriptor, so nothing is left in a buffer. A write runs in a thread of its own: the reader of
+a pipe may stall for ever, and that must not hold up Ctrl-C. What a workload printed goes through `untrusted`, which
+makes it harmless for a terminal.
 """
 
 from __future__ import annotations
@@ -9,20 +10,47 @@ from __future__ import annotations
 import os
 import select
 import sys
-from typing import TextIO
+from collections.abc import Callable
+from typing import ParamSpec, TextIO, TypeVar
 
-from ._blocking import in_thread
+import anyio.to_thread
+
 from ._errors import CommandError, OutputClosed
-from ._text import VisibleText, one_line
+from ._text import VisibleText, json_line, json_pretty, one_line
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+
+_running: set[object] = set()
+
+
+async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a call that may block for ever. Cancellation leaves the thread behind, whatever the call is doing."""
+
+    def run() -> T:
+        mark = object()
+        _running.add(mark)
+        try:
+            return call(*args, **kwargs)
+        finally:
+            _running.discard(mark)
+
+    return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+
+
+def leave_if_stuck(exit_code: int) -> None:
+    """End the process now if a thread was left behind. Python would wait for that thread before it exits."""
+    if _running:
+        os._exit(exit_code)
 
 
 class Output:
     """One standard stream."""
 
     def __init__(self, stream: TextIO | None, name: str) -> None:
-        # Without a stream, the descriptor of its number may by now be something else, such as a connection.
+        # A standard stream that was closed has given up its number, which may by now be that of a connection.
         self._fd = None if stream is None else stream.fileno()
         self._name = name
         self.is_terminal = stream is not None and stream.isatty()
@@ -31,7 +59,7 @@ class Output:
         self._visible = VisibleText() if self.is_terminal else None
 
     def obey(self) -> None:
-        """From now on let a terminal do what control characters ask for."""
+        """From now on, let a terminal act on the control characters of a workload's output."""
         self._visible = None
 
     async def untrusted(self, text: str) -> None:
@@ -39,7 +67,7 @@ class Output:
         await self.write(self._visible.feed(text) if self._visible else text)
 
     async def end_untrusted(self) -> None:
-        """The workload's output is complete."""
+        """Write what was held back of a workload's output."""
         if self._visible:
             await self.write(self._visible.end())
 
@@ -47,15 +75,16 @@ class Output:
         """Write text of our own.
 
         Raises:
-            OutputClosed: nobody reads it any more. OSError: it cannot be written, as on a full disk.
+            OutputClosed: nobody reads it any more.
+            CommandError: it cannot be written, as on a full disk.
         """
         if text:
             await in_thread(self.write_now, text)
 
     def write_now(self, text: str) -> None:
-        """The same, from here; it may block."""
+        """Write text of our own without a thread. This may block. Raises as `write` does."""
         if self._fd is None:
-            raise CommandError(f"standard {self._name} is closed; redirect it to /dev/null to drop it")
+            raise CommandError(f"standard {self._name} is closed. Redirect it to /dev/null if you do not need it")
         self.at_line_start = text.endswith("\n")
         try:
             _write_all(self._fd, text.encode(self._encoding, "backslashreplace"))
@@ -75,7 +104,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 class Screen:
-    """Both streams, and what is said to a person: on a terminal's standard error only, so that pipes stay clean."""
+    """Both standard streams. What is said to a person goes to standard error alone, so that pipes stay clean."""
 
     def __init__(self) -> None:
         self.out = Output(sys.stdout, "output")
@@ -83,34 +112,35 @@ class Screen:
         self._styled = self.err.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def obey(self) -> None:
-        """From now on let the terminal do what a workload's output asks for."""
+        """From now on, let the terminal act on the control characters of a workload's output."""
         self.out.obey()
         self.err.obey()
 
+    async def document(self, document: object) -> None:
+        """Write a document to standard output as JSON: indented for a person, on one line for a program."""
+        await self.out.write(json_pretty(document) if self.out.is_terminal else json_line(document))
+
     async def status(self, text: str) -> None:
-        """Say what is going on, to a person."""
+        """Tell a person what is going on. Where standard error is no terminal, this writes nothing."""
         if self.err.is_terminal:
-            await self.err.write(self._status_line(text))
+            await in_thread(self.status_now, text)
 
     def status_now(self, text: str) -> None:
-        """The same, from here; it may block."""
+        """Do the same without a thread. This may block."""
         if self.err.is_terminal:
-            self.err.write_now(self._status_line(text))
+            line = self._line(text)
+            self.err.write_now(f"{_DIM}{line[:-1]}{_PLAIN}\n" if self._styled else line)
 
     async def warn(self, text: object) -> None:
-        """Say something that must not be missed, terminal or not."""
-        await self.err.write(self._line(text))
+        """Say something that must not be missed, on a terminal or not."""
+        await in_thread(self.warn_now, text)
 
     def warn_now(self, text: object) -> None:
-        """The same, from here; it may block."""
+        """Do the same without a thread. This may block."""
         self.err.write_now(self._line(text))
 
-    def _status_line(self, text: str) -> str:
-        line = self._line(text)
-        return f"{_DIM}{line[:-1]}{_PLAIN}\n" if self._styled else line
-
     def _line(self, text: object) -> str:
-        """A line of its own, even where the workload has left the terminal in the middle of one."""
+        """A line of its own, even if the workload has left the terminal in the middle of one."""
         terminals = [stream for stream in (self.out, self.err) if stream.is_terminal]
         fresh = not self.err.is_terminal or all(stream.at_line_start for stream in terminals)
         for stream in terminals:

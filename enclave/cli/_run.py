@@ -1,107 +1,222 @@
-"""`enclave run`: a program in a session of its own, its output live, its exit code ours."""
+"""`enclave run` and `enclave logs`: the commands that show a program's output as it comes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import msgspec
+import typer
 
-from enclave import CreateSessionRequest, EnclaveClient, SessionHandle, SessionResult
+from enclave import (
+    CreateSessionRequest,
+    EnclaveClient,
+    FrameBatches,
+    SessionHandle,
+    SessionResult,
+    StreamFrame,
+)
 
-from . import _json
 from ._errors import EXIT_ERROR, EXIT_KILLED, EXIT_TIMEOUT, BadUsage, CommandError
-from ._frames import FrameWriter
-from ._output import Screen
+from ._frames import FrameWriter, write_as_json
+from ._options import LIMIT_NAMES, Id, Local, Raw, egress, examples, limits, pairs, program, seconds
+from ._output import Screen, in_thread
+from ._runtime import Context, attached, runs
+from ._text import as_sent, json_line
+
+# Nothing in a stream marks where the past ends and the present begins. A pause this long does. Of a program that never
+# pauses, `logs` shows this much.
+IDLE_SECONDS = 1.0
+BUSY_SECONDS = 10.0
 
 _EXIT_CODES = 256
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How to run it."""
-
-    local: bool
-    detach: bool
-    json: bool
-    timeout_seconds: float
-    """From creating the session to its end; infinite for ever."""
-
-    def check(self) -> None:
-        """Raise `BadUsage` for options that exclude each other."""
-        if self.detach and self.local:
-            raise BadUsage("--detach: not with --local, whose server ends with this command")
-        if self.detach and self.timeout_seconds != float("inf"):
-            raise BadUsage("--detach: not with --timeout; pass --limit wall-clock-ms=... to end the session itself")
+commands = typer.Typer()
 
 
-async def run(enclave: EnclaveClient, request: CreateSessionRequest, options: RunOptions, screen: Screen) -> int:
-    """Run a program to its end and tear its session down, whatever happens."""
-    if options.detach:
-        return await _detach(await enclave.run(request), options, screen)
-    exit_code = None
-    with anyio.move_on_after(options.timeout_seconds):
-        async with enclave.session(request) as session:
-            exit_code = await _watch(session, options, screen)
-    if exit_code is None:
-        raise CommandError(
-            f"not done within {options.timeout_seconds:g} s, so torn down; allow more with --timeout",
-            exit_code=EXIT_TIMEOUT,
+@commands.command(
+    epilog=examples(
+        "enclave run job.py",
+        "enclave run -c 'enclave.result({\"answer\": 6 * 7})'",
+        "echo 'console.log(6 * 7)' | enclave run - --language node",
+        "enclave run job.py --limit memory-mb=256 --limit wall-clock-ms=5000",
+        "enclave run job.py --allow 203.0.113.0/24 --label team=data",
+        "enclave run job.py --json | tail -n 1",
+        "enclave run job.py --detach",
+        "enclave run --local job.py",
+    )
+)
+@runs
+async def run(
+    ctx: Context,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="The program, or - for standard input.", show_default=False)
+    ] = None,
+    *,
+    code: Annotated[str | None, typer.Option("--code", "-c", metavar="CODE", help="The program itself.")] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="python|node",
+            help="By default the suffix tells: .py, .js, .mjs, .cjs. Without one, the server's default.",
+            autocompletion=lambda: ["python", "node"],
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="A network the program may connect to. None by default. Repeatable."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help=f"A whole number for one of {', '.join(LIMIT_NAMES)}. Repeatable."),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="A label to find the session by. Repeatable."),
+    ] = None,
+    service_binding: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="A service the program may use. Repeatable.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Print the session's id, and leave it running.")] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print the outcome as one line of JSON. The program's output goes to standard error."
+        ),
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Tear down and exit with 124 after that long.")
+    ] = None,
+    local: Local = False,
+    raw: Raw = False,
+) -> int:
+    """Run a program, show its output as it comes, and exit with its exit code.
+
+    The session is torn down in the end, whatever happens, also at Ctrl-C. If the platform kills the program, the exit
+    code is 137.
+    """
+    timeout_seconds = seconds("--timeout", timeout)
+    if detach and local:
+        raise BadUsage("--detach does not go with --local, whose server ends with this command")
+    if detach and timeout is not None:
+        raise BadUsage(
+            "--detach does not go with --timeout. Pass --limit wall-clock-ms=... to limit the session itself"
         )
-    return exit_code
+    source, language = await in_thread(program, file, code, language)
+    request = CreateSessionRequest(
+        code=source,
+        language=language,
+        limits=limits(limit),
+        egress=egress(allow),
+        service_bindings=service_binding,
+        labels=pairs("--label", label) or None,
+    )
+    screen = ctx.obj.screen
+    if raw:
+        screen.obey()
+    async with ctx.obj.client(local=local) as enclave:
+        if detach:
+            return await _detach(await enclave.run(request), json=json, screen=screen)
+        with anyio.move_on_after(timeout_seconds):
+            return await _follow(enclave, request, json=json, screen=screen)
+    raise CommandError(
+        f"not done within {timeout_seconds:g} s, so it was torn down. Allow more with --timeout",
+        exit_code=EXIT_TIMEOUT,
+    )
 
 
-async def _detach(session: SessionHandle, options: RunOptions, screen: Screen) -> int:
-    document = _json.line(_json.of_session(session.session)) if options.json and session.session else session.id + "\n"
+async def _detach(session: SessionHandle, *, json: bool, screen: Screen) -> int:
+    document = json_line(as_sent(session.last_seen)) if json and session.last_seen else session.id + "\n"
     await screen.out.untrusted(document)
-    await screen.status(f"running on its own: enclave logs --follow {session.id}; enclave rm {session.id}")
+    await screen.status(f"it runs on its own. Try enclave logs --follow {session.id}, or enclave rm {session.id}")
     return 0
 
 
-async def _watch(session: SessionHandle, options: RunOptions, screen: Screen) -> int:
-    await screen.status(f"session {session.id}")
-    # With --json, standard output has the outcome and nothing else.
-    writer = FrameWriter(screen, stdout=screen.err if options.json else None, capture=options.json)
-    async with session.stream() as frames:
-        await writer.follow(frames)
-    result = await _result(session, writer)
-    if options.json:
-        await screen.out.write(_json.line(_outcome(session, writer, result)))
-    elif result.value is not None:
-        await screen.status(f"result: {_json.line(result.value)[:-1]}")
-    if result.exit_code is None:
-        await screen.warn(f"killed by the platform: {result.kill_reason or 'the server does not tell why'}")
-    return _exit_code(result.exit_code)
+async def _follow(enclave: EnclaveClient, request: CreateSessionRequest, *, json: bool, screen: Screen) -> int:
+    async with enclave.session(request) as session:
+        await screen.status(f"session {session.id}")
+        # With --json, standard output has the outcome and nothing else.
+        writer = FrameWriter(screen, stdout=screen.err if json else None, capture=json)
+        async with session.stream() as frames:
+            await writer.follow(frames)
+        result = await session.result()
+        if json:
+            await screen.out.write(json_line(_outcome(session, writer, result)))
+        elif result.value is not None:
+            await screen.status(f"result: {json_line(result.value)[:-1]}")
+        if result.is_killed:
+            await screen.warn(f"killed by the platform: {result.kill_reason or 'the server does not say why'}")
+        return _exit_code(result)
 
 
-async def _result(session: SessionHandle, writer: FrameWriter) -> SessionResult[Any]:
-    """The result, from the stream where it was in it: asking for it reads the whole stream once more."""
-    result = writer.result
-    if result is None:
-        return await session.result()
-    if result.exit_code is None and result.kill_reason is None:
-        reason = writer.kill_reason or (await session.refresh()).kill_reason
-        result = msgspec.structs.replace(result, kill_reason=reason)
-    return result
+class _Seen(msgspec.Struct, kw_only=True, rename="camel"):
+    """What the outcome of a run holds besides its result."""
+
+    session_id: str
+    truncated: bool
+    denied_egress: list[str]
 
 
 def _outcome(session: SessionHandle, writer: FrameWriter, result: SessionResult[Any]) -> dict[str, Any]:
-    """As the wire has a result, with the output as it was streamed: a server may keep less of it, or none."""
-    return {
-        "sessionId": session.id,
-        "phase": writer.phase,
-        **msgspec.to_builtins(result),
-        **{name: captured.text() for name, captured in writer.captured.items()},
-        "truncated": any(captured.truncated for captured in writer.captured.values()),
-        "deniedEgress": list(writer.denied),
-    }
+    """The result as the wire has it. The output is what was streamed, of which a server may keep less."""
+    output = {name: captured.text() for name, captured in writer.captured.items()}
+    seen = _Seen(
+        session_id=session.id,
+        truncated=any(captured.truncated for captured in writer.captured.values()),
+        denied_egress=list(writer.denied),
+    )
+    document = msgspec.json.decode(msgspec.structs.replace(result, **output).to_json())
+    return {**msgspec.to_builtins(seen), **document}
 
 
-def _exit_code(code: int | None) -> int:
-    """What a shell would show for the workload; it can tell no number outside one byte."""
-    if code is None:
+def _exit_code(result: SessionResult[Any]) -> int:
+    """The exit code of a process, which has one byte. A failure never becomes a success."""
+    if result.is_killed:
         return EXIT_KILLED
-    if code < 0:  # a signal, as Python has it
+    code = result.exit_code
+    if code is None:
+        return 0 if result.is_success else EXIT_ERROR
+    if code < 0:  # a signal, as Python reports it
         code = 128 - code
     return code % _EXIT_CODES or (EXIT_ERROR if code else 0)
+
+
+@commands.command(epilog=examples("enclave logs s-6b44fc-2", "enclave logs --follow s-6b44fc-2"))
+@runs
+async def logs(
+    ctx: Context,
+    session_id: Id,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the session ends.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print each frame of the stream as a line of JSON.")] = False,
+    raw: Raw = False,
+) -> int:
+    """Show what a session has printed, from its start.
+
+    Without --follow, this ends at the first second without output. It ends after ten seconds if the program never
+    pauses.
+    """
+    screen = ctx.obj.screen
+    if raw:
+        screen.obey()
+    async with ctx.obj.client() as enclave:
+        session = attached(enclave, session_id)
+        follow = follow or (await session.refresh()).has_ended
+        writer = FrameWriter(screen)
+        async with session.stream() as frames:
+            batches = frames.batches()
+            pause = float("inf") if follow else IDLE_SECONDS
+            until = float("inf") if follow else anyio.current_time() + BUSY_SECONDS
+            while (batch := await _next(batches, pause)) and anyio.current_time() < until:
+                await (write_as_json(screen, batch) if json else writer.write(batch))
+        await writer.end()
+        if batch != []:
+            await screen.warn(f"session {session_id} goes on. --follow shows the rest")
+    return 0
+
+
+async def _next(batches: FrameBatches, pause_seconds: float) -> list[StreamFrame] | None:
+    """The next frames. The end of the stream gives an empty list, and a pause gives None."""
+    with anyio.move_on_after(pause_seconds):
+        return await anext(batches, list[StreamFrame]())
+    return None

@@ -5,33 +5,45 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
+import typer
 
-from ._connect import GlobalOptions, load_simulator, read_secret
 from ._errors import BadUsage, CommandError
-from ._output import Screen
+from ._options import examples
+from ._runtime import Context, GlobalOptions, read_secret, runs
 
-NOTE = "convenient, NOT a security boundary: workloads run as your user; Ctrl-C ends it"
+if TYPE_CHECKING:
+    from enclave.simulator import Simulator
 
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where to listen."""
-
-    host: str
-    port: int
-    allow_remote: bool
+commands = typer.Typer()
 
 
-async def serve(address: Address, *, options: GlobalOptions, screen: Screen) -> NoReturn:
-    """Serve until cancelled."""
-    given = _given_key(options)
+@commands.command(epilog=examples("enclave simulator", "enclave simulator --port 0"))
+@runs
+async def simulator(
+    ctx: Context,
+    *,
+    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="0 for any free port.", min=0, max=65535)] = 8088,
+    allow_remote: Annotated[
+        bool,
+        typer.Option(
+            "--allow-remote", help="Permit a HOST other than loopback. Whoever has the key then runs code as you."
+        ),
+    ] = False,
+) -> int:
+    """Serve a control plane on this machine until Ctrl-C, and print the exports to use it with.
+
+    It is convenient, and NOT a security boundary: programs run as your user. The API key is a new one unless one is
+    given.
+    """
+    screen = ctx.obj.screen
+    given = _given_key(ctx.obj.options)
     try:
-        simulator = load_simulator()(api_key=given)
-        serving = simulator.serve(host=address.host, port=address.port, allow_remote=address.allow_remote)
+        served = load_simulator()(api_key=given)
+        serving = served.serve(host=host, port=port, allow_remote=allow_remote)
     except ValueError as error:
         raise BadUsage(f"simulator: {error}") from None
     async with AsyncExitStack() as stack:
@@ -39,16 +51,33 @@ async def serve(address: Address, *, options: GlobalOptions, screen: Screen) -> 
             await stack.enter_async_context(serving)
         except OSError as error:
             raise CommandError(
-                f"simulator: cannot listen on {address.host} port {address.port}: {error.strerror or error}; "
-                "choose another --port"
+                f"simulator: cannot listen on {host} port {port}: {error.strerror or error}. Choose another --port"
             ) from error
-        exports = {"ENCLAVE_BASE_URL": simulator.base_url}
-        if given is None:  # a key that the user has already needs not be shown
-            exports["ENCLAVE_API_KEY"] = simulator.api_key
+        exports = {"ENCLAVE_BASE_URL": served.base_url}
+        if given is None:  # the user has a given key already, so there is no need to show it
+            exports["ENCLAVE_API_KEY"] = served.api_key
         await screen.out.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
-        await screen.warn(NOTE)
-        await anyio.sleep_forever()
-    raise AssertionError("unreachable")
+        await screen.warn("convenient, NOT a security boundary: programs run as your user. Ctrl-C ends it")
+        with ctx.obj.interruptible():
+            await anyio.sleep_forever()
+    return 0
+
+
+def load_simulator() -> type[Simulator]:
+    """The simulator's class. It is imported only now because it is an extra.
+
+    Raises:
+        CommandError: the extra is not installed.
+    """
+    try:
+        from enclave.simulator import Simulator  # noqa: PLC0415 - an extra, needed by few commands
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "enclave":
+            raise
+        raise CommandError(
+            f"the simulator needs an extra ({error.name} is missing): pip install 'enclave-sdk[cli,simulator]'"
+        ) from None
+    return Simulator
 
 
 def _given_key(options: GlobalOptions) -> str | None:

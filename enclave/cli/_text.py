@@ -1,16 +1,62 @@
-"""Text from outside, made safe for a terminal: control characters are shown, not obeyed. No I/O."""
+"""Text that is safe to print: control characters of untrusted text are made visible, and JSON holds none. No I/O."""
 
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
-# C0 and C1 controls and DEL; the marks, embeddings, overrides and isolates of bidirectional text; the separators and
+import msgspec
+
+# C0 and C1 controls and DEL. The marks, embeddings, overrides and isolates of bidirectional text. The separators and
 # annotations that some terminals act on. Tab and line feed stay, and a carriage return in front of a line feed.
 _ACTED_ON = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb"
 _IN_TEXT = re.compile(rf"[{_ACTED_ON}]|\r(?!\n)")
 _IN_LINE = re.compile(rf"[{_ACTED_ON}\t\r\n]")
-_IN_JSON = re.compile(rf"[{_ACTED_ON}\r]")
+_IN_JSON = re.compile(rf"[{_ACTED_ON}]")
 _SHORT = {"\t": r"\t", "\r": r"\r", "\n": r"\n"}
+
+
+class _Wire(Protocol):
+    def to_json(self) -> bytes: ...
+
+
+def one_line(text: object) -> str:
+    """An object's text on one line, with every control character shown as an escape."""
+    return _IN_LINE.sub(_shown, str(text))
+
+
+def json_line(document: object) -> str:
+    """A document as JSON on one line, with the line end."""
+    # A line break can only stand between the tokens of JSON that was not written here.
+    return _safe_json(msgspec.json.encode(document)).replace("\n", " ") + "\n"
+
+
+def json_pretty(document: object) -> str:
+    """A document as indented JSON, for a person."""
+    return _safe_json(msgspec.json.format(msgspec.json.encode(document), indent=2)) + "\n"
+
+
+def as_sent(value: _Wire) -> msgspec.Raw:
+    """A value of the wire, as a document or a part of one. What the SDK has no name for is in it as it came."""
+    return msgspec.Raw(value.to_json())
+
+
+class VisibleText:
+    """Shows the control characters of text that arrives in pieces. A line end may be cut between CR and LF."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """The next piece. A carriage return at its end waits for the piece that follows."""
+        text = self._held + text
+        self._held = "\r" if text.endswith("\r") else ""
+        return _IN_TEXT.sub(_shown, text[: len(text) - len(self._held)])
+
+    def end(self) -> str:
+        """The carriage return that was held back, if there is one."""
+        text, self._held = self._held, ""
+        return _IN_TEXT.sub(_shown, text)
 
 
 def _shown(match: re.Match[str]) -> str:
@@ -18,33 +64,7 @@ def _shown(match: re.Match[str]) -> str:
     return _SHORT.get(char) or (f"\\x{ord(char):02x}" if char <= "\xff" else f"\\u{ord(char):04x}")
 
 
-def _shown_in_json(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
-
-
-def one_line(text: object) -> str:
-    """An object's text on one line, every control character shown as an escape."""
-    return _IN_LINE.sub(_shown, str(text))
-
-
-def safe_json(document: str) -> str:
-    """The same JSON, with the control characters that JSON permits in strings written as escapes."""
-    return _IN_JSON.sub(_shown_in_json, document)
-
-
-class VisibleText:
-    """Shows the control characters of text that comes in pieces: a line end may be cut between CR and LF."""
-
-    def __init__(self) -> None:
-        self._held = ""
-
-    def feed(self, text: str) -> str:
-        """The next piece. A carriage return at its end waits for what follows it."""
-        text = self._held + text
-        self._held = "\r" if text.endswith("\r") else ""
-        return _IN_TEXT.sub(_shown, text[: len(text) - len(self._held)])
-
-    def end(self) -> str:
-        """What was held back."""
-        text, self._held = self._held, ""
-        return _IN_TEXT.sub(_shown, text)
+def _safe_json(document: bytes) -> str:
+    """The same JSON. Control characters that JSON permits inside strings are written as escapes."""
+    text = document.decode().replace("\r", " ")
+    return _IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -68,7 +68,7 @@ class DeniedHosts:
         """Take an entry of the trail; gives the host if it is about a denied connection."""
         if event.type != AuditType.EGRESS_DENIED:
             return None
-        host = str(event.detail.get("host", "unknown"))[:MAX_HOST_CHARS]
+        host = str(event.particulars.get("host", "unknown"))[:MAX_HOST_CHARS]
         if host in self._attempts or len(self._attempts) < MAX_DENIED_HOSTS:
             self._attempts[host] = self._attempts.get(host, 0) + 1
         else:
@@ -126,7 +126,7 @@ class Run:
             if kill_reason is not None or result.exit_code is not None:
                 return str(last.phase), kill_reason
         session = await self._session.refresh()
-        return str(session.phase), session.kill_reason
+        return str(session.phase or "unknown"), session.kill_reason
 
     async def _take(self, batch: list[StreamFrame]) -> None:
         for stream, frames in groupby(batch, _stream_of):
@@ -185,7 +185,7 @@ def outcome_of(session: Session, result: SessionResult[Any], trail: list[AuditEv
     return build_outcome(
         session.id,
         result,
-        phase=str(session.phase),
+        phase=str(session.phase or "unknown"),
         kill_reason=session.kill_reason or result.kill_reason,
         stdout=_output(result.stdout or ""),
         stderr=_output(result.stderr or ""),

@@ -84,8 +84,10 @@ async def _run_code(client: EnclaveClient, arguments: RunCode, listener: Listene
 async def _get_result(client: EnclaveClient, arguments: SessionId, _: Listener) -> Outcome:
     handle = _attached(client, arguments)
     session = await handle.refresh()
-    if not session.phase.is_terminal:
-        raise UsageError(f"session {session.id} is {session.phase}: it has no result yet; ask again later")
+    if not session.has_ended:
+        raise UsageError(
+            f"session {session.id} is {session.phase or 'in an unknown phase'}: it has no result yet; ask again later"
+        )
     result = session.result or await handle.result()
     return outcome_of(session, result, await handle.audit())
 
@@ -175,15 +177,9 @@ def _attached(client: EnclaveClient, arguments: SessionId) -> SessionHandle:
 
 def _request(arguments: RunCode) -> CreateSessionRequest:
     try:
-        return CreateSessionRequest(
-            code=arguments.code,
-            language=arguments.language,
-            limits=_limits(arguments.limits),
-            egress=_egress(arguments.egress),
-            service_bindings=arguments.service_bindings,
-            webhook_url=arguments.webhook_url,
-            labels=arguments.labels,
-        )
+        fields = msgspec.structs.asdict(arguments)
+        fields |= {"limits": _limits(arguments.limits), "egress": _egress(arguments.egress)}
+        return CreateSessionRequest(**fields)
     except ValueError as error:
         raise BadArguments(str(error)) from None
 
@@ -199,13 +195,13 @@ def _egress(egress: Egress | None) -> EgressPolicy | None:
 
 
 def _entry(event: AuditEvent) -> AuditEntry:
-    return AuditEntry(type=str(event.type), ts=_iso(event.ts), detail=event.detail)
+    return AuditEntry(type=str(event.type or "unknown"), ts=_iso(event.ts), detail=event.particulars)
 
 
 def _summary(session: Session) -> SessionSummary:
     return SessionSummary(
         session_id=session.id,
-        phase=str(session.phase),
+        phase=str(session.phase or "unknown"),
         language=session.language,
         exit_code=session.result.exit_code if session.result else None,
         kill_reason=session.kill_reason,

@@ -8,7 +8,6 @@ from enclave.types import SessionLimits
 
 DEFAULT_LIMITS = SessionLimits(cpu_millis=1000, memory_mb=512, wall_clock_ms=30_000, pids=64)
 MAX_LIMITS = SessionLimits(cpu_millis=8000, memory_mb=8192, wall_clock_ms=3_600_000, pids=1024)
-NAMES = {"cpu_millis": "cpuMillis", "memory_mb": "memoryMb", "wall_clock_ms": "wallClockMs", "pids": "pids"}
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -27,7 +26,7 @@ def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: Sess
         ValueError: a limit is out of range; the message names its wire field.
     """
     values: dict[str, int] = {}
-    for name, wire in NAMES.items():
+    for name, wire in SessionLimits.wire_names().items():
         value = getattr(asked, name, None) or getattr(defaults, name)
         greatest = getattr(maxima, name)
         if value > greatest:

@@ -84,4 +84,6 @@ def _encode(step: ScriptStep) -> bytes | float:
         return step
     if isinstance(step, str):
         return step.encode()
-    return step.raw if isinstance(step, UnknownFrame) else msgspec.json.encode(step)
+    if isinstance(step, UnknownFrame):
+        return step.raw
+    return msgspec.json.encode(step) if isinstance(step, Mapping) else step.to_json()

@@ -195,6 +195,7 @@ class SimulatedSession:
         event = AuditEvent(type=AuditType(type_), ts=_now(), session_id=self.id, detail=detail)
         self.trail.append(event)
         self._append(AuditFrame(event))
+        self._on_change()
 
     # What others ask of it
 
@@ -208,8 +209,6 @@ class SimulatedSession:
         result = self.result
         if result is not None and not with_output:
             result = {name: value for name, value in result.items() if name not in self._captured}
-        limits = msgspec.to_builtins(self.limits)
-        limits.update(limits.pop("__extra__", {}))
         optional = {
             "killReason": self.kill_reason,
             "result": result,
@@ -222,7 +221,7 @@ class SimulatedSession:
             "createdBy": self._created_by,
             "phase": self.phase.value,
             "language": self.request.language,
-            "limits": limits,
+            "limits": msgspec.Raw(self.limits.to_json()),
             "egress": self.request.egress,
             "backend": BACKEND,
             "labels": self.request.labels,

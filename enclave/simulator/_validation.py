@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,13 +19,6 @@ from enclave.types._json import decode_text
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
-class _Limits(msgspec.Struct, rename="camel"):
-    cpu_millis: _Positive | None = None
-    memory_mb: _Positive | None = None
-    wall_clock_ms: _Positive | None = None
-    pids: _Positive | None = None
-
-
 class _Egress(msgspec.Struct):
     mode: Literal["deny_all", "allowlist"] = "deny_all"
     allow: list[str] = []
@@ -34,19 +27,14 @@ class _Egress(msgspec.Struct):
 class _Body(msgspec.Struct, rename="camel"):
     code: str
     language: Literal["python", "node"] | None = None
-    limits: _Limits | None = None
+    limits: dict[str, Any] | None = None
     egress: _Egress | None = None
     service_bindings: list[str] | None = None
     webhook_url: str | None = None
     labels: dict[str, str] | None = None
 
 
-class _RawLimits(msgspec.Struct):
-    limits: dict[str, msgspec.Raw] | None = None
-
-
 _body = msgspec.json.Decoder(_Body)
-_raw_limits = msgspec.json.Decoder(_RawLimits)
 
 
 def parse_request(body: bytes, bindings: Collection[str]) -> CreateSessionRequest:
@@ -68,7 +56,7 @@ def parse_request(body: bytes, bindings: Collection[str]) -> CreateSessionReques
     return CreateSessionRequest(
         code=parsed.code,
         language=parsed.language or "python",
-        limits=_limits(parsed.limits, body),
+        limits=_limits(parsed.limits or {}),
         egress=_egress(parsed.egress),
         service_bindings=parsed.service_bindings or [],
         webhook_url=parsed.webhook_url,
@@ -86,13 +74,15 @@ def _explain(message: str) -> str:
     return f"{path or 'body'}: {what[0].lower()}{what[1:]}"
 
 
-def _limits(parsed: _Limits | None, body: bytes) -> SessionLimits:
-    if parsed is None:
-        return SessionLimits()
-    known = {field.encode_name for field in msgspec.structs.fields(_Limits)}
-    raw = decode_text(_raw_limits, body).limits or {}
-    extra = {name: msgspec.json.decode(value) for name, value in raw.items() if name not in known}
-    return SessionLimits(**msgspec.structs.asdict(parsed), extra=extra)
+def _limits(sent: dict[str, Any]) -> SessionLimits:
+    names = {wire: name for name, wire in SessionLimits.wire_names().items()}
+    known: dict[str, Any] = {}
+    for wire in names.keys() & sent.keys():
+        try:
+            known[names[wire]] = msgspec.convert(sent[wire], _Positive | None)
+        except msgspec.ValidationError as error:
+            raise ValueError(_explain(f"{error} - at `$.limits.{wire}`")) from None
+    return SessionLimits(**known, extra={wire: value for wire, value in sent.items() if wire not in names})
 
 
 def _egress(parsed: _Egress | None) -> EgressPolicy:

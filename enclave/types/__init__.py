@@ -3,10 +3,14 @@
 _open_enum.py  string enumerations that accept members they do not know
 _absent.py     fields for which null on the wire means absent
 _limits.py     SessionLimits, EgressPolicy: in requests and responses alike
-_request.py    CreateSessionRequest: checked when made, unset fields not sent
+_request.py    CreateSessionRequest: checked when made, unset fields not sent; its fields as keywords
 _session.py    Session, SessionResult, AuditEvent, Health and their enumerations
 _frames.py     the live stream's frames, a union discriminated on `kind`
 _json.py       decoding text that JavaScript cut in the middle of a character
+_lenient.py    decoding an answer of another shape field by field; what cannot be read stays in `extra`
+_answers.py    the body of each route's answer to its type
+_encode.py     WireStruct: the way back to JSON, `extra` merged in
+_ids.py        what can be the id of a session
 """
 
 from ._frames import (
@@ -21,7 +25,7 @@ from ._frames import (
     UnknownFrame,
 )
 from ._limits import EgressPolicy, SessionLimits
-from ._request import CreateSessionRequest
+from ._request import CreateSessionRequest, SessionFields
 from ._session import AuditEvent, AuditType, Health, KillReason, Session, SessionPhase, SessionResult
 
 __all__ = [
@@ -37,6 +41,7 @@ __all__ = [
     "PhaseFrame",
     "ResultFrame",
     "Session",
+    "SessionFields",
     "SessionLimits",
     "SessionPhase",
     "SessionResult",

@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
+from ._encode import WireStruct
 from ._session import AuditEvent, KillReason, SessionPhase, SessionResult
 
 # Output frames are by far the most frequent objects the client makes. They hold no containers, so they can be in no
 # reference cycle, and gc=False spares the collector from tracking millions of them.
 
 
-class PhaseFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="phase", rename="camel", omit_defaults=True):
+class PhaseFrame(WireStruct, frozen=True, tag_field="kind", tag="phase", rename="camel", omit_defaults=True):
     """The session entered a phase. Wire: contract "Types", `StreamFrame`."""
 
     phase: SessionPhase
@@ -27,7 +28,7 @@ class PhaseFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="phase", ren
 
 
 class StdoutFrame(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="stdout", rename="camel", omit_defaults=True, gc=False
+    WireStruct, frozen=True, tag_field="kind", tag="stdout", rename="camel", omit_defaults=True, gc=False
 ):
     """Text the workload wrote to standard output. Wire: contract "Types", `StreamFrame`."""
 
@@ -40,7 +41,7 @@ class StdoutFrame(
 
 
 class StderrFrame(
-    msgspec.Struct, frozen=True, tag_field="kind", tag="stderr", rename="camel", omit_defaults=True, gc=False
+    WireStruct, frozen=True, tag_field="kind", tag="stderr", rename="camel", omit_defaults=True, gc=False
 ):
     """Text the workload wrote to standard error. Wire: contract "Types", `StreamFrame`."""
 
@@ -52,7 +53,7 @@ class StderrFrame(
     kind: ClassVar[Literal["stderr"]] = "stderr"
 
 
-class AuditFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
+class AuditFrame(WireStruct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
     """An entry was added to the session's audit trail. Wire: contract "Types", `StreamFrame`."""
 
     event: AuditEvent
@@ -63,7 +64,7 @@ class AuditFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="audit", ren
     kind: ClassVar[Literal["audit"]] = "audit"
 
 
-class ResultFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
+class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
     """The workload's result was collected. Wire: contract "Types", `StreamFrame`."""
 
     result: SessionResult[Any]
@@ -74,7 +75,7 @@ class ResultFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="result", r
     kind: ClassVar[Literal["result"]] = "result"
 
 
-class EndFrame(msgspec.Struct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
+class EndFrame(WireStruct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
     """The last frame of a stream: nothing was lost before it. Wire: contract "The stream"."""
 
     ts: datetime | None = None

@@ -1,14 +1,11 @@
-"""JSON as an untrusted JavaScript server writes it: repairing text, and decoding what Structs alone cannot hold."""
+"""JSON text as an untrusted server that is written in JavaScript sends it, and its repair."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
-
-from ._limits import SessionLimits
-from ._session import Session
 
 T = TypeVar("T")
 
@@ -50,33 +47,3 @@ def decode_text(decoder: msgspec.json.Decoder[T], document: bytes) -> T:
         if repaired == document:
             raise
         return decoder.decode(repaired)
-
-
-class _HasLimits(msgspec.Struct):
-    limits: dict[str, Any] | None = None
-
-
-_session = msgspec.json.Decoder(Session)
-_session_list = msgspec.json.Decoder(list[Session])
-_limits = msgspec.json.Decoder(_HasLimits)
-_limits_list = msgspec.json.Decoder(list[_HasLimits])
-_LIMIT_NAMES = frozenset(field.encode_name for field in msgspec.structs.fields(SessionLimits)) - {"__extra__"}
-
-
-def _with_unknown_limits(session: Session, seen: _HasLimits) -> Session:
-    unknown = {name: value for name, value in (seen.limits or {}).items() if name not in _LIMIT_NAMES}
-    if not unknown:
-        return session
-    return msgspec.structs.replace(session, limits=msgspec.structs.replace(session.limits, extra=unknown))
-
-
-def decode_session(document: bytes) -> Session:
-    """Decode a `Session`, unknown limits included. Raises as `decode_text` does."""
-    return _with_unknown_limits(decode_text(_session, document), decode_text(_limits, document))
-
-
-def decode_sessions(document: bytes) -> list[Session]:
-    """Decode a list of `Session`, unknown limits included. Raises as `decode_text` does."""
-    sessions = decode_text(_session_list, document)
-    limits = decode_text(_limits_list, document)
-    return [_with_unknown_limits(*pair) for pair in zip(sessions, limits, strict=True)]

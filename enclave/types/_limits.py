@@ -7,9 +7,15 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import msgspec
+from msgspec.structs import force_setattr
+
+from ._absent import OrAbsent
+from ._encode import EXTRA, WireStruct
 
 
-class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class SessionLimits(
+    WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """Resource limits of a session. In a request every field is optional; a `Session` shows the effective ones.
 
     Wire: contract "Types", `SessionLimits`; the names and units are ours where the documentation gives none.
@@ -23,8 +29,13 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Wall-clock time of the workload in milliseconds."""
     pids: int | None = None
     """Number of processes and threads alive at once."""
-    extra: dict[str, Any] = msgspec.field(default={}, name="__extra__")
+    extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """Limits this version has no name for, under their wire names. Sent as given; kept when received."""
+
+    @classmethod
+    def wire_names(cls) -> dict[str, str]:
+        """The limits that have a name here: what each is called in Python, and on the wire."""
+        return {field.name: field.encode_name for field in msgspec.structs.fields(cls) if field.name != "extra"}
 
 
 class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
@@ -36,8 +47,12 @@ class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
 
     mode: str = "deny_all"
     """``"deny_all"`` or ``"allowlist"``."""
-    allow: Sequence[str] = ()
+    allow: OrAbsent[Sequence[str]] = ()
     """CIDR strings, as in ``"203.0.113.0/24"``; only an ``"allowlist"`` has any."""
+
+    def __post_init__(self) -> None:
+        if self.allow is None:  # pyright: ignore[reportUnnecessaryComparison] - until here; see OrAbsent
+            force_setattr(self, "allow", ())
 
     @classmethod
     def deny_all(cls) -> Self:
@@ -56,14 +71,11 @@ class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
         return policy
 
 
-_KNOWN_LIMITS = ("cpu_millis", "memory_mb", "wall_clock_ms", "pids")
-
-
 def check_limits(limits: SessionLimits) -> None:
     """Raise TypeError or ValueError, naming the field, for limits that no server can mean."""
     if not isinstance(limits, SessionLimits):
         raise TypeError(f"limits: expected SessionLimits(memory_mb=...), got {type(limits).__name__}")
-    for name in _KNOWN_LIMITS:
+    for name in SessionLimits.wire_names():
         value = getattr(limits, name)
         if value is None:
             continue

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import msgspec
 
+from ._encode import EXTRA, WireStruct
+from ._lenient import LenientDecoder
 from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
 
 
-class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class CreateSessionRequest(
+    WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
+):
     """A program to run and the terms it runs on. Only `code` is required; what is unset is not sent.
 
     Wire: contract "Types", `CreateSessionRequest`.
@@ -34,7 +38,7 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     """Where the server POSTs the result event on completion."""
     labels: Mapping[str, str] | None = None
     """Free-form strings to find the session by."""
-    extra: dict[str, Any] = msgspec.field(default={}, name="__extra__")
+    extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """Request fields this version has no name for, under their wire names; merged into the JSON as given."""
 
     def __post_init__(self) -> None:
@@ -53,21 +57,41 @@ class CreateSessionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defau
         if self.limits is not None:
             _check_extra("limits.extra", self.limits.extra, SessionLimits)
 
-    def to_json(self) -> bytes:
-        """The request body: camelCase names, unset fields left out, `extra` merged in.
+    @classmethod
+    def from_json(cls, document: bytes) -> CreateSessionRequest:
+        """The request in a JSON document, as `to_json` writes it. Fields without a name here are kept in `extra`.
 
         Raises:
-            TypeError, ValueError: `extra` holds a value that JSON cannot express.
+            ValueError: the document is not JSON or not a request. The message says where and why.
         """
-        document = msgspec.to_builtins(self, enc_hook=_to_builtin)
-        _merge_extra(document)
-        if "limits" in document:
-            _merge_extra(document["limits"])
         try:
-            return msgspec.json.encode(document)
-        except UnicodeEncodeError:
-            # Every other text was checked when the request was made.
-            raise ValueError("extra: holds a lone surrogate, which UTF-8 cannot carry") from None
+            return _decoder.decode(document)
+        except msgspec.DecodeError as error:
+            raise ValueError(str(error)) from None
+
+
+_decoder = LenientDecoder(CreateSessionRequest, keep_misfits=False)
+
+
+class SessionFields(TypedDict, total=False):
+    """The fields of `CreateSessionRequest`, as `run` and `session` take them by name."""
+
+    code: str
+    """The source text to run."""
+    language: str | None
+    """``"python"`` (the server's default) or ``"node"``."""
+    limits: SessionLimits | None
+    """Resource limits. An unset one is the server's default."""
+    egress: EgressPolicy | None
+    """Network policy. The server's default denies everything."""
+    service_bindings: Sequence[str] | None
+    """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
+    webhook_url: str | None
+    """Where the server POSTs the result event on completion."""
+    labels: Mapping[str, str] | None
+    """Strings of your own to find the session by."""
+    extra: dict[str, Any]
+    """Request fields that this version has no name for, under their wire names."""
 
 
 def _check_text(name: str, value: object) -> None:
@@ -108,18 +132,3 @@ def _check_extra(where: str, extra: dict[str, Any], struct: type[msgspec.Struct]
     for key in extra:
         if key in named:
             raise ValueError(f"{where}[{key!r}]: this field has a name of its own; pass {named[key]}=... instead")
-
-
-_BUILTINS: tuple[tuple[type, Callable[[Any], Any]], ...] = ((str, str), (int, int), (Mapping, dict), (Sequence, list))
-
-
-def _to_builtin(value: Any) -> Any:
-    """For `msgspec.to_builtins`, which knows exact types alone; what is none of these can only be in `extra`."""
-    for abstract, builtin in _BUILTINS:
-        if isinstance(value, abstract):
-            return builtin(value)
-    raise TypeError(f"extra: JSON cannot express an object of type {type(value).__name__}")
-
-
-def _merge_extra(document: dict[str, Any]) -> None:
-    document.update(document.pop("__extra__", {}))

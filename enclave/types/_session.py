@@ -1,4 +1,8 @@
-"""What the server says of a session: `Session`, its phase, its result, its audit trail; and `Health`."""
+"""What the server says of a session: `Session`, its phase, its result, its audit trail. And `Health`.
+
+The Structs that have a field `extra` forbid unknown fields. So an answer with one is read by `LenientDecoder`, which
+keeps it there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar, cast
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 from ._absent import OrAbsent
+from ._encode import EXTRA, WireStruct
+from ._ids import check_session_id
 from ._limits import EgressPolicy, SessionLimits
 from ._open_enum import OpenStrEnum
 
@@ -61,32 +67,41 @@ class AuditType(OpenStrEnum):
     CLONE_COMPLETED = "clone_completed"
 
 
-class AuditEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
     """One entry of a session's immutable trail. Wire: contract "Types", `AuditEvent`."""
 
-    type: AuditType
-    """What happened."""
+    type: AuditType | None = None
+    """What happened. None where the server does not say so in a way that can be read."""
     ts: datetime | None = None
     """When it happened."""
     session_id: str | None = None
     """The session it happened to, where the server says so."""
-    detail: OrAbsent[dict[str, Any]] = {}
+    detail: OrAbsent[dict[str, Any]] = msgspec.field(default={})
     """Particulars by type: an egress entry has the ``host``, for one."""
+    extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
+    """What the server sent besides, or what of it could not be read, under its wire names."""
 
     def __post_init__(self) -> None:
         if not self.detail:
             force_setattr(self, "detail", {})
 
+    @property
+    def particulars(self) -> dict[str, Any]:
+        """`detail`, and what the server put beside it. Some servers have the ``host`` of an egress entry there."""
+        return self.extra | self.detail
 
-class SessionResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, rename="camel"):
+
+class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """How a workload ended and what it returned. Untrusted: a workload can forge any of it.
 
     ``SessionResult[Answer]`` decodes `value` straight into ``Answer``: a Struct, dataclass, TypedDict or built-in
     type. Wire: contract "Types", `SessionResult`; the fields besides `exit_code` are ours.
+
+    The server's answer has no `phase` and no `kill_reason`. The client fills them in from the session.
     """
 
-    exit_code: int | None
-    """The workload's exit code; None when the platform killed it."""
+    exit_code: int | None = None
+    """The workload's exit code. None when the platform killed it, and when the server gave none that can be read."""
     value: T = msgspec.field(default=cast(Any, None), name="json")
     """What the workload gave to ``enclave.result(value)``; None when it gave nothing, whatever T says."""
     stdout: str | None = None
@@ -95,16 +110,35 @@ class SessionResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, renam
     """Captured standard error, where the server keeps it."""
     duration_ms: float | None = None
     """How long the workload ran, in milliseconds."""
+    phase: SessionPhase | None = None
+    """The phase in which the session ended."""
     kill_reason: KillReason | None = None
-    """Why the platform killed the workload. The client fills it in from the session; the wire's result has none."""
+    """Why the platform killed the workload, if it did."""
+    extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
+    """What the server sent besides, or what of it could not be read, under its wire names."""
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether the platform killed the workload. The phase and the reason say so, whatever the exit code is."""
+        if self.phase == SessionPhase.KILLED or self.kill_reason is not None:
+            return True
+        return self.exit_code is None and self.phase not in (SessionPhase.SUCCEEDED, SessionPhase.FAILED)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the workload ended by itself and without an error."""
+        if self.is_killed or self.phase == SessionPhase.FAILED:
+            return False
+        return self.exit_code == 0 or self.exit_code is None  # unreadable, and then the phase is succeeded
 
     def raise_for_exit(self) -> Self:
         """Give the result back if the workload succeeded.
 
         Raises:
-            WorkloadFailed: its exit code is not 0. WorkloadKilled: the platform killed it.
+            WorkloadKilled: the platform killed it, whatever its exit code is.
+            WorkloadFailed: it ended by itself, with an exit code other than 0.
         """
-        if self.exit_code == 0:
+        if self.is_success:
             return self
         # The errors stand above the types, so a type may only reach for them at the last moment.
         from enclave.errors import workload_error  # noqa: PLC0415
@@ -112,16 +146,20 @@ class SessionResult(msgspec.Struct, Generic[T], frozen=True, kw_only=True, renam
         raise workload_error(self)
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
     """A session as the server sees it at one moment. Wire: contract "Types", `Session`.
 
-    Only `id` and `phase` are demanded of a server; what it leaves out, or sends as null, has the default shown.
+    Only `id` is demanded of a server. A field that it leaves out, or sends as null, has the default shown. So has a
+    field whose value cannot be read, and `extra` then has that value.
+
+    Raises:
+        TypeError, ValueError: `id` cannot be the id of a session.
     """
 
     id: str
     """Opaque identifier, as in ``"s-6b44fc-2"``."""
-    phase: SessionPhase
-    """Where it stands."""
+    phase: SessionPhase | None = None
+    """Where it stands. See `has_ended`."""
     org_id: str | None = None
     """The organisation that owns it."""
     created_by: str | None = None
@@ -138,7 +176,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How the workload ended, once it has."""
     backend: str | None = None
     """What runs it: ``"simulator"``, ``"kubernetes"``, ``"docker"`` and others."""
-    labels: OrAbsent[dict[str, str]] = {}
+    labels: OrAbsent[dict[str, str]] = msgspec.field(default={})
     """The labels it was created with."""
     created_at: datetime | None = None
     """When the server accepted it."""
@@ -146,12 +184,25 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """When the workload started; None until then."""
     finished_at: datetime | None = None
     """When the workload ended; None until then."""
+    extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
+    """What the server sent besides, or what of it could not be read, under its wire names."""
 
     def __post_init__(self) -> None:
+        check_session_id(self.id)
         if self.limits is None:  # pyright: ignore[reportUnnecessaryComparison] - until here; see OrAbsent
             force_setattr(self, "limits", SessionLimits())
         if not self.labels:
             force_setattr(self, "labels", {})
+        if self.result is not None and self.result.phase is None and self.has_ended:
+            force_setattr(self, "result", self._told_how_it_ended(self.result))
+
+    def _told_how_it_ended(self, result: SessionResult[Any]) -> SessionResult[Any]:
+        return replace(result, phase=self.phase, kill_reason=result.kill_reason or self.kill_reason)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the workload has ended: the phase is succeeded, failed, killed or torn_down."""
+        return self.phase is not None and self.phase.is_terminal
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

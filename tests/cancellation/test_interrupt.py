@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cancel_plane import ControlPlane
+from tests.support.plane import ControlPlane
 
 PROGRAM = Path(__file__).with_name("interrupted_program.py")
 PATIENCE_SECONDS = 30.0
@@ -28,7 +28,7 @@ PATIENCE_SECONDS = 30.0
     ],
 )
 def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, place: str) -> None:
-    with ControlPlane() as plane:
+    with ControlPlane().in_thread() as plane:
         gate = plane.hold(place)
         program = [sys.executable, "-W", "error", str(PROGRAM), backend, plane.base_url, scenario]
         with subprocess.Popen(program, stderr=subprocess.PIPE) as process:
@@ -44,7 +44,7 @@ def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, p
             finally:
                 process.kill()
         assert plane.created > 0
-        assert plane.sessions == set()
+        assert plane.sessions == {}
         assert process.returncode not in (0, None)
         assert stderr.rstrip().endswith(b"KeyboardInterrupt"), stderr.decode()
         for word in (b"never retrieved", b"ResourceWarning", b"ExceptionGroup", b"destroyed but it is pending"):
@@ -54,11 +54,11 @@ def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, p
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_interrupt_within_the_opening_of_a_stream_breaks_nothing(backend: str) -> None:
     program = [sys.executable, "-W", "error", str(PROGRAM.with_name("interrupted_entry.py")), backend]
-    with ControlPlane() as plane:
+    with ControlPlane().in_thread() as plane:
         command = [*program, plane.base_url]
         done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
         assert plane.created == 1
-        assert plane.sessions == set()
+        assert plane.sessions == {}
         assert done.stderr.rstrip().endswith(b"KeyboardInterrupt"), done.stderr.decode()
         for word in (b"corrupted", b"never awaited", b"ExceptionGroup"):
             assert word not in done.stderr, done.stderr.decode()

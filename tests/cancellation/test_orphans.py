@@ -12,7 +12,7 @@ from anyio.lowlevel import checkpoint
 
 from enclave import EnclaveClient, Timeout
 from enclave.simulator import Simulator
-from tests.support.cancel_plane import ControlPlane, Gate
+from tests.support.plane import ControlPlane, Gate
 from tests.support.stepping import pending_tasks
 from tests.support.ways import running_ways
 
@@ -45,10 +45,6 @@ SCENARIOS = [pytest.param(each, id=each.__name__) for each in (run, session, fan
 Scenario = Callable[[EnclaveClient, set[str]], Awaitable[None]]
 
 
-async def reached(gate: Gate) -> None:
-    await anyio.to_thread.run_sync(gate.reached.wait, PATIENCE_SECONDS, abandon_on_cancel=True)
-
-
 class Moment:
     """The time to cancel: the gate is reached. The server goes on once the cancellation has done its worst."""
 
@@ -57,7 +53,7 @@ class Moment:
         self._come = anyio.Event()
 
     async def __call__(self) -> None:
-        await reached(self._gate)
+        await self._gate.wait()
         self._come.set()
 
     async def release_after(self) -> None:
@@ -72,14 +68,14 @@ class Moment:
 async def test_no_way_of_cancelling_a_create_orphans_a_session(scenario: Scenario, place: str) -> None:
     before = pending_tasks()
     for way, cancelled in running_ways().items():
-        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
             async with EnclaveClient(plane.base_url) as client, anyio.create_task_group() as task_group:
                 moment = Moment(plane.hold(place))
                 task_group.start_soon(moment.release_after)
                 handed_out: set[str] = set()
                 assert await cancelled(partial(scenario, client, handed_out), moment), way
                 assert plane.created > 0, way
-                assert (plane.sessions, handed_out) == (set(), set()), way
+                assert (plane.sessions, handed_out) == ({}, set()), way
                 assert (await client.health()).ok, way
         assert pending_tasks() <= before, way
 
@@ -88,7 +84,7 @@ async def test_no_way_of_cancelling_a_create_orphans_a_session(scenario: Scenari
 async def test_a_create_cancelled_before_it_is_sent_orphans_nothing(scenario: Scenario) -> None:
     for way, cancelled in running_ways().items():
         for rounds in range(0, 12, 3):
-            with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+            with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
                 async with EnclaveClient(plane.base_url) as client:
                     handed_out: set[str] = set()
 
@@ -97,7 +93,7 @@ async def test_a_create_cancelled_before_it_is_sent_orphans_nothing(scenario: Sc
                         await anyio.sleep_forever()
 
                     assert await cancelled(operation, partial(pause, rounds)), way
-                    assert plane.sessions == handed_out, f"{way} after {rounds} rounds"
+                    assert plane.sessions.keys() == handed_out, f"{way} after {rounds} rounds"
 
 
 async def pause(rounds: int) -> None:
@@ -130,11 +126,11 @@ async def test_a_create_that_is_never_answered_releases_its_caller_after_the_dea
 ) -> None:
     for way, cancelled in running_ways().items():
         caplog.clear()
-        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
             async with EnclaveClient(plane.base_url, timeout=Timeout(teardown=0.1)) as client:
                 gate = plane.hold("POST seen")
                 with caplog.at_level(logging.WARNING, logger="enclave"):
-                    assert await cancelled(partial(session, client, set()), partial(reached, gate)), way
+                    assert await cancelled(partial(session, client, set()), gate.wait), way
                 assert (await client.health()).ok, way
         messages = [record.getMessage() for record in caplog.records if record.name == "enclave"]
         assert messages == [
@@ -143,7 +139,7 @@ async def test_a_create_that_is_never_answered_releases_its_caller_after_the_dea
 
 
 async def test_an_undoing_that_is_never_answered_releases_its_caller_too(caplog: pytest.LogCaptureFixture) -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(plane.base_url, timeout=Timeout(teardown=0.1)) as client:
             gate = plane.hold("POST done")
             plane.hold("DELETE seen")
@@ -157,6 +153,6 @@ async def test_an_undoing_that_is_never_answered_releases_its_caller_too(caplog:
 
 
 async def cancel_and_release(scope: anyio.CancelScope, gate: Gate) -> None:
-    await reached(gate)
+    await gate.wait()
     scope.cancel()
     gate.opened.set()

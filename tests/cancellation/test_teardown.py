@@ -6,7 +6,8 @@ import anyio
 import pytest
 
 from enclave import APITimeoutError, EnclaveClient, ServerError, Timeout
-from tests.support.cancel_plane import ControlPlane, Gate
+from tests.support.messages import response
+from tests.support.plane import ControlPlane, Gate
 from tests.support.stepping import pending_tasks
 from tests.support.ways import running_ways
 
@@ -31,16 +32,16 @@ async def failing_block(client: EnclaveClient) -> None:
 
 
 async def test_a_failing_teardown_is_raised_when_the_body_was_well() -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
-        plane.delete_status = 500
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.route("DELETE", "/sessions/*", response({"message": "scripted"}, 500))
         async with EnclaveClient(plane.base_url) as client:
             with pytest.raises(ServerError, match="scripted"):
                 await block(client)
 
 
 async def test_the_bodys_exception_stays_primary_and_carries_the_failure_as_a_note() -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
-        plane.delete_status = 500
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.route("DELETE", "/sessions/*", response({"message": "scripted"}, 500))
         async with EnclaveClient(plane.base_url) as client:
             with pytest.raises(BodyError) as caught:
                 await failing_block(client)
@@ -50,18 +51,18 @@ async def test_the_bodys_exception_stays_primary_and_carries_the_failure_as_a_no
 
 
 async def test_a_session_that_is_gone_counts_as_torn_down() -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
-        plane.delete_status = 404
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.route("DELETE", "/sessions/*", response({"message": "scripted"}, 404))
         async with EnclaveClient(plane.base_url) as client:
             await block(client)
             with pytest.raises(BodyError) as caught:
                 await failing_block(client)
-    assert plane.deletes == 2
+    assert [request.method for request in plane.requests].count("DELETE") == 2
     assert not hasattr(caught.value, "__notes__")
 
 
 async def test_a_teardown_that_hangs_releases_the_block_after_the_deadline() -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         plane.hold("DELETE seen")
         async with EnclaveClient(plane.base_url, timeout=SHORT) as client:
             with pytest.raises(APITimeoutError, match=r"DELETE /sessions/s-1: not done within 0\.1 s"):
@@ -69,7 +70,7 @@ async def test_a_teardown_that_hangs_releases_the_block_after_the_deadline() -> 
 
 
 async def test_a_teardown_that_hangs_is_noted_on_the_bodys_exception() -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         plane.hold("DELETE seen")
         async with EnclaveClient(plane.base_url, timeout=SHORT) as client:
             with pytest.raises(BodyError) as caught:
@@ -82,7 +83,7 @@ async def test_a_teardown_that_hangs_is_noted_on_the_bodys_exception() -> None:
 async def test_a_teardown_that_hangs_does_not_hold_up_a_cancellation_for_longer() -> None:
     for way, cancelled in running_ways().items():
         before = pending_tasks()
-        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
             gate = plane.hold("DELETE seen")
             async with EnclaveClient(plane.base_url, timeout=SHORT) as client:
                 entered = anyio.Event()
@@ -104,12 +105,12 @@ async def test_a_cancellation_while_tearing_down_waits_for_it_and_is_not_swallow
 ) -> None:
     for way, cancelled in running_ways().items():
         before = pending_tasks()
-        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
             async with EnclaveClient(plane.base_url) as client, anyio.create_task_group() as task_group:
                 gate, come = plane.hold(place), anyio.Event()
 
                 async def moment(gate: Gate = gate, come: anyio.Event = come) -> None:
-                    await anyio.to_thread.run_sync(gate.reached.wait, PATIENCE_SECONDS, abandon_on_cancel=True)
+                    await gate.wait()
                     come.set()
 
                 async def release(gate: Gate = gate, come: anyio.Event = come) -> None:
@@ -119,7 +120,7 @@ async def test_a_cancellation_while_tearing_down_waits_for_it_and_is_not_swallow
 
                 task_group.start_soon(release)
                 assert await cancelled(lambda client=client: scenario(client), moment), way
-                assert plane.sessions == set(), way
+                assert plane.sessions == {}, way
         assert pending_tasks() <= before, way
 
 
@@ -133,7 +134,7 @@ async def test_a_failure_that_is_no_error_of_ours_does_not_replace_the_bodys_exc
             raise LookupError("no token any more")
         return "a-token"
 
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(plane.base_url, token=token) as client:
             with pytest.raises(BodyError) as caught:
                 await failing_block(client)
@@ -143,8 +144,8 @@ async def test_a_failure_that_is_no_error_of_ours_does_not_replace_the_bodys_exc
 async def test_a_failing_teardown_of_a_cancelled_block_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     for way, cancelled in running_ways().items():
         caplog.clear()
-        with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
-            plane.delete_status = 500
+        with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+            plane.route("DELETE", "/sessions/*", response({"message": "scripted"}, 500))
             async with EnclaveClient(plane.base_url) as client:
                 entered = anyio.Event()
 
@@ -159,14 +160,14 @@ async def test_a_failing_teardown_of_a_cancelled_block_is_logged(caplog: pytest.
 
 
 async def test_a_failing_teardown_that_is_itself_cancelled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with ControlPlane() as plane, anyio.fail_after(PATIENCE_SECONDS):
-        plane.delete_status = 500
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.route("DELETE", "/sessions/*", response({"message": "scripted"}, 500))
         gate = plane.hold("DELETE seen")
         async with EnclaveClient(plane.base_url) as client, anyio.create_task_group() as task_group:
             with anyio.CancelScope() as scope:
 
                 async def cancel() -> None:
-                    await anyio.to_thread.run_sync(gate.reached.wait, PATIENCE_SECONDS)
+                    await gate.wait()
                     scope.cancel()
                     gate.opened.set()
 

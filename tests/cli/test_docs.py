@@ -39,7 +39,7 @@ def prepared(tmp_path, monkeypatch, cli, simulator):
     Path("job.py").write_text("enclave.result({'ok': True})")
     Path("requests.jsonl").write_text('"enclave.result(1)"\n"enclave.result(2)"\n')
     reads_json = "import json, sys; print([json.loads(line) for line in sys.stdin])"
-    for name, arguments in {"enclave": ["-m", "enclave.cli"], "jq": ["-c", reads_json]}.items():
+    for name, arguments in {"enclave": ["-m", "enclave"], "jq": ["-c", reads_json]}.items():
         Path(name).write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, *arguments])} "$@"\n')
         Path(name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -99,7 +99,10 @@ def test_a_shell_completes_commands_options_and_values(cli, capfd, monkeypatch, 
     ("code", "absent"),
     [
         ("import enclave", ["enclave.cli", "typer", "rich", "click", "httpx", "enclave.simulator"]),
-        ("from enclave.cli import main; main(['run', '--help'])", ["httpx", "enclave.simulator", "enclave.cli._run"]),
+        (
+            "from enclave.cli import main; main(['run', '--help'])",
+            ["httpx", "enclave.simulator", "enclave.cli._tables"],
+        ),
         ("from enclave.cli import main; main(['health'])", ["enclave.simulator", "enclave.cli._tables", "starlette"]),
     ],
 )

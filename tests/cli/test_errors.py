@@ -7,7 +7,7 @@ import pytest
 
 import enclave
 from enclave.cli import _errors
-from enclave.cli._main import run
+from enclave.cli import main as run
 
 SECRET = "ek_me_dontshowthis"
 
@@ -28,11 +28,11 @@ def test_no_url_says_what_to_set(cli) -> None:
 @pytest.mark.parametrize(
     ("status", "fix"),
     [
-        (401, "set ENCLAVE_API_KEY"),
-        (403, "use a key that has the scope"),
+        (401, "Set ENCLAVE_API_KEY"),
+        (403, "Use a key that has the scope"),
         (404, "`enclave ls` lists"),
-        (429, "try again later"),
-        (503, "try again later"),
+        (429, "Try again later"),
+        (503, "Try again later"),
         (400, ""),
         (500, ""),
     ],
@@ -47,10 +47,10 @@ def test_an_answer_of_the_server_is_one_line_with_the_fix(cli, simulator, status
 
 def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_tcp_port) -> None:
     monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
-    monkeypatch.setattr("enclave.cli._connect.EnclaveClient", partial(enclave.EnclaveClient, retry=None))
+    monkeypatch.setattr("enclave.cli._runtime.EnclaveClient", partial(enclave.EnclaveClient, retry=None))
     done = cli("health")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "`enclave simulator` starts one" in done.err
+    assert "`enclave simulator` starts a control plane" in done.err
 
 
 @pytest.mark.parametrize("command", ["show", "logs", "result", "audit", "rm"])
@@ -79,9 +79,9 @@ def test_what_nobody_expected_is_one_line_too(cli, simulator, monkeypatch) -> No
     async def broken(*_args, **_kwargs):
         raise RuntimeError("first\nsecond\x1b[2J")
 
-    monkeypatch.setattr("enclave.cli._inspect.ls", broken)
+    monkeypatch.setattr("enclave.EnclaveClient.list", broken)
     done = cli("ls")
-    says = "enclave: unexpected RuntimeError: first\\nsecond\\x1b[2J; ENCLAVE_DEBUG=1 shows the traceback\n"
+    says = "enclave: unexpected RuntimeError: first\\nsecond\\x1b[2J (ENCLAVE_DEBUG=1 shows the traceback)\n"
     assert done == (1, "", says)
 
 
@@ -129,12 +129,12 @@ async def _nothing():
 
 
 def test_log_records_of_the_sdk_are_harmless_lines(cli, simulator, monkeypatch) -> None:
-    async def warn(*_args, **_kwargs) -> int:
+    async def warn(*_args, **_kwargs):
         logging.getLogger("enclave").warning("careful\n\x1b[2J")
-        return 0
+        return []
 
-    monkeypatch.setattr("enclave.cli._inspect.ls", warn)
-    assert cli("ls") == (0, "", "enclave: warning: careful\\n\\x1b[2J\n")
+    monkeypatch.setattr("enclave.EnclaveClient.list", warn)
+    assert cli("ls") == (0, "[]\n", "enclave: warning: careful\\n\\x1b[2J\n")
 
 
 def test_a_full_disk_is_one_line(simulator, capfd, monkeypatch) -> None:
@@ -151,6 +151,6 @@ def test_a_closed_standard_output_is_one_line(simulator, capfd, monkeypatch) -> 
 
 
 def test_trio_that_is_missing_is_wrong_usage(cli, simulator, monkeypatch) -> None:
-    monkeypatch.setattr("enclave.cli._supervise.find_spec", lambda _name: None)
+    monkeypatch.setattr("enclave.cli._runtime.find_spec", lambda _name: None)
     done = cli("--backend", "trio", "ls")
     assert (done.code, done.err) == (2, "enclave: --backend trio needs Trio: pip install trio\n")

@@ -113,7 +113,7 @@ def test_a_file_that_is_no_output_of_ours_is_left_as_it_is(cli, simulator, reque
     output.write_bytes(content)
     done = cli("map", requests('"1"'), "-o", str(output))
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    assert "choose another --output" in done.err
+    assert "Choose another --output" in done.err
     assert output.read_bytes() == content
 
 
@@ -145,7 +145,7 @@ def test_what_would_fail_every_request_stops_the_map_and_spoils_no_line(cli, ser
     monkeypatch.setenv("ENCLAVE_API_KEY", "ek_wrong_key")
     done = cli("map", path, "-o", str(output), "--max-concurrency", "2")
     assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "set ENCLAVE_API_KEY" in done.err
+    assert "Set ENCLAVE_API_KEY" in done.err
     assert output.read_text() == ""
 
 

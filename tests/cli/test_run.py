@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from enclave import AuditEvent, AuditFrame, AuditType, StderrFrame, StdoutFrame
-from enclave.cli._run import _exit_code
 from tests.support.cli_process import Environment
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -27,8 +26,19 @@ def test_a_killed_workload_is_137_and_says_why(cli, simulator, backend) -> None:
 
 
 @pytest.mark.parametrize(("code", "ours"), [(0, 0), (1, 1), (255, 255), (256, 1), (300, 44), (-9, 137), (-15, 143)])
-def test_every_exit_code_fits_into_a_byte_and_no_failure_becomes_a_success(code: int, ours: int) -> None:
-    assert _exit_code(code) == ours
+def test_every_exit_code_fits_into_a_byte_and_no_failure_becomes_a_success(cli, simulator, code, ours) -> None:
+    simulator.script(exit_code=code)
+    assert cli("run", "-c", "pass").code == ours
+
+
+def test_a_kill_is_137_also_where_the_server_gives_an_exit_code(cli, simulator) -> None:
+    frames = [
+        {"kind": "phase", "phase": "killed", "killReason": "pids_exceeded"},
+        {"kind": "result", "result": {"exitCode": 0}},
+    ]
+    simulator.script(frames, kill_reason="pids_exceeded")
+    done = cli("run", "-c", "pass")
+    assert (done.code, done.err) == (137, "enclave: killed by the platform: pids_exceeded\n")
 
 
 def test_json_is_one_line_with_the_outcome_and_the_output_goes_to_standard_error(cli, simulator) -> None:
@@ -70,7 +80,7 @@ def test_an_unknown_suffix_asks_for_the_language(cli, simulator, program) -> Non
     path = program("echo", "job.sh")
     done = cli("run", path)
     assert (done.code, done.out) == (2, "")
-    assert "pass --language" in done.err
+    assert "Pass --language" in done.err
     simulator.script()
     assert cli("run", path, "--language", "node").code == 0
 
@@ -102,7 +112,7 @@ def test_a_program_that_is_no_text_is_one_line(cli, simulator, tmp_path) -> None
     assert cli("run", str(path)) == (
         1,
         "",
-        f"enclave: {path}: not UTF-8 at byte 7; convert it, or pass the right file\n",
+        f"enclave: {path}: not UTF-8 at byte 7. Convert it, or pass another file\n",
     )
 
 
@@ -128,7 +138,7 @@ def test_detach_with_json_is_the_session(cli, simulator) -> None:
 def test_a_timeout_tears_down_and_exits_with_124(cli, simulator, backend) -> None:
     simulator.script([StdoutFrame("first\n")], hold=True)
     done = cli("--backend", backend, "run", "--timeout", "0.5", "-c", "pass")
-    assert done == (124, "first\n", "enclave: not done within 0.5 s, so torn down; allow more with --timeout\n")
+    assert done == (124, "first\n", "enclave: not done within 0.5 s, so it was torn down. Allow more with --timeout\n")
 
 
 def test_a_malformed_frame_is_reported_and_the_rest_is_shown(cli, simulator) -> None:
@@ -165,10 +175,10 @@ def test_a_teardown_that_fails_is_an_error_after_all_output(cli, simulator) -> N
         (["run", "-c", "1", "--label", "a=1", "--label", "a=2"], "given twice"),
         (["run", "-c", "1", "--allow", "example.com"], "example.com"),
         (["run", "-c", "1", "--timeout", "0"], "positive number"),
-        (["run", "-c", "1", "--detach", "--local"], "not with --local"),
-        (["run", "-c", "1", "--detach", "--timeout", "3"], "not with --timeout"),
+        (["run", "-c", "1", "--detach", "--local"], "does not go with --local"),
+        (["run", "-c", "1", "--detach", "--timeout", "3"], "does not go with --timeout"),
         (["run", "-c", "1", "--nope"], "enclave run --help"),
-        (["--base-url", "http://127.0.0.1:1", "run", "--local", "-c", "1"], "takes no --base-url"),
+        (["--base-url", "http://127.0.0.1:1", "run", "--local", "-c", "1"], "leave out --base-url"),
         (["rm"], "at least one ID"),
         (["rm", "s-1", "--older-than", "1h"], "not both"),
         (["ls", "--older-than", "soon"], "such as 30s"),

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from enclave import StderrFrame, StdoutFrame
-from enclave.cli import _logs
-from enclave.cli._parse import duration
+from enclave.cli import _run
+from enclave.cli._options import duration
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -54,18 +54,18 @@ def test_logs_of_an_ended_session_are_all_of_it(cli, session, backend) -> None:
 
 @BACKENDS
 def test_logs_of_a_running_session_are_what_there_is_so_far(cli, simulator, there, monkeypatch, backend) -> None:
-    monkeypatch.setattr(_logs, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(_run, "IDLE_SECONDS", 0.3)
     script = simulator.script([StdoutFrame("so far\n")], hold=True)
     session = cli("run", "--detach", "-c", "pass").out.strip()
     done = cli("--backend", backend, "logs", session)
-    assert done == (0, "so far\n", f"enclave: session {session} goes on; see the rest with --follow\n")
+    assert done == (0, "so far\n", f"enclave: session {session} goes on. --follow shows the rest\n")
     there(script.release)
     assert cli("--backend", backend, "logs", "--follow", session) == (0, "so far\n", "")
     assert cli("rm", session).code == 0
 
 
 def test_logs_of_a_session_that_never_pauses_end_all_the_same(cli, simulator, monkeypatch) -> None:
-    monkeypatch.setattr(_logs, "BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(_run, "BUSY_SECONDS", 0.5)
     step = [StdoutFrame("tick\n"), 0.02]
     simulator.script(step * 500, hold=True)
     session = cli("run", "--detach", "-c", "pass").out.strip()
@@ -77,19 +77,24 @@ def test_logs_of_a_session_that_never_pauses_end_all_the_same(cli, simulator, mo
 
 
 def test_logs_as_json_are_the_frames_of_the_wire(cli, simulator) -> None:
-    frames = [StdoutFrame("a\n\x9b"), b'{"kind":"novel", "x": [1]}', {"kind": "stdout", "data": 7}, StderrFrame("b")]
+    novel = b'{"kind":"novel", "x": ["\\ud83d", 1e999]}'
+    deep = b'{"kind":"novel","x":' + b"[" * 2000 + b"]" * 2000 + b"}"
+    frames = [StdoutFrame("a\n\x9b"), novel, {"kind": "stdout", "data": 7}, b"{no JSON", deep, StderrFrame("b")]
     simulator.script(frames)
     session = cli("run", "--detach", "-c", "pass").out.strip()
     cli("result", session)
     done = cli("logs", "--json", session)
-    seen = [json.loads(line) for line in done.out.splitlines()]
-    assert [frame for frame in seen if frame["kind"] in ("stdout", "stderr", "novel")] == [
-        {"kind": "stdout", "data": "a\n\x9b"},
-        {"kind": "novel", "x": [1]},
-        {"kind": "stderr", "data": "b"},
-    ]
-    assert seen[-1]["kind"] == "end"
-    assert "cannot be read" in done.err
+    lines = done.out.splitlines()
+    written = [line for line in lines if '"phase"' not in line and '"audit"' not in line]
+    assert written[:2] == ['{"kind":"stdout","data":"a\\n\\u009b"}', novel.decode()]
+    odd_shape, no_json, too_deep = map(json.loads, written[2:5])
+    assert (odd_shape["kind"], odd_shape["raw"]) == ("stdout", '{"kind":"stdout","data":7}')
+    assert (no_json["kind"], no_json["raw"]) == ("", "{no JSON")
+    assert "Expected `str`, got `int`" in odd_shape["problem"]
+    assert too_deep["raw"] == deep.decode()
+    assert written[5] == '{"kind":"stderr","data":"b"}'
+    assert json.loads(written[-1])["kind"] == "end"
+    assert done.err.count("cannot be read") == 4
     assert cli("rm", session).code == 0
 
 

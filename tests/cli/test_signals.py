@@ -101,7 +101,7 @@ def test_a_second_signal_leaves_a_teardown_that_hangs(command, simulator, cli) -
     enclave = command.start("run", "-c", "pass", terminal="err")
     enclave.until("started")
     enclave.signal(signal.SIGINT)
-    enclave.until("once more to leave at once")
+    enclave.until("Repeat it to leave at once")
     deadline = time.monotonic() + WAIT_SECONDS
     while enclave.process.poll() is None:  # one in the same second counts as the same
         assert time.monotonic() < deadline

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enclave.cli._text import VisibleText, one_line, safe_json
+from enclave.cli._text import VisibleText, json_line, one_line
 
 HOSTILE = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))] + list(
     "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufff9\ufffa\ufffb"
@@ -36,8 +36,10 @@ def test_one_line_is_one_line_without_control_characters(text: str) -> None:
 
 @settings(max_examples=50)
 @given(st.recursive(TEXT, lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)))
-def test_safe_json_says_the_same_without_control_characters(value: object) -> None:
-    safe = safe_json(json.dumps(value, ensure_ascii=False))
+def test_json_on_a_line_says_the_same_without_control_characters(value: object) -> None:
+    line = json_line(value)
+    assert line.endswith("\n")
+    safe = line[:-1]
     assert json.loads(safe) == value
     assert not set(safe) & set(HOSTILE)
 

@@ -9,27 +9,28 @@ import pytest
 from enclave import EnclaveClient
 from enclave.simulator import Simulator
 from tests.support import NO_WAITS
-from tests.support.scripted_server import ScriptedServer
+from tests.support.plane import NOT_SCRIPTED, ControlPlane
+from tests.support.wire import refused_port
 
 KEY = "ek_test_secret"
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with ScriptedServer().serve() as server:
+async def server() -> AsyncIterator[ControlPlane]:
+    async with ControlPlane(otherwise=NOT_SCRIPTED).serve() as server:
         yield server
         assert server.unused == 0, "answers were scripted that no request came for"
 
 
 @pytest.fixture
-async def client(server: ScriptedServer) -> AsyncIterator[EnclaveClient]:
+async def client(server: ControlPlane) -> AsyncIterator[EnclaveClient]:
     """A client of the scripted server that retries at once."""
     async with EnclaveClient(server.base_url, api_key=KEY, retry=NO_WAITS) as client:
         yield client
 
 
 @pytest.fixture
-async def client_once(server: ScriptedServer) -> AsyncIterator[EnclaveClient]:
+async def client_once(server: ControlPlane) -> AsyncIterator[EnclaveClient]:
     """A client of the scripted server that tries everything once."""
     async with EnclaveClient(server.base_url, api_key=KEY, retry=None) as client:
         yield client
@@ -49,9 +50,5 @@ async def sim_client(sim: Simulator) -> AsyncIterator[EnclaveClient]:
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """A port of this machine that refuses connections for as long as the test runs."""
-    import socket  # noqa: PLC0415 - only needed here
-
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]  # bound, not listening: connecting is refused
+    with refused_port() as port:
+        yield port

@@ -26,14 +26,16 @@ RANKS = {
     "transport": 4,
     "_streams": 5,
     "_request_arguments": 6,
-    "_session": 6,
-    "_result": 6,
-    "_fan_out": 7,
-    "_client": 8,
-    "__init__": 9,
+    "_calls": 6,
+    "_outcome": 6,
+    "_result": 7,
+    "_session": 8,
+    "_fan_out": 9,
+    "_client": 10,
+    "__init__": 11,
 }
 # The command line asks whether trio is there before it runs on it, and one adapter reads from asyncio's transports.
-MAY_NAME_A_LOOP = {"cli/_supervise.py", "transport/http11/_asyncio_stream.py"}
+MAY_NAME_A_LOOP = {"cli/_runtime.py", "transport/http11/_asyncio_stream.py"}
 
 
 def part_of(path: Path) -> str:

@@ -16,7 +16,8 @@ from enclave import (
     Timeout,
     UsageError,
 )
-from tests.support.scripted_server import ScriptedServer, response, session
+from tests.support.messages import response, session
+from tests.support.plane import ControlPlane
 
 HEALTH = response({"ok": True})
 
@@ -110,7 +111,7 @@ def test_a_credential_of_the_environment_is_checked_as_well(monkeypatch):
         ({"ENCLAVE_API_KEY": "", "ENCLAVE_TOKEN": ""}, {}, None),
     ],
 )
-async def test_which_credential_is_sent(server: ScriptedServer, monkeypatch, environment, arguments, sent):
+async def test_which_credential_is_sent(server: ControlPlane, monkeypatch, environment, arguments, sent):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     server.answers(response([]))
@@ -120,7 +121,7 @@ async def test_which_credential_is_sent(server: ScriptedServer, monkeypatch, env
 
 
 @pytest.mark.parametrize("opens_stream", [False, True])
-async def test_a_token_that_comes_after_the_client_was_closed_is_not_sent(server: ScriptedServer, opens_stream: bool):
+async def test_a_token_that_comes_after_the_client_was_closed_is_not_sent(server: ControlPlane, opens_stream: bool):
     asked, closed = anyio.Event(), anyio.Event()
 
     async def token() -> str:
@@ -143,7 +144,7 @@ async def test_a_token_that_comes_after_the_client_was_closed_is_not_sent(server
     assert server.requests == []
 
 
-async def test_a_token_callable_is_asked_before_each_request(server: ScriptedServer):
+async def test_a_token_callable_is_asked_before_each_request(server: ControlPlane):
     tokens = iter(["t1", "t2"])
 
     async def token() -> str:
@@ -158,7 +159,7 @@ async def test_a_token_callable_is_asked_before_each_request(server: ScriptedSer
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a\nb", None])
-async def test_a_token_callable_that_gives_no_token_is_a_clear_error(server: ScriptedServer, token):
+async def test_a_token_callable_that_gives_no_token_is_a_clear_error(server: ControlPlane, token):
     async def bad() -> str:
         return token
 
@@ -168,7 +169,7 @@ async def test_a_token_callable_that_gives_no_token_is_a_clear_error(server: Scr
     assert server.requests == []
 
 
-async def test_what_a_token_callable_raises_reaches_the_caller_as_it_is(server: ScriptedServer):
+async def test_what_a_token_callable_raises_reaches_the_caller_as_it_is(server: ControlPlane):
     async def broken() -> str:
         raise LookupError("vault is sealed")
 
@@ -277,7 +278,7 @@ def test_a_client_made_before_the_loop_works_on_either(backend):
     client = EnclaveClient("http://127.0.0.1:9", retry=None)
 
     async def main() -> bool:
-        async with ScriptedServer().serve() as server:
+        async with ControlPlane().serve() as server:
             server.answers(HEALTH)
             made_here = EnclaveClient(server.base_url)
             async with client, made_here:
@@ -286,7 +287,7 @@ def test_a_client_made_before_the_loop_works_on_either(backend):
     assert anyio.run(main, backend=backend)
 
 
-async def test_a_closed_client_says_so_on_every_call(server: ScriptedServer):
+async def test_a_closed_client_says_so_on_every_call(server: ControlPlane):
     async with EnclaveClient(server.base_url) as client:
         pass
     handle = client.attach("s-1")
@@ -316,7 +317,7 @@ async def test_a_closed_client_says_so_on_every_call(server: ScriptedServer):
     assert "closed" in repr(client)
 
 
-async def test_closing_twice_is_harmless(server: ScriptedServer):
+async def test_closing_twice_is_harmless(server: ControlPlane):
     server.answers(HEALTH)
     client = EnclaveClient(server.base_url)
     await client.health()
@@ -327,7 +328,7 @@ async def test_closing_twice_is_harmless(server: ScriptedServer):
         task_group.start_soon(client.aclose)
 
 
-async def test_a_client_is_shared_between_tasks(server: ScriptedServer):
+async def test_a_client_is_shared_between_tasks(server: ControlPlane):
     server.route("GET", "/sessions/s-1", response(session()))
     async with EnclaveClient(server.base_url) as client, anyio.create_task_group() as task_group:
         for _ in range(30):
@@ -335,7 +336,7 @@ async def test_a_client_is_shared_between_tasks(server: ScriptedServer):
     assert len(server.requests) == 30
 
 
-async def test_a_base_url_with_a_path_keeps_it(server: ScriptedServer):
+async def test_a_base_url_with_a_path_keeps_it(server: ControlPlane):
     server.answers(response([]))
     async with EnclaveClient(server.base_url + "/api/v2/") as client:
         await client.list()

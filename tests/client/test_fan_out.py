@@ -10,12 +10,15 @@ import msgspec
 import pytest
 
 from enclave import (
+    Completed,
     CreateSessionRequest,
     EnclaveClient,
+    Errored,
     Outcome,
     PermissionDeniedError,
     ResultTypeError,
     UsageError,
+    Verdict,
 )
 from enclave.simulator import Simulator
 
@@ -55,7 +58,7 @@ async def test_outcomes_come_in_the_order_in_which_sessions_end(sim: Simulator, 
                 await anext(outcomes)
     assert sorted(outcome.index for outcome in seen) == [0, 1, 2]
     assert all(outcome.request == "abc"[outcome.index] for outcome in seen)
-    assert all(outcome.error is None and outcome.duration > 0 for outcome in seen)
+    assert all(outcome.verdict is Verdict.SUCCEEDED and outcome.duration_seconds > 0 for outcome in seen)
     assert torn_down(sim)
 
 
@@ -81,7 +84,7 @@ async def test_no_more_is_taken_than_the_bound_and_a_slow_consumer_slows_the_int
             assert taken == 3
             async for outcome in outcomes:
                 given += 1
-                assert outcome.error is None
+                assert outcome.verdict is Verdict.SUCCEEDED
     assert (taken, given) == (12, 12)
 
 
@@ -142,13 +145,16 @@ async def test_a_failure_stands_in_its_outcome_and_disturbs_no_other(sim: Simula
         outcomes = await sim_client.map(["a", "b", "c", "d"], type=Answer, max_concurrency=1)
     assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
     refused, fine, misfit, failed = outcomes
+    assert isinstance(refused, Errored)
     assert isinstance(refused.error, PermissionDeniedError)
-    assert (refused.session_id, refused.result) == (None, None)
+    assert (refused.session_id, refused.verdict) == (None, Verdict.CLIENT)
     assert fine.result.value == Answer(1)
     assert isinstance(misfit.error, ResultTypeError)
+    assert misfit.verdict is Verdict.MISTYPED
     assert misfit.session_id is not None
     assert misfit.error.result.value == "no answer"
-    assert failed.error is None
+    assert isinstance(failed, Completed)
+    assert failed.verdict is Verdict.FAILED
     assert failed.result.exit_code == 3
     assert torn_down(sim)
 
@@ -227,6 +233,7 @@ async def test_an_item_that_is_no_request_is_an_outcome_with_its_error(sim: Simu
     outcomes = await sim_client.map([5, "x", None], max_concurrency=1)  # type: ignore[list-item]
     assert isinstance(outcomes[0].error, TypeError)
     assert isinstance(outcomes[2].error, TypeError)
+    assert [outcome.verdict for outcome in outcomes] == ["client", "succeeded", "client"]
     assert "request" in str(outcomes[0].error)
     assert outcomes[1].result.value == 1
 
@@ -282,3 +289,24 @@ async def test_a_list_comes_in_the_order_of_its_input_whatever_ends_first(
                 script.release()
                 await sim.until(lambda sim, script=script: sim.phases[script.session_id] == "torn_down")
     assert [(outcome.index, outcome.request) for outcome in outcomes] == list(enumerate("abcd"))
+
+
+async def test_a_fan_out_adds_the_failure_of_its_input_to_the_blocks_own_exception(unused_port: int) -> None:
+    async def requests() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "code"
+        finally:
+            raise ValueError("the input cannot be closed")
+
+    async with EnclaveClient(f"http://127.0.0.1:{unused_port}", retry=None) as client:
+        with pytest.raises(LookupError) as raised:
+            async with client.fan_out(requests(), max_concurrency=1) as outcomes:
+                await anext(outcomes)
+                raise LookupError("the block")
+        assert any("the input cannot be closed" in note for note in raised.value.__notes__)
+
+        with pytest.raises(ValueError, match="the input cannot be closed") as alone:
+            async with client.fan_out(requests(), max_concurrency=1) as outcomes:
+                await anext(outcomes)
+        assert not isinstance(alone.value.__context__, BaseExceptionGroup)

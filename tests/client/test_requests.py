@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import types
 from collections import UserDict, UserList
 
@@ -16,17 +18,19 @@ from enclave import (
     EnclaveClient,
     Health,
     MalformedResponseError,
+    NotFoundError,
     Session,
     SessionLimits,
     SessionPhase,
     SessionResult,
 )
-from tests.support.scripted_server import ScriptedServer, response, session
+from tests.support.messages import END, response, session
+from tests.support.plane import ControlPlane
 
 CREATED = response(session(), 201)
 
 
-async def sent_by_run(server: ScriptedServer, client: EnclaveClient, *args: object, **fields: object) -> object:
+async def sent_by_run(server: ControlPlane, client: EnclaveClient, *args: object, **fields: object) -> object:
     server.answers(CREATED)
     await client.run(*args, **fields)
     request = server.requests[-1]
@@ -35,13 +39,13 @@ async def sent_by_run(server: ScriptedServer, client: EnclaveClient, *args: obje
     return request.json
 
 
-async def test_a_source_text_alone_is_sent_alone(server: ScriptedServer, client: EnclaveClient):
+async def test_a_source_text_alone_is_sent_alone(server: ControlPlane, client: EnclaveClient):
     assert await sent_by_run(server, client, "print(1)") == {"code": "print(1)"}
     assert await sent_by_run(server, client, code="print(1)") == {"code": "print(1)"}
     assert server.requests[-1].body == b'{"code":"print(1)"}'
 
 
-async def test_every_field_has_its_wire_name(server: ScriptedServer, client: EnclaveClient):
+async def test_every_field_has_its_wire_name(server: ControlPlane, client: EnclaveClient):
     sent = await sent_by_run(
         server,
         client,
@@ -68,7 +72,7 @@ async def test_every_field_has_its_wire_name(server: ScriptedServer, client: Enc
 
 
 async def test_a_limit_that_is_unset_is_left_out_and_a_policy_is_always_whole(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     sent = await sent_by_run(server, client, "x", limits=SessionLimits(pids=3), egress=EgressPolicy.deny_all())
     assert sent == {"code": "x", "limits": {"pids": 3}, "egress": {"mode": "deny_all", "allow": []}}
@@ -77,7 +81,7 @@ async def test_a_limit_that_is_unset_is_left_out_and_a_policy_is_always_whole(
 @pytest.mark.parametrize("mapping", [dict, UserDict, types.MappingProxyType])
 @pytest.mark.parametrize("sequence", [list, tuple, UserList])
 async def test_any_mapping_and_any_sequence_will_do(
-    server: ScriptedServer, client: EnclaveClient, mapping: type, sequence: type
+    server: ControlPlane, client: EnclaveClient, mapping: type, sequence: type
 ):
     sent = await sent_by_run(
         server,
@@ -103,7 +107,7 @@ class Number(int):
     pass
 
 
-async def test_subclasses_of_built_in_types_are_sent_as_what_they_are(server: ScriptedServer, client: EnclaveClient):
+async def test_subclasses_of_built_in_types_are_sent_as_what_they_are(server: ControlPlane, client: EnclaveClient):
     sent = await sent_by_run(
         server,
         client,
@@ -123,13 +127,13 @@ async def test_subclasses_of_built_in_types_are_sent_as_what_they_are(server: Sc
     }
 
 
-async def test_fields_on_top_of_a_request_take_the_place_of_its_own(server: ScriptedServer, client: EnclaveClient):
+async def test_fields_on_top_of_a_request_take_the_place_of_its_own(server: ControlPlane, client: EnclaveClient):
     request = CreateSessionRequest(code="x", language="python", labels={"a": "1"})
     assert await sent_by_run(server, client, request, language="node", labels=None) == {"code": "x", "language": "node"}
     assert await sent_by_run(server, client, request) == {"code": "x", "language": "python", "labels": {"a": "1"}}
 
 
-async def test_text_of_any_script_arrives(server: ScriptedServer, client: EnclaveClient):
+async def test_text_of_any_script_arrives(server: ControlPlane, client: EnclaveClient):
     code = "print('é 😀 \u2028 \x00')"
     assert await sent_by_run(server, client, code) == {"code": code}
 
@@ -170,7 +174,7 @@ async def test_text_of_any_script_arrives(server: ScriptedServer, client: Enclav
     ],
 )
 async def test_a_request_that_no_server_can_take_is_refused_by_the_fields_name(
-    server: ScriptedServer, client: EnclaveClient, fields, error, names
+    server: ControlPlane, client: EnclaveClient, fields, error, names
 ):
     with pytest.raises(error, match=names):
         await client.run(**fields)
@@ -209,7 +213,7 @@ async def test_a_request_of_another_type_or_two_sources_is_refused(client: Encla
     ],
 )
 async def test_an_id_is_quoted_so_that_it_can_reach_no_other_route(
-    server: ScriptedServer, client: EnclaveClient, session_id, quoted
+    server: ControlPlane, client: EnclaveClient, session_id, quoted
 ):
     server.answers(response(session(session_id)), response([]), response(status=204))
     server.streams(b'data: {"kind":"end"}\n\n')
@@ -230,7 +234,7 @@ async def test_an_id_is_quoted_so_that_it_can_reach_no_other_route(
     ],
 )
 async def test_what_cannot_be_a_sessions_id_is_refused_before_anything_is_sent(
-    server: ScriptedServer, client: EnclaveClient, session_id, error
+    server: ControlPlane, client: EnclaveClient, session_id, error
 ):
     for call in (client.get, client.audit, client.teardown, client.result):
         with pytest.raises(error, match="session_id: "):
@@ -241,7 +245,7 @@ async def test_what_cannot_be_a_sessions_id_is_refused_before_anything_is_sent(
     assert server.requests == []
 
 
-async def test_health_carries_no_credential_and_everything_else_does(server: ScriptedServer, client: EnclaveClient):
+async def test_health_carries_no_credential_and_everything_else_does(server: ControlPlane, client: EnclaveClient):
     server.answers(response({"ok": True, "backend": "docker", "backendHealthy": False, "new": 1}), response([]))
     health = await client.health()
     await client.list()
@@ -250,7 +254,7 @@ async def test_health_carries_no_credential_and_everything_else_does(server: Scr
     assert server.requests[1].headers["authorization"] == "Bearer ek_test_secret"
 
 
-async def test_a_session_that_is_newer_than_the_sdk_stays_readable(server: ScriptedServer, client: EnclaveClient):
+async def test_a_session_that_is_newer_than_the_sdk_stays_readable(server: ControlPlane, client: EnclaveClient):
     document = session(
         phase="hibernating",
         killReason="bored",
@@ -277,13 +281,13 @@ async def test_a_session_that_is_newer_than_the_sdk_stays_readable(server: Scrip
     assert await client.list() == [one, Session(id="s-2", phase=SessionPhase.RUNNING)]
 
 
-async def test_limits_that_were_received_can_be_sent_again(server: ScriptedServer, client: EnclaveClient):
+async def test_limits_that_were_received_can_be_sent_again(server: ControlPlane, client: EnclaveClient):
     server.answers(response(session(limits={"pids": 4, "gpuCount": 1})))
     limits = (await client.get("s-1")).limits
     assert await sent_by_run(server, client, "x", limits=limits) == {"code": "x", "limits": {"pids": 4, "gpuCount": 1}}
 
 
-async def test_an_audit_trail_with_unknown_types_stays_readable(server: ScriptedServer, client: EnclaveClient):
+async def test_an_audit_trail_with_unknown_types_stays_readable(server: ControlPlane, client: EnclaveClient):
     trail = [
         {"ts": "2024-05-01T12:00:00Z", "type": "session_created", "sessionId": "s-1"},
         {"ts": "2024-05-01T12:00:01Z", "type": "egress_denied", "detail": {"host": "169.254.169.254"}},
@@ -299,7 +303,7 @@ async def test_an_audit_trail_with_unknown_types_stays_readable(server: Scripted
 
 
 @pytest.mark.parametrize("answer", [response(status=204), response(), response({"ok": 1}), response(b"<html>")])
-async def test_a_teardown_takes_any_success_with_any_body(server: ScriptedServer, client: EnclaveClient, answer):
+async def test_a_teardown_takes_any_success_with_any_body(server: ControlPlane, client: EnclaveClient, answer):
     server.answers(answer, response([]))
     await client.teardown("s-1")
     await client.list()
@@ -307,11 +311,11 @@ async def test_a_teardown_takes_any_success_with_any_body(server: ScriptedServer
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-async def test_a_creation_takes_any_success(server: ScriptedServer, client: EnclaveClient, status):
+async def test_a_creation_takes_any_success(server: ControlPlane, client: EnclaveClient, status):
     server.answers(response(session("s-9"), status))
     handle = await client.run("x")
     assert handle.id == "s-9"
-    assert handle.session.phase is SessionPhase.RUNNING
+    assert handle.phase is SessionPhase.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -320,15 +324,16 @@ async def test_a_creation_takes_any_success(server: ScriptedServer, client: Encl
         (response(), "it is empty"),
         (response(b"<html>hello</html>", content_type="text/html"), "<html>hello"),
         (response({"sessions": []}), "Expected `array`, got `object`"),
-        (response([{"id": "s-1"}]), r"missing required field `phase`.*\$\[0\]"),
-        (response([session(phase=1)]), r"\$\[0\]\.phase"),
-        (response([session(createdAt="yesterday")]), r"\$\[0\]\.createdAt"),
+        (response([session(), {"phase": "running"}]), r"missing required field `id`.*\$\[1\]"),
+        (response([session(), {"id": 7}]), r"Expected `str`, got `int` - at `\$\[1\]\.id`"),
+        (response([session(), session("..", createdAt=7)]), r"session_id: '\.\.' is no.*\$\[1\]"),
+        (response([session(), "s-2"]), r"Expected `object`, got `str` - at `\$\[1\]`"),
         (response(b'[{"id":'), "Input data was truncated"),
         (response(b"\xff\xfe"), "not what the route promises"),
     ],
 )
 async def test_an_answer_that_is_no_answer_says_where_it_is_wrong(
-    server: ScriptedServer, client: EnclaveClient, answer, says
+    server: ControlPlane, client: EnclaveClient, answer, says
 ):
     server.answers(answer)
     with pytest.raises(MalformedResponseError, match=says) as caught:
@@ -337,7 +342,7 @@ async def test_an_answer_that_is_no_answer_says_where_it_is_wrong(
     assert len(server.requests) == 1
 
 
-async def test_text_that_javascript_cut_in_two_is_repaired_in_every_body(server: ScriptedServer, client: EnclaveClient):
+async def test_text_that_javascript_cut_in_two_is_repaired_in_every_body(server: ControlPlane, client: EnclaveClient):
     body = b'{"id":"s-1","phase":"running","labels":{"a":"x\\ud83d","b":"y\xff","c":"\\ud83d\\ude00","d":"\\\\ud83d"}}'
     server.answers(response(body), response(b"[" + body + b"]"))
     expected = {"a": "x\ufffd", "b": "y\ufffd", "c": "😀", "d": "\\ud83d"}
@@ -351,9 +356,9 @@ def nulls(type_: type[msgspec.Struct]) -> dict[str, None]:
     return {name: None for name in optional if name != "__extra__"}
 
 
-async def test_a_null_is_taken_for_an_optional_field_that_was_left_out(server: ScriptedServer, client: EnclaveClient):
-    full = session(**nulls(Session))
-    result = {"exitCode": 0, **nulls(SessionResult)}
+async def test_a_null_is_taken_for_an_optional_field_that_was_left_out(server: ControlPlane, client: EnclaveClient):
+    full = session(**nulls(Session) | {"phase": "running"})
+    result = nulls(SessionResult) | {"exitCode": 0}
     server.answers(*map(response, [full, [full, session(limits=nulls(SessionLimits), result=result)]]))
     seen = await client.get("s-1")
     assert seen == Session(id="s-1", phase=SessionPhase.RUNNING)
@@ -363,16 +368,42 @@ async def test_a_null_is_taken_for_an_optional_field_that_was_left_out(server: S
     assert with_objects.limits == SessionLimits()
     assert with_objects.result == SessionResult(exit_code=0)
 
-    server.answers(
-        response([{"type": "session_created", **nulls(AuditEvent)}]), response({"ok": True, **nulls(Health)})
-    )
+    server.answers(response([nulls(AuditEvent) | {"type": "session_created"}]), response({"ok": True, **nulls(Health)}))
     assert await client.audit("s-1") == [AuditEvent(type=AuditType.SESSION_CREATED)]
     assert await client.health() == Health(ok=True)
 
 
-async def test_what_decodes_from_a_null_is_not_shared_between_objects(server: ScriptedServer, client: EnclaveClient):
+async def test_what_decodes_from_a_null_is_not_shared_between_objects(server: ControlPlane, client: EnclaveClient):
     server.answers(response([session(labels=None)] * 2), response([{"type": "new", "detail": None}] * 2))
     first, second = await client.list()
     assert first.labels is not second.labels
     one, other = await client.audit("s-1")
     assert one.detail is not other.detail
+
+
+async def test_each_response_is_one_debug_record_of_a_request_and_of_a_stream_alike(
+    server: ControlPlane, client: EnclaveClient, caplog
+):
+    caplog.set_level(logging.DEBUG, "enclave")
+    server.answers(response([]), response({"message": "no"}, 404))
+    server.streams(END)
+    await client.list()
+    with pytest.raises(NotFoundError):
+        await client.get("s-1")
+    async with client.stream("s-1") as frames:
+        assert [frame.kind async for frame in frames] == ["end"]
+    records = [record for record in caplog.records if record.name == "enclave"]
+    assert [record.levelname for record in records] == ["DEBUG"] * 3
+    texts = [re.sub(r"\d+\.\d{3} s", "T", record.getMessage()) for record in records]
+    assert texts == [
+        "GET /sessions: 200 after T",
+        "GET /sessions/s-1: 404 after T",
+        "GET /sessions/s-1/stream: 200 after T",
+    ]
+
+
+async def test_a_cookie_is_neither_kept_nor_sent(server: ControlPlane, client: EnclaveClient):
+    server.answers(response([], set_cookie="a=b; Path=/"), response([]))
+    await client.list()
+    await client.list()
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]

@@ -11,12 +11,14 @@ from enclave import (
     KillReason,
     NotFoundError,
     ServerError,
+    SessionPhase,
     SessionResult,
     SessionTornDown,
     StreamInterrupted,
     WorkloadKilled,
 )
-from tests.support.scripted_server import CLOSE_DELIMITED_SSE, END, Request, ScriptedServer, event, response, session
+from tests.support.messages import END, SSE, event, response, session
+from tests.support.plane import ControlPlane, Request
 
 RESULT = {"exitCode": 0, "json": {"answer": 285}}
 STREAM, FETCH, SESSION = "/sessions/s-1/stream", "/sessions/s-1/result", "/sessions/s-1"
@@ -26,16 +28,16 @@ def phase(name: str, **fields: str) -> bytes:
     return event({"kind": "phase", "phase": name, **fields})
 
 
-def targets(server: ScriptedServer) -> list[str]:
+def targets(server: ControlPlane) -> list[str]:
     return [request.target for request in server.requests]
 
 
 @pytest.mark.parametrize("last", ["succeeded", "failed", "killed"])
-async def test_a_live_session_is_waited_for(server: ScriptedServer, client: EnclaveClient, last):
+async def test_a_live_session_is_waited_for(server: ControlPlane, client: EnclaveClient, last):
     going_on = anyio.Event()
 
     async def live(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, phase("pending"), phase("running"), event("hello\n"))
+        await request.send(SSE, phase("pending"), phase("running"), event("hello\n"))
         await going_on.wait()
         await request.send(phase(last))
         await request.gone()  # the stream is left at the terminal phase, not at its end
@@ -52,25 +54,25 @@ async def test_a_live_session_is_waited_for(server: ScriptedServer, client: Encl
             await anyio.wait_all_tasks_blocked()
             assert results == []
             going_on.set()
-    assert results == [SessionResult(exit_code=0 if last == "succeeded" else 1, value=None)]
+    assert results == [SessionResult(exit_code=0 if last == "succeeded" else 1, phase=SessionPhase(last))]
     assert targets(server) == [STREAM, FETCH]
 
 
-async def test_a_session_that_ended_before_resolves_as_well(server: ScriptedServer, client: EnclaveClient):
+async def test_a_session_that_ended_before_resolves_as_well(server: ControlPlane, client: EnclaveClient):
     server.streams(phase("running"), phase("succeeded"), END)
     server.answers(response(RESULT))
     assert (await client.attach("s-1").result(dict[str, int])).value == {"answer": 285}
 
 
 async def test_a_stream_that_ends_without_a_terminal_phase_resolves_as_well(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.streams(END)
     server.answers(response(RESULT))
     assert (await client.result("s-1")).value == {"answer": 285}
 
 
-async def test_a_torn_down_session_whose_result_was_kept_gives_it(server: ScriptedServer, client: EnclaveClient):
+async def test_a_torn_down_session_whose_result_was_kept_gives_it(server: ControlPlane, client: EnclaveClient):
     server.streams(phase("torn_down"), END)
     server.answers(response(RESULT))
     assert (await client.result("s-1")).value == {"answer": 285}
@@ -78,7 +80,7 @@ async def test_a_torn_down_session_whose_result_was_kept_gives_it(server: Script
 
 @pytest.mark.parametrize("status", [404, 409])
 async def test_a_torn_down_session_may_tell_its_result_only_in_itself(
-    server: ScriptedServer, client: EnclaveClient, status
+    server: ControlPlane, client: EnclaveClient, status
 ):
     server.streams(phase("torn_down"), END)
     server.answers(response({}, status), response(session(phase="torn_down", result=RESULT)))
@@ -86,16 +88,14 @@ async def test_a_torn_down_session_may_tell_its_result_only_in_itself(
 
 
 @pytest.mark.parametrize("status", [404, 409])
-async def test_a_session_torn_down_before_it_had_a_result_says_so(
-    server: ScriptedServer, client: EnclaveClient, status
-):
+async def test_a_session_torn_down_before_it_had_a_result_says_so(server: ControlPlane, client: EnclaveClient, status):
     server.streams(phase("running"), phase("torn_down"), END)
     server.answers(response({}, status), response(session(phase="torn_down")))
     with pytest.raises(SessionTornDown, match="session s-1 was torn down before it had a result"):
         await client.result("s-1")
 
 
-async def test_why_a_session_was_killed_comes_from_its_phase_frame(server: ScriptedServer, client: EnclaveClient):
+async def test_why_a_session_was_killed_comes_from_its_phase_frame(server: ControlPlane, client: EnclaveClient):
     server.streams(phase("killed", killReason="memory_exceeded"), END)
     server.answers(response({"exitCode": None}))
     result = await client.result("s-1", int)
@@ -105,14 +105,14 @@ async def test_why_a_session_was_killed_comes_from_its_phase_frame(server: Scrip
 
 
 async def test_why_a_session_was_killed_comes_from_the_session_where_no_frame_says_it(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.streams(phase("torn_down"), END)
     server.answers(response({"exitCode": None}), response(session(phase="torn_down", killReason="pids_exceeded")))
     assert (await client.result("s-1")).kill_reason is KillReason.PIDS_EXCEEDED
 
 
-async def test_a_malformed_frame_on_the_way_costs_nothing(server: ScriptedServer, client: EnclaveClient, caplog):
+async def test_a_malformed_frame_on_the_way_costs_nothing(server: ControlPlane, client: EnclaveClient, caplog):
     server.streams(b"data: {\n\n", event("x"), b"data: []\n\n", phase("succeeded"), END)
     server.answers(response(RESULT))
     assert (await client.result("s-1")).value == {"answer": 285}
@@ -121,7 +121,7 @@ async def test_a_malformed_frame_on_the_way_costs_nothing(server: ScriptedServer
     assert "frame 0 (kind '') cannot be read" in warnings[0]
 
 
-async def test_dropped_connections_are_resumed_on_the_way(server: ScriptedServer, client: EnclaveClient):
+async def test_dropped_connections_are_resumed_on_the_way(server: ControlPlane, client: EnclaveClient):
     server.streams(event("x", "1"))
     server.answers(response({}, 503))
     server.streams(event({"kind": "phase", "phase": "succeeded"}, "2"))
@@ -131,7 +131,7 @@ async def test_dropped_connections_are_resumed_on_the_way(server: ScriptedServer
 
 
 async def test_a_stream_broken_for_good_does_not_matter_once_the_session_has_ended(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.streams(event("x"))
     server.streams(event("y") + END)  # history changed
@@ -143,14 +143,14 @@ async def test_a_stream_broken_for_good_does_not_matter_once_the_session_has_end
     "answer", [response(b"<html>", content_type="text/html"), response({}, 500), response({}, 410)]
 )
 async def test_a_session_without_a_stream_resolves_once_it_has_ended(
-    server: ScriptedServer, client: EnclaveClient, answer
+    server: ControlPlane, client: EnclaveClient, answer
 ):
     server.answers(answer, response(session(phase="succeeded")), response(RESULT))
     assert (await client.result("s-1")).value == {"answer": 285}
 
 
 async def test_a_stream_broken_for_good_is_raised_while_the_session_goes_on(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.streams(event("x"))
     server.streams(event("y") + END)
@@ -160,21 +160,21 @@ async def test_a_stream_broken_for_good_is_raised_while_the_session_goes_on(
 
 
 async def test_the_streams_own_error_is_raised_where_the_session_cannot_be_asked(
-    server: ScriptedServer, client_once: EnclaveClient
+    server: ControlPlane, client_once: EnclaveClient
 ):
     server.answers(response({"message": "stream says no"}, 500), response({"message": "session says no"}, 500))
     with pytest.raises(ServerError, match="stream says no"):
         await client_once.result("s-1")
 
 
-async def test_a_session_that_does_not_exist_is_not_found(server: ScriptedServer, client: EnclaveClient):
+async def test_a_session_that_does_not_exist_is_not_found(server: ControlPlane, client: EnclaveClient):
     server.answers(response({"message": "no s-1"}, 404), response({"message": "no s-1"}, 404))
     with pytest.raises(NotFoundError, match="no s-1"):
         await client.result("s-1")
 
 
 async def test_a_result_that_is_not_ready_right_after_the_phase_is_asked_for_again(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.streams(phase("succeeded"), END)
     for _ in range(3):
@@ -183,7 +183,7 @@ async def test_a_result_that_is_not_ready_right_after_the_phase_is_asked_for_aga
     assert (await client.result("s-1")).value == {"answer": 285}
 
 
-async def test_a_result_that_never_gets_ready_is_a_conflict_in_the_end(server: ScriptedServer):
+async def test_a_result_that_never_gets_ready_is_a_conflict_in_the_end(server: ControlPlane):
     server.streams(phase("succeeded"), END)
     for _ in range(5):
         server.answers(response({"message": "not ready"}, 409), response(session(phase="succeeded")))
@@ -192,7 +192,7 @@ async def test_a_result_that_never_gets_ready_is_a_conflict_in_the_end(server: S
             await client.result("s-1")
 
 
-async def test_a_session_block_gives_its_result_and_tears_down(server: ScriptedServer, client: EnclaveClient):
+async def test_a_session_block_gives_its_result_and_tears_down(server: ControlPlane, client: EnclaveClient):
     server.answers(response(session("s-9"), 201))
     server.streams(phase("succeeded"), END)
     server.answers(response(RESULT), response(status=204))
@@ -207,13 +207,13 @@ async def test_a_session_block_gives_its_result_and_tears_down(server: ScriptedS
     ]
 
 
-async def test_a_session_that_is_gone_already_counts_as_torn_down(server: ScriptedServer, client: EnclaveClient):
+async def test_a_session_that_is_gone_already_counts_as_torn_down(server: ControlPlane, client: EnclaveClient):
     server.answers(response(session(), 201), response({}, 404))
     async with client.session("x"):
         pass
 
 
-async def test_a_teardown_that_fails_is_raised(server: ScriptedServer, client_once: EnclaveClient):
+async def test_a_teardown_that_fails_is_raised(server: ControlPlane, client_once: EnclaveClient):
     server.answers(response(session(), 201), response({"message": "stuck"}, 500))
     with pytest.raises(ServerError, match="stuck"):
         async with client_once.session("x"):
@@ -221,7 +221,7 @@ async def test_a_teardown_that_fails_is_raised(server: ScriptedServer, client_on
 
 
 async def test_a_teardown_that_fails_is_noted_on_the_blocks_own_exception(
-    server: ScriptedServer, client_once: EnclaveClient
+    server: ControlPlane, client_once: EnclaveClient
 ):
     server.answers(response(session(), 201), response({"message": "stuck"}, 500))
     raised = LookupError("mine")
@@ -234,11 +234,11 @@ async def test_a_teardown_that_fails_is_noted_on_the_blocks_own_exception(
     assert "stuck" in note
 
 
-async def test_a_handle_refreshes_what_it_knows_of_its_session(server: ScriptedServer, client: EnclaveClient):
+async def test_a_handle_refreshes_what_it_knows_of_its_session(server: ControlPlane, client: EnclaveClient):
     handle = client.attach("s-1")
-    assert handle.session is None
+    assert (handle.last_seen, handle.phase) == (None, None)
     server.answers(response(session(phase="pending")), response(session(phase="running")))
     assert (await handle.refresh()).phase == "pending"
     assert (await handle.refresh()).phase == "running"
-    assert handle.session.phase == "running"
+    assert handle.last_seen.phase == handle.phase == "running"
     assert "running" in repr(handle)

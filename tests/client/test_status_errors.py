@@ -10,7 +10,8 @@ from email.utils import format_datetime
 import pytest
 
 from enclave import EnclaveClient, errors
-from tests.support.scripted_server import ScriptedServer, response
+from tests.support.messages import response
+from tests.support.plane import ControlPlane
 
 CLASSES = {
     400: errors.BadRequestError,
@@ -30,7 +31,7 @@ CLASSES = {
 
 @pytest.mark.parametrize("status", CLASSES)
 async def test_each_status_has_its_class_with_every_field_filled(
-    server: ScriptedServer, client_once: EnclaveClient, status
+    server: ControlPlane, client_once: EnclaveClient, status
 ):
     body = {"statusCode": status, "error": "Some Error", "message": "what happened", "code": "E_CODE", "more": [1]}
     server.answers(response(body, status, x_request_id="req-7", retry_after="3"))
@@ -45,9 +46,7 @@ async def test_each_status_has_its_class_with_every_field_filled(
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 503])
-async def test_every_call_raises_the_same_for_the_same_status(
-    server: ScriptedServer, client_once: EnclaveClient, status
-):
+async def test_every_call_raises_the_same_for_the_same_status(server: ControlPlane, client_once: EnclaveClient, status):
     answer = response({"message": "no"}, status)
     calls = [
         client_once.list,
@@ -77,7 +76,7 @@ async def test_every_call_raises_the_same_for_the_same_status(
     ],
 )
 async def test_a_body_of_any_shape_still_gives_the_status_and_a_message(
-    server: ScriptedServer, client_once: EnclaveClient, body, message, decoded
+    server: ControlPlane, client_once: EnclaveClient, body, message, decoded
 ):
     server.answers(response(body, 500))
     with pytest.raises(errors.ServerError) as caught:
@@ -88,7 +87,7 @@ async def test_a_body_of_any_shape_still_gives_the_status_and_a_message(
     assert caught.value.code is None
 
 
-async def test_a_message_with_a_lone_surrogate_is_readable(server: ScriptedServer, client_once: EnclaveClient):
+async def test_a_message_with_a_lone_surrogate_is_readable(server: ControlPlane, client_once: EnclaveClient):
     server.answers(response(b'{"message":"cut \\ud83d","code":"E"}', 400))
     with pytest.raises(errors.BadRequestError, match="cut \ufffd") as caught:
         await client_once.list()
@@ -112,7 +111,7 @@ def http_date(seconds: float) -> str:
     ],
 )
 async def test_retry_after_is_seconds_in_both_of_its_forms(
-    server: ScriptedServer, client_once: EnclaveClient, headers, lowest, highest
+    server: ControlPlane, client_once: EnclaveClient, headers, lowest, highest
 ):
     server.answers(response(b"", 429, **headers))
     with pytest.raises(errors.RateLimitError) as caught:
@@ -123,7 +122,7 @@ async def test_retry_after_is_seconds_in_both_of_its_forms(
 @pytest.mark.parametrize(
     "value", ["", "soon", "-5", "1e3", "0x10", "+5", "12 34", ",", "99 Foo 99", "Mon, 99 Jan 2024"]
 )
-async def test_a_retry_after_that_is_neither_is_ignored(server: ScriptedServer, client_once: EnclaveClient, value):
+async def test_a_retry_after_that_is_neither_is_ignored(server: ControlPlane, client_once: EnclaveClient, value):
     server.answers(response(b"", 503, retry_after=value))
     with pytest.raises(errors.ServiceUnavailableError) as caught:
         await client_once.list()
@@ -132,9 +131,9 @@ async def test_a_retry_after_that_is_neither_is_ignored(server: ScriptedServer, 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_an_error_and_the_credential_goes_nowhere_else(
-    server: ScriptedServer, client_once: EnclaveClient, status
+    server: ControlPlane, client_once: EnclaveClient, status
 ):
-    async with ScriptedServer().serve() as elsewhere:
+    async with ControlPlane().serve() as elsewhere:
         server.answers(*[response(b"", status, location=elsewhere.base_url + "/sessions")] * 3)
         with pytest.raises(errors.APIStatusError, match=f"{status}.*redirects are not followed") as caught:
             await client_once.list()
@@ -148,7 +147,7 @@ async def test_a_redirect_is_an_error_and_the_credential_goes_nowhere_else(
     assert elsewhere.base_url in str(caught.value)
 
 
-async def test_an_error_leaves_its_connection_usable(server: ScriptedServer, client_once: EnclaveClient):
+async def test_an_error_leaves_its_connection_usable(server: ControlPlane, client_once: EnclaveClient):
     server.answers(response({"message": "no"}, 404), response([]))
     with pytest.raises(errors.NotFoundError):
         await client_once.get("s-1")
@@ -159,7 +158,7 @@ async def test_an_error_leaves_its_connection_usable(server: ScriptedServer, cli
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123"])
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_a_connection_that_ends_before_the_answer_does_is_a_connection_error(
-    server: ScriptedServer, client_once: EnclaveClient, answer, way
+    server: ControlPlane, client_once: EnclaveClient, answer, way
 ):
     async def cut(request):
         await request.send(answer)
@@ -172,7 +171,7 @@ async def test_a_connection_that_ends_before_the_answer_does_is_a_connection_err
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_a_status_counts_although_its_body_was_cut(server: ScriptedServer, client_once: EnclaveClient, way):
+async def test_a_status_counts_although_its_body_was_cut(server: ControlPlane, client_once: EnclaveClient, way):
     async def cut(request):
         await request.send(b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 99\r\n\r\n{"message":')
         await getattr(request, way)()

@@ -22,7 +22,8 @@ from enclave import (
     StdoutFrame,
     UnknownFrame,
 )
-from tests.support.scripted_server import CHUNKED_SSE, CLOSE_DELIMITED_SSE, ScriptedServer, chunk
+from tests.support.messages import CHUNKED_SSE, SSE, chunk
+from tests.support.plane import ControlPlane
 
 UNKNOWN = {"kind": "coffee", "cups": 2}
 WIRE = [
@@ -111,7 +112,7 @@ def sevens(data: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_the_frames_are_the_same_in_every_framing_and_at_every_cut(
-    server: ScriptedServer, client: EnclaveClient, framing: str
+    server: ControlPlane, client: EnclaveClient, framing: str
 ):
     for cut in (whole, sevens, bytewise):
         pieces = cut(FRAMINGS[framing])
@@ -123,7 +124,7 @@ async def test_the_frames_are_the_same_in_every_framing_and_at_every_cut(
                 assert frames.resumes == 0
 
 
-async def test_a_stream_asks_for_what_it_can_read_best(server: ScriptedServer, client: EnclaveClient):
+async def test_a_stream_asks_for_what_it_can_read_best(server: ControlPlane, client: EnclaveClient):
     server.streams(plain())
     async with client.stream("s-1"):
         pass
@@ -145,9 +146,9 @@ async def test_a_stream_asks_for_what_it_can_read_best(server: ScriptedServer, c
     ],
 )
 async def test_an_event_stream_is_utf8_whatever_its_content_type_says(
-    server: ScriptedServer, client: EnclaveClient, content_type
+    server: ControlPlane, client: EnclaveClient, content_type
 ):
-    head = CLOSE_DELIMITED_SSE.replace(b"text/event-stream", content_type.encode())
+    head = SSE.replace(b"text/event-stream", content_type.encode())
     server.streams(plain(), head=head)
     async with client.stream("s-1") as frames:
         assert [frame async for frame in frames] == FRAMES
@@ -185,22 +186,22 @@ def gzipped_in_members_by_the_byte(data: bytes) -> list[bytes]:
     ],
 )
 async def test_a_stream_that_comes_compressed_unasked_is_read_all_the_same(
-    server: ScriptedServer, client: EnclaveClient, encoding, compress
+    server: ControlPlane, client: EnclaveClient, encoding, compress
 ):
-    head = CLOSE_DELIMITED_SSE[:-2] + b"Content-Encoding: %b\r\n\r\n" % encoding.encode()
+    head = SSE[:-2] + b"Content-Encoding: %b\r\n\r\n" % encoding.encode()
     server.streams(*compress(FRAMINGS["everything-LF"].replace(b"\n\n\n", b"\n\n")), head=head)
     async with client.stream("s-1") as frames:
         assert [frame async for frame in frames] == FRAMES
 
 
 async def test_a_compressed_stream_gives_each_frame_as_soon_as_it_was_flushed(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     taken = []
 
     async def answer(request):
-        await request.send(CLOSE_DELIMITED_SSE[:-2] + b"Content-Encoding: gzip\r\n\r\n")
+        await request.send(SSE[:-2] + b"Content-Encoding: gzip\r\n\r\n")
         for text in JSON:
             data = compressor.compress(b"data: %b\n\n" % text) + compressor.flush(zlib.Z_SYNC_FLUSH)
             await request.send(data)
@@ -238,7 +239,7 @@ async def test_a_compressed_stream_gives_each_frame_as_soon_as_it_was_flushed(
         (b'{"kind":"std\xffout","data":1}', UnknownFrame("std\ufffdout", '{"kind":"std\ufffdout","data":1}'.encode())),
     ],
 )
-async def test_broken_text_never_ends_a_stream(server: ScriptedServer, client: EnclaveClient, text, expected):
+async def test_broken_text_never_ends_a_stream(server: ControlPlane, client: EnclaveClient, text, expected):
     server.streams(b"data: %b\n\ndata: %b\n\n" % (text, text) + plain())
     async with client.stream("s-1") as frames:
         assert [frame async for frame in frames] == [expected, expected, *FRAMES]
@@ -246,7 +247,7 @@ async def test_broken_text_never_ends_a_stream(server: ScriptedServer, client: E
 
 @pytest.mark.parametrize("separator", [b"\n", b"\r"], ids=["decoded in bulk", "decoded one by one"])
 async def test_a_null_in_a_frame_is_taken_for_an_optional_field_that_was_left_out(
-    server: ScriptedServer, client: EnclaveClient, separator: bytes
+    server: ControlPlane, client: EnclaveClient, separator: bytes
 ):
     texts = [
         b'{"kind":"phase","phase":"running","killReason":null,"ts":null}',

@@ -17,16 +17,8 @@ from enclave import (
     StreamInterrupted,
     Timeout,
 )
-from tests.support.scripted_server import (
-    CHUNKED_SSE,
-    CLOSE_DELIMITED_SSE,
-    END,
-    Request,
-    ScriptedServer,
-    chunk,
-    event,
-    response,
-)
+from tests.support.messages import CHUNKED_SSE, END, SSE, chunk, event, response
+from tests.support.plane import ControlPlane, Request
 
 TEXTS = ["one", "zwölf 😀", "three\r\n", "four", "five"]
 FRAMES = [*map(StdoutFrame, TEXTS), EndFrame()]
@@ -70,7 +62,7 @@ def serve(events: list[bytes], ids: list[str] | None) -> Callable[[Request], byt
 def cut_after(count: int, way: str, rest: Callable[[Request], bytes], *, chunked: bool = False):
     async def answer(request: Request) -> None:
         data = rest(request)[:count]
-        await request.send(CHUNKED_SSE + chunk(data) if chunked else CLOSE_DELIMITED_SSE + data)
+        await request.send(CHUNKED_SSE + chunk(data) if chunked else SSE + data)
         await getattr(request, way)()
 
     return answer
@@ -92,7 +84,7 @@ CUTS = [
 
 
 @pytest.mark.parametrize(("ids", "newline", "way"), CUTS)
-async def test_a_cut_at_any_byte_loses_and_repeats_nothing(server: ScriptedServer, ids, newline, way):
+async def test_a_cut_at_any_byte_loses_and_repeats_nothing(server: ControlPlane, ids, newline, way):
     events = [block.replace(b"\n", newline) for block in session(ids)]
     rest = serve(events, ids)
     size = len(b"".join(events))
@@ -109,9 +101,7 @@ async def test_a_cut_at_any_byte_loses_and_repeats_nothing(server: ScriptedServe
 
 
 @pytest.mark.parametrize("ids", [NUMBERS, ODD, None], ids=["ids", "odd-ids", "no-ids"])
-async def test_a_stream_that_drops_after_every_frame_is_put_together(
-    server: ScriptedServer, client: EnclaveClient, ids
-):
+async def test_a_stream_that_drops_after_every_frame_is_put_together(server: ControlPlane, client: EnclaveClient, ids):
     events = session(ids)
     rest = serve(events, ids)
     lengths = [len(block) for block in events] if ids else [len(b"".join(events[:n])) for n in range(1, 6)]
@@ -127,7 +117,7 @@ async def test_a_stream_that_drops_after_every_frame_is_put_together(
     assert asked == expected
 
 
-async def test_a_server_that_ignores_the_id_and_replays_is_noticed(server: ScriptedServer, client: EnclaveClient):
+async def test_a_server_that_ignores_the_id_and_replays_is_noticed(server: ControlPlane, client: EnclaveClient):
     events = session(NUMBERS)
     whole = b"".join(events)
     server.streams(b"".join(events[:3]))
@@ -138,7 +128,7 @@ async def test_a_server_that_ignores_the_id_and_replays_is_noticed(server: Scrip
         assert frames.resumes == 2
 
 
-async def test_an_id_that_only_some_frames_have_repeats_no_frame(server: ScriptedServer, client: EnclaveClient):
+async def test_an_id_that_only_some_frames_have_repeats_no_frame(server: ControlPlane, client: EnclaveClient):
     """The id in force after a frame without one is an older frame's: going on after that would repeat frames."""
     events = session(["1", None, None, "4", None, None])
     whole = b"".join(events)
@@ -160,7 +150,7 @@ async def test_an_id_that_only_some_frames_have_repeats_no_frame(server: Scripte
     "preamble", [b": hello\n\n", b"retry: 0\n\n", b": hello\n", b"\xef\xbb\xbf\n\n", b"event: x\n\n"]
 )
 async def test_ids_are_used_whatever_stands_before_the_first_event(
-    server: ScriptedServer, client: EnclaveClient, preamble
+    server: ControlPlane, client: EnclaveClient, preamble
 ):
     events = session(NUMBERS)
     server.streams(preamble, b"".join(events[:2]))
@@ -171,7 +161,7 @@ async def test_ids_are_used_whatever_stands_before_the_first_event(
     assert [request.headers.get("last-event-id") for request in server.requests] == [None, "2", "4"]
 
 
-async def test_an_id_in_a_block_without_data_counts(server: ScriptedServer, client: EnclaveClient):
+async def test_an_id_in_a_block_without_data_counts(server: ControlPlane, client: EnclaveClient):
     events = session(NUMBERS)
     server.streams(b"".join(events[:2]) + b"id: 2b\n\n")
     server.streams(b"".join(events[2:]))
@@ -180,7 +170,7 @@ async def test_an_id_in_a_block_without_data_counts(server: ScriptedServer, clie
     assert server.requests[1].headers["last-event-id"] == "2b"
 
 
-async def test_an_empty_id_means_to_start_again_and_check(server: ScriptedServer, client: EnclaveClient):
+async def test_an_empty_id_means_to_start_again_and_check(server: ControlPlane, client: EnclaveClient):
     events = session(NUMBERS)
     server.streams(b"".join(events[:2]) + b"id\n\n")
     server.streams(b"".join(events))
@@ -201,7 +191,7 @@ async def test_an_empty_id_means_to_start_again_and_check(server: ScriptedServer
     ids=["changed", "shorter", "much-shorter", "swapped", "other-kind"],
 )
 async def test_history_that_changed_is_an_interruption_with_the_count_of_what_was_delivered(
-    server: ScriptedServer, client: EnclaveClient, second, says
+    server: ControlPlane, client: EnclaveClient, second, says
 ):
     server.streams(b"".join(session(None)[:3]))
     server.streams(second)
@@ -217,7 +207,7 @@ async def test_history_that_changed_is_an_interruption_with_the_count_of_what_wa
 
 @pytest.mark.parametrize("goes_on_with", [1, 2, 4], ids=["an earlier one", "the last", "a later one"])
 async def test_a_server_that_goes_on_elsewhere_is_asked_for_a_replay(
-    server: ScriptedServer, client: EnclaveClient, goes_on_with: int
+    server: ControlPlane, client: EnclaveClient, goes_on_with: int
 ):
     events = session(NUMBERS)
     server.streams(b"".join(events[:3]))
@@ -228,7 +218,7 @@ async def test_a_server_that_goes_on_elsewhere_is_asked_for_a_replay(
     assert [request.headers.get("last-event-id") for request in server.requests] == [None, "3", None]
 
 
-async def test_a_replay_that_breaks_off_is_tried_again_but_not_for_ever(server: ScriptedServer, client: EnclaveClient):
+async def test_a_replay_that_breaks_off_is_tried_again_but_not_for_ever(server: ControlPlane, client: EnclaveClient):
     events = session(None)
     server.streams(b"".join(events[:3]))
     for _ in range(4):
@@ -243,7 +233,7 @@ async def test_a_replay_that_breaks_off_is_tried_again_but_not_for_ever(server: 
 
 
 async def test_a_stream_that_closes_cleanly_without_its_end_again_and_again_is_given_up(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     for _ in range(5):
         server.streams(b": hello\n\n")
@@ -253,7 +243,7 @@ async def test_a_stream_that_closes_cleanly_without_its_end_again_and_again_is_g
     assert caught.value.delivered == 0
 
 
-async def test_progress_resets_the_count_of_failures(server: ScriptedServer, client: EnclaveClient):
+async def test_progress_resets_the_count_of_failures(server: ControlPlane, client: EnclaveClient):
     events = session(NUMBERS)
     for block in events[:5]:
         server.streams(block)
@@ -266,7 +256,7 @@ async def test_progress_resets_the_count_of_failures(server: ScriptedServer, cli
 
 @pytest.mark.parametrize("retry_after", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
 async def test_refusals_on_reconnecting_are_waited_out(
-    server: ScriptedServer, client: EnclaveClient, retry_after, caplog
+    server: ControlPlane, client: EnclaveClient, retry_after, caplog
 ):
     caplog.set_level(logging.DEBUG, "enclave")
     events = session(NUMBERS)
@@ -284,7 +274,7 @@ async def test_refusals_on_reconnecting_are_waited_out(
 
 
 async def test_a_final_refusal_on_reconnecting_is_an_interruption_with_its_cause(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.streams(event("one"))
     server.answers(response({"message": "gone"}, 404))
@@ -297,7 +287,7 @@ async def test_a_final_refusal_on_reconnecting_is_an_interruption_with_its_cause
 
 
 async def test_refusals_before_the_first_frame_are_waited_out_at_the_async_with_line(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     server.answers(response({}, 503, retry_after="0"), response({}, 429))
     server.streams(*session(None))
@@ -307,13 +297,13 @@ async def test_refusals_before_the_first_frame_are_waited_out_at_the_async_with_
 
 
 @pytest.mark.parametrize("ids", [NUMBERS, None], ids=["ids", "no-ids"])
-async def test_a_silent_session_is_resumed_any_number_of_times(server: ScriptedServer, ids):
+async def test_a_silent_session_is_resumed_any_number_of_times(server: ControlPlane, ids):
     events = session(ids)
     rest = serve(events, ids)
 
     async def silent(request: Request) -> None:
         data = b"".join(events[:2]) if "last-event-id" not in request.headers else b""
-        await request.send(CLOSE_DELIMITED_SSE, data)
+        await request.send(SSE, data)
         await request.gone()
 
     server.answers(*[silent] * 7, everything(rest))
@@ -325,9 +315,9 @@ async def test_a_silent_session_is_resumed_any_number_of_times(server: ScriptedS
                 assert frames.resumes >= 1
 
 
-async def test_heartbeats_keep_a_stream_from_being_taken_for_dropped(server: ScriptedServer):
+async def test_heartbeats_keep_a_stream_from_being_taken_for_dropped(server: ControlPlane):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE)
+        await request.send(SSE)
         with anyio.move_on_after(0.8):
             while True:
                 await request.send(b": beat\n")

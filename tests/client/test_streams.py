@@ -22,7 +22,8 @@ from enclave import (
     UnknownFrame,
     UsageError,
 )
-from tests.support.scripted_server import CLOSE_DELIMITED_SSE, END, Request, ScriptedServer, event, response
+from tests.support.messages import END, SSE, event, response
+from tests.support.plane import ControlPlane, Request
 from tests.support.scripted_transport import ScriptedTransport
 
 UNREADABLE = [
@@ -36,7 +37,7 @@ UNREADABLE = [
     (b'{"kind":"end","ts":"yesterday"}', "end", r"\$\.ts"),
     (b"not json", "", "malformed"),
     (b'{"kind":"stdout","data":"a"} {"kind":"stdout","data":"b"}', "", "trailing"),
-    (b'{"kind":"odd","x":' + b"[" * 3000 + b"]" * 3000 + b"}", "", "nested too deeply"),
+    (b'{"kind":"odd","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", "nested too deeply"),
 ]
 
 
@@ -50,7 +51,7 @@ def numbers(frames) -> list[int]:
 
 @pytest.mark.parametrize(("text", "kind", "problem"), UNREADABLE)
 async def test_a_frame_that_cannot_be_read_stands_in_its_place_and_says_why(
-    server: ScriptedServer, client: EnclaveClient, text, kind, problem
+    server: ControlPlane, client: EnclaveClient, text, kind, problem
 ):
     server.streams(event("0") + b"data: %b\n\n" % text + event("1") + END)
     async with client.stream("s-1") as frames:
@@ -62,7 +63,7 @@ async def test_a_frame_that_cannot_be_read_stands_in_its_place_and_says_why(
     assert after == [StdoutFrame("1"), EndFrame()]
 
 
-async def test_the_name_of_the_event_is_the_kind_of_what_is_not_json(server: ScriptedServer, client: EnclaveClient):
+async def test_the_name_of_the_event_is_the_kind_of_what_is_not_json(server: ControlPlane, client: EnclaveClient):
     server.streams(b"event: ping\ndata: now\n\n" + b'event: ping\ndata: {"n":1}\n\n' + END)
     async with client.stream("s-1") as frames:
         not_json, json, _ = [frame async for frame in frames]
@@ -72,7 +73,7 @@ async def test_the_name_of_the_event_is_the_kind_of_what_is_not_json(server: Scr
 
 
 async def test_a_problem_is_one_short_printable_line_whatever_the_frame_says(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     key = '"' + "\u202e\u2028\x1b[31m" * 500 + '"'
     server.streams(f'data: {{"kind":"result","result":{{"exitCode":{{{key}:[]}}}}}}\n\n'.encode() + END)
@@ -84,21 +85,23 @@ async def test_a_problem_is_one_short_printable_line_whatever_the_frame_says(
 
 
 async def test_each_sort_of_unreadable_frame_is_logged_once_and_a_flood_does_not_flood_the_log(
-    server: ScriptedServer, client: EnclaveClient, caplog
+    server: ControlPlane, client: EnclaveClient, caplog
 ):
     flood = b"".join(b'data: {"kind":"kind-%d"}\n\n' % number for number in range(500))
     bad = b"data: {}\n\n" + b'data: {"kind":"new"}\n\n'
     server.streams(event("0") + bad * 1000, flood + END)
     async with client.stream("s-1") as frames:
         assert len([frame async for frame in frames]) == 2502
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    # Not those of asyncio in debug mode, which complains where a machine is slow.
+    ours = [record for record in caplog.records if record.name == "enclave"]
+    warnings = [record.getMessage() for record in ours if record.levelname == "WARNING"]
     assert "frame 1 (kind '') cannot be read: Object missing required field `kind`" in warnings[0]
     assert "frame 2 (kind 'new') cannot be read: this version does not know the kind" in warnings[1]
     assert len(warnings) == 8
     assert "more such frames of this stream are not logged" in warnings[-1]
 
 
-async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ScriptedServer, client: EnclaveClient):
+async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(1000) + END)
     async with client.stream("s-1") as frames:
         seen = [await anext(frames), await anext(frames)]
@@ -111,7 +114,7 @@ async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: Scri
     assert single[-1:] or isinstance(seen[-1], EndFrame)
 
 
-async def test_batches_are_never_empty_and_hold_what_came_together(server: ScriptedServer, client: EnclaveClient):
+async def test_batches_are_never_empty_and_hold_what_came_together(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(500) + END)
     async with client.stream("s-1") as frames:
         batches = [batch async for batch in frames.batches()]
@@ -120,11 +123,11 @@ async def test_batches_are_never_empty_and_hold_what_came_together(server: Scrip
     assert numbers(frame for batch in batches for frame in batch) == list(range(500))
 
 
-async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: ScriptedServer, client: EnclaveClient):
+async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: ControlPlane, client: EnclaveClient):
     more = anyio.Event()
 
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE)
+        await request.send(SSE)
         await more.wait()
         for start in range(0, 300, 3):
             await request.send(b"".join(event(str(number)) for number in range(start, start + 3)))
@@ -150,9 +153,9 @@ async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: S
     assert sorted(numbers(seen)) == list(range(300))
 
 
-async def test_cancelling_a_stream_from_another_task_ends_the_iteration(server: ScriptedServer, client: EnclaveClient):
+async def test_cancelling_a_stream_from_another_task_ends_the_iteration(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.send(SSE, event("1"))
         await request.gone()
 
     server.answers(answer)
@@ -173,7 +176,7 @@ async def _call(function) -> None:
     function()
 
 
-async def test_cancelling_a_stream_drops_what_waits(server: ScriptedServer, client: EnclaveClient):
+async def test_cancelling_a_stream_drops_what_waits(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(1000) + END)
     async with client.stream("s-1") as frames:
         assert await anext(frames) == StdoutFrame("0\n")
@@ -183,7 +186,7 @@ async def test_cancelling_a_stream_drops_what_waits(server: ScriptedServer, clie
             await anext(frames.batches())
 
 
-async def test_iterating_outside_its_block_shows_the_right_form(server: ScriptedServer, client: EnclaveClient):
+async def test_iterating_outside_its_block_shows_the_right_form(server: ControlPlane, client: EnclaveClient):
     frames = client.stream("s-1")
     right = r"async with session\.stream\(\) as frames: async for frame in frames"
     for wrong in (lambda: aiter(frames), frames.batches):
@@ -210,7 +213,7 @@ async def test_iterating_outside_its_block_shows_the_right_form(server: Scripted
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (401, AuthenticationError), (599, Exception)])
 async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
-    server: ScriptedServer, client_once: EnclaveClient, status, error
+    server: ControlPlane, client_once: EnclaveClient, status, error
 ):
     server.answers(response({"message": "no such thing"}, status))
     with pytest.raises(error, match="no such thing") as caught:
@@ -233,7 +236,7 @@ async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
     ],
 )
 async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
-    server: ScriptedServer, client: EnclaveClient, answer, says
+    server: ControlPlane, client: EnclaveClient, answer, says
 ):
     server.answers(answer)
     with pytest.raises(MalformedResponseError, match=says):
@@ -242,9 +245,9 @@ async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
     assert len(server.requests) == 1
 
 
-async def test_what_the_body_raises_passes_through_as_it_is(server: ScriptedServer, client: EnclaveClient):
+async def test_what_the_body_raises_passes_through_as_it_is(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.send(SSE, event("1"))
         await request.gone()
 
     raised = LookupError("mine")
@@ -263,12 +266,12 @@ async def test_what_the_body_raises_passes_through_as_it_is(server: ScriptedServ
 
 
 async def test_leaving_early_closes_the_connection_and_leaves_the_client_usable(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     gone = anyio.Event()
 
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"), event("2"))
+        await request.send(SSE, event("1"), event("2"))
         await request.gone()
         gone.set()
 
@@ -281,9 +284,9 @@ async def test_leaving_early_closes_the_connection_and_leaves_the_client_usable(
     assert await client.list() == []
 
 
-async def test_many_streams_run_side_by_side_and_starve_no_request(server: ScriptedServer, client: EnclaveClient):
+async def test_many_streams_run_side_by_side_and_starve_no_request(server: ControlPlane, client: EnclaveClient):
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("1"))
+        await request.send(SSE, event("1"))
         await request.gone()
 
     server.route("GET", "/sessions/s-1/stream", answer)
@@ -295,11 +298,11 @@ async def test_many_streams_run_side_by_side_and_starve_no_request(server: Scrip
             assert await client.list() == []
 
 
-async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: ScriptedServer, client: EnclaveClient):
+async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: ControlPlane, client: EnclaveClient):
     more = anyio.Event()
 
     async def answer(request: Request) -> None:
-        await request.send(CLOSE_DELIMITED_SSE, event("0"))
+        await request.send(SSE, event("0"))
         await more.wait()
         await request.send(event("1") + event("2"), END)
         await request.close()
@@ -317,7 +320,7 @@ async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: Scr
     assert numbers(seen) == [0, 1, 2]
 
 
-async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_not_retried(server: ScriptedServer):
+async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_not_retried(server: ControlPlane):
     server.streams(event("ok") + event("x" * 5000) + END)
     async with EnclaveClient(server.base_url, max_event_bytes=4096) as client, client.stream("s-1") as frames:
         assert await anext(frames) == StdoutFrame("ok")
@@ -327,7 +330,7 @@ async def test_an_event_over_the_bound_is_an_error_with_the_bounds_name_and_is_n
 
 
 async def test_without_retries_a_stream_that_breaks_is_interrupted_at_once(
-    server: ScriptedServer, client_once: EnclaveClient
+    server: ControlPlane, client_once: EnclaveClient
 ):
     server.streams(lines(3))
     async with client_once.stream("s-1") as frames:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import msgspec
 import pytest
@@ -23,6 +23,7 @@ from enclave import (
     ResultFrame,
     ResultTypeError,
     Session,
+    SessionFields,
     SessionLimits,
     SessionPhase,
     SessionResult,
@@ -31,7 +32,8 @@ from enclave import (
     WorkloadFailed,
     WorkloadKilled,
 )
-from tests.support.scripted_server import ScriptedServer, response
+from tests.support.messages import response
+from tests.support.plane import ControlPlane
 
 DONE = b'data: {"kind":"phase","phase":"succeeded"}\n\n'
 
@@ -69,6 +71,11 @@ def test_a_known_member_is_known_and_a_singleton(member):
     assert type(member)(member.value) is member
 
 
+def test_the_fields_that_run_and_session_take_by_name_are_those_of_a_request():
+    fields = {field.name: field.type for field in msgspec.structs.fields(CreateSessionRequest)}
+    assert get_type_hints(SessionFields) == fields
+
+
 def test_the_last_four_phases_are_terminal():
     assert [phase.value for phase in SessionPhase if phase.is_terminal] == [
         "succeeded",
@@ -103,7 +110,7 @@ def test_a_value_survives_copying_and_the_way_to_another_process(value, through)
     assert repr(twin) == repr(value)
 
 
-def answer_with(server: ScriptedServer, *bodies: bytes | Any) -> None:
+def answer_with(server: ControlPlane, *bodies: bytes | Any) -> None:
     for body in bodies:
         server.streams(DONE, b'data: {"kind":"end"}\n\n')
         server.answers(response(body))
@@ -134,7 +141,7 @@ def answer_with(server: ScriptedServer, *bodies: bytes | Any) -> None:
     ],
 )
 async def test_a_value_is_decoded_into_the_type_asked_for(
-    server: ScriptedServer, client: EnclaveClient, type_, value, expected
+    server: ControlPlane, client: EnclaveClient, type_, value, expected
 ):
     answer_with(server, {"exitCode": 0, "json": value, "stdout": "hi\n", "durationMs": 1.5, "unknown": 1})
     result = await client.result("s-1", type_)
@@ -160,7 +167,7 @@ async def test_a_value_is_decoded_into_the_type_asked_for(
     ],
 )
 async def test_a_value_that_does_not_fit_names_the_path_and_is_not_lost(
-    server: ScriptedServer, client: EnclaveClient, type_, value, says
+    server: ControlPlane, client: EnclaveClient, type_, value, says
 ):
     answer_with(server, {"exitCode": 0, "json": value, "stdout": "kept"})
     with pytest.raises(ResultTypeError, match=says) as caught:
@@ -170,7 +177,7 @@ async def test_a_value_that_does_not_fit_names_the_path_and_is_not_lost(
 
 
 async def test_a_value_left_out_is_none_where_the_type_allows_it_and_an_error_where_not(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     answer_with(server, *[{"exitCode": 0}] * 4)
     assert (await client.result("s-1")).value is None
@@ -183,7 +190,7 @@ async def test_a_value_left_out_is_none_where_the_type_allows_it_and_an_error_wh
 
 @pytest.mark.parametrize("document", [{"exitCode": 3}, {"exitCode": 3, "json": None}])
 async def test_a_failed_workload_without_a_value_is_a_result_of_any_type(
-    server: ScriptedServer, client: EnclaveClient, document
+    server: ControlPlane, client: EnclaveClient, document
 ):
     answer_with(server, document)
     result = await client.result("s-1", Answer)
@@ -191,7 +198,7 @@ async def test_a_failed_workload_without_a_value_is_a_result_of_any_type(
 
 
 async def test_a_failed_workload_with_a_value_that_does_not_fit_is_a_misfit(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     answer_with(server, {"exitCode": 3, "json": "partial"})
     with pytest.raises(ResultTypeError) as caught:
@@ -201,7 +208,7 @@ async def test_a_failed_workload_with_a_value_that_does_not_fit_is_a_misfit(
 
 
 async def test_a_type_that_cannot_be_decoded_into_shows_before_anything_is_sent(
-    server: ScriptedServer, client: EnclaveClient
+    server: ControlPlane, client: EnclaveClient
 ):
     for type_ in (int | Answer | AnswerData, EnclaveClient(server.base_url)):
         with pytest.raises(TypeError):
@@ -211,9 +218,9 @@ async def test_a_type_that_cannot_be_decoded_into_shows_before_anything_is_sent(
     assert server.requests == []
 
 
-@pytest.mark.parametrize("body", [{}, {"exitCode": "0"}, {"exitCode": 0, "stdout": 1}, [], b"{", b""])
+@pytest.mark.parametrize("body", [[], "x", b"{", b""])
 async def test_a_result_that_is_none_is_the_servers_fault_not_the_values(
-    server: ScriptedServer, client: EnclaveClient, body
+    server: ControlPlane, client: EnclaveClient, body
 ):
     answer_with(server, body, body)
     for type_ in (Any, Answer):
@@ -221,9 +228,7 @@ async def test_a_result_that_is_none_is_the_servers_fault_not_the_values(
             await client.result("s-1", type_)
 
 
-async def test_text_that_was_cut_in_a_result_is_repaired_whatever_the_type(
-    server: ScriptedServer, client: EnclaveClient
-):
+async def test_text_that_was_cut_in_a_result_is_repaired_whatever_the_type(server: ControlPlane, client: EnclaveClient):
     answer_with(server, *[b'{"exitCode":0,"json":["x\\ud83d","y\xff"],"stdout":"\\udc00z"}'] * 2)
     for type_ in (Any, list[str]):
         result = await client.result("s-1", type_)
@@ -241,8 +246,27 @@ def test_raising_for_the_exit_tells_failed_from_killed():
     with pytest.raises(WorkloadKilled, match="memory_exceeded") as killing:
         killed.raise_for_exit()
     assert killing.value.kill_reason is KillReason.MEMORY_EXCEEDED
-    with pytest.raises(WorkloadKilled, match="does not tell"):
+    with pytest.raises(WorkloadKilled, match="does not say why"):
         SessionResult[Any](exit_code=None).raise_for_exit()
+
+
+@pytest.mark.parametrize("exit_code", [0, 137, None])
+@pytest.mark.parametrize(
+    "how", [{"phase": SessionPhase.KILLED}, {"kill_reason": KillReason("new"), "phase": SessionPhase.TORN_DOWN}]
+)
+def test_the_phase_and_the_reason_say_that_a_workload_was_killed_and_the_exit_code_does_not(exit_code, how):
+    killed = SessionResult[Any](exit_code=exit_code, **how)
+    assert killed.is_killed
+    assert not killed.is_success
+    with pytest.raises(WorkloadKilled):
+        killed.raise_for_exit()
+
+
+def test_the_phase_tells_how_a_workload_ended_whose_exit_code_cannot_be_read():
+    extra = {"exitCode": "0"}
+    assert SessionResult[Any](exit_code=None, phase=SessionPhase.SUCCEEDED, extra=extra).raise_for_exit().extra == extra
+    with pytest.raises(WorkloadFailed, match="an exit code that cannot be read: boom"):
+        SessionResult[Any](exit_code=None, phase=SessionPhase.FAILED, stderr="boom").raise_for_exit()
 
 
 def test_a_policy_is_made_by_what_it_means():

@@ -75,8 +75,10 @@ def posting(service: Service, code: str, **fields: str):
     return httpx.stream("POST", f"{service.url}run", json={"code": code, **fields}, timeout=TIMEOUT_SECONDS)
 
 
-def test_frames_are_relayed_while_the_code_runs_and_end_with_its_result(service) -> None:
-    with posting(service, "import time\nprint('one')\ntime.sleep(0.2)\nenclave.result({'n': 1})") as response:
+def test_frames_are_relayed_while_the_code_runs_and_end_with_its_result(service, tmp_path) -> None:
+    seen = tmp_path / "seen"
+    wait = f"while not pathlib.Path({str(seen)!r}).exists():\n    time.sleep(0.01)"
+    with posting(service, f"import pathlib, time\nprint('one')\n{wait}\nenclave.result({{'n': 1}})") as response:
         assert response.headers["content-type"] == "text/event-stream"
         relayed = events(response.iter_lines())
         assert next(relayed)[0] == "session"
@@ -86,6 +88,7 @@ def test_frames_are_relayed_while_the_code_runs_and_end_with_its_result(service)
             frames.append(frame)
             if frame["kind"] == "stdout":
                 assert service.phases() == ["running"]
+                seen.touch()
     assert [frame["data"] for frame in frames if frame["kind"] == "stdout"] == ["one\n"]
     assert [frame["result"]["json"] for frame in frames if frame["kind"] == "result"] == [{"n": 1}]
     assert frames[-1]["kind"] == "end"

@@ -13,14 +13,16 @@ import httpx
 import pytest
 
 from enclave import ConfigurationError, EnclaveClient, EnclaveError, InsecureTransportWarning, Timeout
-from tests.support.hostile_server import PATIENCE_SECONDS, STREAM_HEAD, HostileServer, Script, Wire, answer, with_body
+from tests.support.messages import SSE, with_body
+from tests.support.plane import PATIENCE_SECONDS, ControlPlane, Handler, closing, silence
 from tests.support.rendering import everything_of, linked, surface_of
+from tests.support.wire import Peer, Server, in_thread, serve
 
 pytestmark = pytest.mark.anyio
 
 KEY = "ek_7f3a_thekeynobodymaysee"
 PARTS = (KEY, "thekeynobodymaysee", "ek_7f3a")
-SHORT = Timeout(connect=0.3, read=0.1, stream_idle=0.1, teardown=0.1)
+SHORT = Timeout(connect=10, read=0.1, stream_idle=0.1, teardown=0.1)
 TLS = ssl.create_default_context()
 Client = Callable[..., EnclaveClient]
 
@@ -71,21 +73,17 @@ async def fan_out(client: EnclaveClient) -> None:
             pass
 
 
-def hang(wire: Wire) -> None:
-    wire.hang()
-
-
-SCRIPTS: dict[str, Script] = {
-    "401": answer(with_body(b'{"message":"no"}', b"HTTP/1.1 401 No\r\n")),
-    "500": answer(with_body(b"<html>", b"HTTP/1.1 500 No\r\n")),
-    "no JSON": answer(with_body(b"{")),
-    "nothing": answer(b""),
-    "cut": answer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"),
-    "garbage": answer(b"garbage\r\n\r\n"),
-    "big": answer(b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n"),
-    "hang": hang,
-    "stream": answer(STREAM_HEAD + b'data: {"kind":"stdout","data":"x"}\n\ndata: {\n\n'),
-    "redirect": answer(b"HTTP/1.1 302 Go\r\nlocation: http://localhost:1/\r\ncontent-length: 0\r\n\r\n"),
+SCRIPTS: dict[str, Handler] = {
+    "401": closing(with_body(b'{"message":"no"}', b"HTTP/1.1 401 No\r\n")),
+    "500": closing(with_body(b"<html>", b"HTTP/1.1 500 No\r\n")),
+    "no JSON": closing(with_body(b"{")),
+    "nothing": closing(b""),
+    "cut": closing(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"),
+    "garbage": closing(b"garbage\r\n\r\n"),
+    "big": closing(b"HTTP/1.1 200 OK\r\nx: " + b"x" * 100_000 + b"\r\n\r\n"),
+    "hang": silence,
+    "stream": closing(SSE + b'data: {"kind":"stdout","data":"x"}\n\ndata: {\n\n'),
+    "redirect": closing(b"HTTP/1.1 302 Go\r\nlocation: http://localhost:1/\r\ncontent-length: 0\r\n\r\n"),
 }
 
 
@@ -110,19 +108,19 @@ async def test_no_error_and_no_log_record_shows_the_credential(
     make: Client, call: Callable[[EnclaveClient], Awaitable[None]], records: Callable[[], str]
 ) -> None:
     for name, script in SCRIPTS.items():
-        with HostileServer(script) as server, anyio.fail_after(PATIENCE_SECONDS):
+        with ControlPlane(script).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
             async with make(server.base_url) as client:
                 error = await error_of(call, client)
                 assert isinstance(error, EnclaveError), (name, error)
                 assert shows(everything_of(error)) == [], name
-                assert any(b"authorization: bearer ek_7f3a" in line.lower() for line in server.requests[0]), name
+                assert server.requests[0].headers["authorization"].startswith("Bearer ek_7f3a"), name
     assert shows(records()) == []
 
 
 @pytest.mark.parametrize("make", [own, stock])
 async def test_no_error_leads_back_to_a_request_or_to_the_frames_that_sent_it(make: Client) -> None:
     for name, script in SCRIPTS.items():
-        with HostileServer(script) as server, anyio.fail_after(PATIENCE_SECONDS):
+        with ControlPlane(script).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
             async with make(server.base_url) as client:
                 for call in (get, stream, run):
                     for link in linked(await error_of(call, client)):
@@ -152,8 +150,12 @@ async def test_a_failing_connection_does_not_show_the_credential(
 
 @pytest.mark.parametrize("make", [own, stock])
 async def test_a_failing_handshake_does_not_show_the_credential(make: Client, records: Callable[[], str]) -> None:
-    with HostileServer(hang, greeting=b"this is no TLS" * 99) as server, anyio.fail_after(PATIENCE_SECONDS):
-        async with make(server.base_url.replace("http", "https")) as client:
+    async def script(peer: Peer, _: Server) -> None:
+        await peer.send(b"this is no TLS" * 99)
+        await peer.closed_by_client()
+
+    with in_thread(serve(script)) as server, anyio.fail_after(PATIENCE_SECONDS):
+        async with make(server.origin.replace("http", "https")) as client:
             for call in (get, stream, run):
                 error = await error_of(call, client)
                 assert isinstance(error, EnclaveError)
@@ -165,7 +167,7 @@ async def test_a_failing_handshake_does_not_show_the_credential(make: Client, re
 async def test_a_cancelled_request_does_not_show_the_credential(
     make: Client, call: Callable[[EnclaveClient], Awaitable[None]], records: Callable[[], str]
 ) -> None:
-    with HostileServer(hang) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(silence).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         client = make(server.base_url, timeout=Timeout(teardown=0.1))
         caught: list[BaseException] = []
 
@@ -178,7 +180,7 @@ async def test_a_cancelled_request_does_not_show_the_credential(
 
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(caller)
-            assert await anyio.to_thread.run_sync(server.asked.wait, PATIENCE_SECONDS)
+            await server.asked()
             task_group.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await client.aclose()
@@ -280,15 +282,15 @@ def innermost(error: BaseException) -> TracebackType | None:
 
 
 async def test_no_public_object_shows_the_credential() -> None:
-    good = answer(with_body(b'{"id":"s-1","phase":"running"}'), then_close=False)
-    with HostileServer(good) as server, anyio.fail_after(PATIENCE_SECONDS):
+    good = with_body(b'{"id":"s-1","phase":"running"}')
+    with ControlPlane(good).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         for make in (own, stock, asking):
             async with make(server.base_url) as client:
                 handle = await client.run("pass")
                 objects = [
                     client,
                     handle,
-                    handle.session,
+                    handle.last_seen,
                     client.stream("s-1"),
                     client.fan_out([]),
                     client._http,

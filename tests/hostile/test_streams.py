@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 import tracemalloc
 import zlib
 
@@ -20,35 +19,35 @@ from enclave import (
     EventTooLargeError,
     MalformedResponseError,
     ProtocolError,
-    RetryPolicy,
     StdoutFrame,
     StreamFrame,
     StreamInterrupted,
     Timeout,
     UnknownFrame,
 )
-from tests.support.hostile_server import PATIENCE_SECONDS, STREAM_HEAD, HostileServer, Script, Wire, answer
+from tests.support import NO_WAITS
+from tests.support.messages import END, SSE
+from tests.support.plane import (
+    PATIENCE_SECONDS,
+    ControlPlane,
+    Flood,
+    Handler,
+    closing,
+    endless,
+    stalling,
+    trickling,
+)
 
 pytestmark = pytest.mark.anyio
 
 MIB = 1024 * 1024
 MAX_PEAK_BYTES = 24 * MIB
 MAX_EVENT_BYTES = 1 * MIB
-END = b'data: {"kind":"end"}\n\n'
 OUT = b'data: {"kind":"stdout","data":"x"}\n\n'
-GZIP_HEAD = STREAM_HEAD[:-2] + b"content-encoding: gzip\r\n\r\n"
+GZIP_HEAD = SSE[:-2] + b"content-encoding: gzip\r\n\r\n"
 
 
-def endless(head: bytes, piece: bytes) -> Script:
-    def script(wire: Wire) -> None:
-        wire.send(head)
-        while True:
-            wire.send(piece)
-
-    return script
-
-
-async def read(server: HostileServer, **options: object) -> list[StreamFrame]:
+async def read(server: ControlPlane, **options: object) -> list[StreamFrame]:
     options = {"retry": None, "max_event_bytes": MAX_EVENT_BYTES, **options}
     async with EnclaveClient(server.base_url, **options) as client, client.stream("s-1") as frames:
         return [frame async for frame in frames]
@@ -59,32 +58,32 @@ def zip_bomb() -> bytes:
     return b"".join(compressor.compress(b"data: " + bytes(MIB)) for _ in range(256)) + compressor.flush()
 
 
-FATAL: dict[str, tuple[Script, type[EnclaveError]]] = {
-    "a line without end": (endless(STREAM_HEAD + b"data: ", b"x" * 65_536), EventTooLargeError),
-    "an event without end": (endless(STREAM_HEAD, b"data: x\n" * 8192), EventTooLargeError),
-    "a comment without end": (endless(STREAM_HEAD + b": ", b"x" * 65_536), EventTooLargeError),
-    "a field name without end": (endless(STREAM_HEAD, b"x" * 65_536), EventTooLargeError),
-    "an id without end": (endless(STREAM_HEAD + b"id: ", b"x" * 65_536), EventTooLargeError),
-    "a gzip bomb": (answer(GZIP_HEAD + zip_bomb()), EventTooLargeError),
-    "gzip that is none": (answer(GZIP_HEAD + OUT), MalformedResponseError),
-    "an unknown encoding": (answer(STREAM_HEAD[:-2] + b"content-encoding: zstd\r\n\r\n" + OUT), MalformedResponseError),
-    "HTML": (answer(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>"), MalformedResponseError),
-    "no content type": (answer(b"HTTP/1.1 200 OK\r\n\r\n" + OUT + END), MalformedResponseError),
-    "no body": (answer(STREAM_HEAD), StreamInterrupted),
-    "204": (answer(b"HTTP/1.1 204 No Content\r\n\r\n"), ProtocolError),
-    "206": (answer(STREAM_HEAD.replace(b"200", b"206") + OUT + END), ProtocolError),
-    "a redirect": (answer(b"HTTP/1.1 302 Go\r\nlocation: http://127.0.0.1:1/\r\n\r\n"), APIStatusError),
+FATAL: dict[str, tuple[Handler, type[EnclaveError]]] = {
+    "a line without end": (endless(SSE + b"data: ", b"x" * 65_536), EventTooLargeError),
+    "an event without end": (endless(SSE, b"data: x\n" * 8192), EventTooLargeError),
+    "a comment without end": (endless(SSE + b": ", b"x" * 65_536), EventTooLargeError),
+    "a field name without end": (endless(SSE, b"x" * 65_536), EventTooLargeError),
+    "an id without end": (endless(SSE + b"id: ", b"x" * 65_536), EventTooLargeError),
+    "a gzip bomb": (closing(GZIP_HEAD + zip_bomb()), EventTooLargeError),
+    "gzip that is none": (closing(GZIP_HEAD + OUT), MalformedResponseError),
+    "an unknown encoding": (closing(SSE[:-2] + b"content-encoding: zstd\r\n\r\n" + OUT), MalformedResponseError),
+    "HTML": (closing(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>"), MalformedResponseError),
+    "no content type": (closing(b"HTTP/1.1 200 OK\r\n\r\n" + OUT + END), MalformedResponseError),
+    "no body": (closing(SSE), StreamInterrupted),
+    "204": (closing(b"HTTP/1.1 204 No Content\r\n\r\n"), ProtocolError),
+    "206": (closing(SSE.replace(b"200", b"206") + OUT + END), ProtocolError),
+    "a redirect": (closing(b"HTTP/1.1 302 Go\r\nlocation: http://127.0.0.1:1/\r\n\r\n"), APIStatusError),
     "a header flood": (endless(b"HTTP/1.1 200 OK\r\n", b"x-flood: " + b"x" * 1000 + b"\r\n"), ProtocolError),
-    "chunk garbage": (answer(STREAM_HEAD[:-2] + b"transfer-encoding: chunked\r\n\r\nzz\r\n"), APIConnectionError),
-    "a cut frame": (answer(STREAM_HEAD + OUT + b'data: {"kind":"std'), StreamInterrupted),
-    "a frame without its blank line": (answer(STREAM_HEAD + OUT + END[:-1]), StreamInterrupted),
+    "chunk garbage": (closing(SSE[:-2] + b"transfer-encoding: chunked\r\n\r\nzz\r\n"), APIConnectionError),
+    "a cut frame": (closing(SSE + OUT + b'data: {"kind":"std'), StreamInterrupted),
+    "a frame without its blank line": (closing(SSE + OUT + END[:-1]), StreamInterrupted),
 }
 
 
 @pytest.mark.parametrize("case", list(FATAL))
 async def test_a_hostile_stream_is_one_clear_error_within_bounded_memory(case: str) -> None:
     script, expected = FATAL[case]
-    with HostileServer(script) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(script).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         tracemalloc.start()
         try:
             with pytest.raises(EnclaveError) as caught:
@@ -109,8 +108,7 @@ MALFORMED: dict[str, bytes] = {
     "stdout with a number": b'{"kind":"stdout","data":7}',
     "a phase that is a list": b'{"kind":"phase","phase":["running"]}',
     "an audit event that is text": b'{"kind":"audit","event":"x"}',
-    "a result without exit code": b'{"kind":"result","result":{}}',
-    "a result with text for a number": b'{"kind":"result","result":{"exitCode":"0"}}',
+    "a result that is a list": b'{"kind":"result","result":[]}',
     "a time that is none": b'{"kind":"stdout","data":"x","ts":"yesterday"}',
     "two values": b'{"kind":"end"} {"kind":"end"}',
     "half": b'{"kind":"stdout","data":"',
@@ -118,14 +116,13 @@ MALFORMED: dict[str, bytes] = {
     "balanced arrays in arrays": b'{"kind":"stdout","data":"x","y":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "objects in objects": b'{"kind":"new","x":' + b'{"x":' * 100_000 + b"1" + b"}" * 100_001,
     "NUL bytes": b"\0\0\0",
-    "an exit code beyond all numbers": b'{"kind":"result","result":{"exitCode":1' + b"0" * 5000 + b"}}",
 }
 
 
 @pytest.mark.parametrize("case", list(MALFORMED))
 async def test_a_malformed_frame_stands_in_its_place_and_the_frames_around_it_arrive(case: str) -> None:
-    stream = STREAM_HEAD + OUT + b"data: " + MALFORMED[case] + b"\n\n" + OUT + END
-    with HostileServer(answer(stream)) as server, anyio.fail_after(PATIENCE_SECONDS):
+    stream = SSE + OUT + b"data: " + MALFORMED[case] + b"\n\n" + OUT + END
+    with ControlPlane(closing(stream)).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         got = await read(server)
     unknown = got.pop(1)
     assert isinstance(unknown, UnknownFrame)
@@ -152,8 +149,7 @@ FINE: dict[str, tuple[bytes, list[StreamFrame]]] = {
 @pytest.mark.parametrize("case", list(FINE))
 async def test_an_odd_stream_gives_the_right_frames(case: str) -> None:
     data, expected = FINE[case]
-    got: list[StreamFrame] = []
-    with HostileServer(answer(STREAM_HEAD + data + END)) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(closing(SSE + data + END)).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         got = await read(server)
     if case == "events without data":
         assert isinstance(got.pop(0), UnknownFrame)  # an empty `data` field is an event with empty data
@@ -161,30 +157,25 @@ async def test_an_odd_stream_gives_the_right_frames(case: str) -> None:
 
 
 async def test_nothing_after_the_end_frame_is_given_out() -> None:
-    with HostileServer(answer(STREAM_HEAD + OUT + END + OUT * 100 + b"garbage")) as server:
+    with ControlPlane(closing(SSE + OUT + END + OUT * 100 + b"garbage")).in_thread() as server:
         with anyio.fail_after(PATIENCE_SECONDS):
             assert await read(server) == [StdoutFrame("x"), EndFrame()]
 
 
 async def test_a_server_that_goes_on_after_the_end_frame_does_not_hold_the_consumer() -> None:
-    with HostileServer(endless(STREAM_HEAD + END, OUT)) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(endless(SSE + END, OUT)).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         assert await read(server) == [EndFrame()]
 
 
 async def test_a_stalled_consumer_stalls_the_server_and_not_memory() -> None:
-    stalled = threading.Event()
-
-    def script(wire: Wire) -> None:
-        wire.send(STREAM_HEAD)
-        wire.flood(b": a heartbeat now and then" * 100 + b"\n\n" + OUT * 2000, stalled)
-
-    with HostileServer(script) as server, anyio.fail_after(PATIENCE_SECONDS):
+    flood = Flood(SSE, b": a heartbeat now and then" * 100 + b"\n\n" + OUT * 2000, 500)
+    with ControlPlane(flood).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, retry=None) as client:
             tracemalloc.start()
             try:
                 async with client.stream("s-1") as frames:
                     await anext(frames)
-                    assert await anyio.to_thread.run_sync(stalled.wait, PATIENCE_SECONDS)
+                    await flood.stalled()
                     _, peak_bytes = tracemalloc.get_traced_memory()
                     for _ in range(20_000):  # the server is not lost: what it holds back comes
                         assert isinstance(await anext(frames), StdoutFrame)
@@ -193,48 +184,41 @@ async def test_a_stalled_consumer_stalls_the_server_and_not_memory() -> None:
     assert peak_bytes < MAX_PEAK_BYTES
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 2", STREAM_HEAD[:-2], STREAM_HEAD, STREAM_HEAD + OUT[:9]])
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 2", SSE[:-2], SSE, SSE + OUT[:9]])
 async def test_a_stream_that_stalls_runs_into_its_timeout(sent: bytes) -> None:
-    def script(wire: Wire) -> None:
-        wire.send(sent)
-        wire.hang()
-
     timeout = Timeout(connect=0.1, read=0.1, stream_idle=0.1)
-    with HostileServer(script) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(stalling(sent)).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(APITimeoutError):
             await read(server, timeout=timeout)
 
 
 async def test_an_oversized_event_is_never_asked_for_again() -> None:
-    policy = RetryPolicy(attempts=5, wait_seconds=0.0)
-    with HostileServer(endless(STREAM_HEAD + b"data: ", b"x" * 65_536)) as server, anyio.fail_after(PATIENCE_SECONDS):
+    oversized = endless(SSE + b"data: ", b"x" * 65_536)
+    with ControlPlane(oversized).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(EventTooLargeError):
-            await read(server, retry=policy)
+            await read(server, retry=NO_WAITS)
         assert len(server.requests) == 1
 
 
 async def test_a_stream_compressed_without_being_asked_arrives() -> None:
-    with HostileServer(answer(GZIP_HEAD + gzip.compress(OUT * 3 + END))) as server, anyio.fail_after(PATIENCE_SECONDS):
+    compressed = closing(GZIP_HEAD + gzip.compress(OUT * 3 + END))
+    with ControlPlane(compressed).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         assert await read(server) == [StdoutFrame("x")] * 3 + [EndFrame()]
 
 
+TRICKLE = trickling(b"HTTP/1.1 200 OK\r\nx-slow: " + b"x" * 10_000, seconds=0.05)
+"""A byte now and then, always in time for a timeout that asks for the next byte."""
+
+
 async def test_a_head_that_trickles_in_does_not_hold_up_the_opening_of_a_stream() -> None:
-    with HostileServer(trickle) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(TRICKLE).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(APITimeoutError, match="no response came"):
             await read(server, timeout=Timeout(connect=0.2, read=0.2))
 
 
 async def test_a_response_that_trickles_in_gives_way_to_the_callers_deadline() -> None:
-    with HostileServer(trickle) as server, anyio.fail_after(PATIENCE_SECONDS):
+    with ControlPlane(TRICKLE).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, retry=None, timeout=Timeout(read=0.2)) as client:
             with anyio.move_on_after(0.5) as scope:
                 await client.get("s-1")
             assert scope.cancelled_caught
-
-
-def trickle(wire: Wire) -> None:
-    """A byte now and then, always in time for a timeout that asks for the next byte."""
-    wire.send(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    while True:
-        threading.Event().wait(0.05)
-        wire.send(b"x")

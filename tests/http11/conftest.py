@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http11_server import open_sockets
+from tests.support.origin import open_sockets
 
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),

@@ -7,25 +7,11 @@ import pytest
 
 from enclave import APIConnectionError, ResponseTooLargeError, UsageError
 from enclave.transport.http11._body import ResponseBody
-from tests.support.http11_server import (
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    anyio_stops_reading_when_cancelled,
-    assert_whole,
-    client_of,
-    pool_of,
-    read_all,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK, chunk
+from tests.support.origin import anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of, read_all
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 async def test_a_response_arrives_with_status_reason_version_headers_and_body():

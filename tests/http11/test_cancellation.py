@@ -11,20 +11,9 @@ import anyio
 import pytest
 
 from enclave import ConnectTimeoutError, EnclaveError
-from tests.support.http11_server import (
-    CHUNKED,
-    OK,
-    Client,
-    Peer,
-    Server,
-    assert_whole,
-    client_of,
-    flood,
-    open_sockets,
-    pool_of,
-    read_all,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import Client, assert_whole, client_of, open_sockets, pool_of, read_all
+from tests.support.wire import Peer, Server, flooding, in_thread, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -218,17 +207,18 @@ async def test_open_streams_cancelled_at_once_close_every_socket():
 @pytest.mark.parametrize("steps", range(6))
 async def test_a_body_that_never_stops_coming_can_be_cancelled(steps):
     """Bytes are there before each wait, so the reader is never found waiting for any."""
-    flooding = anyio.Event()
+    reading = anyio.Event()
 
     async def read(client: Client) -> None:
         async with client.stream(is_stream=True) as response:
             while await response.body.read():
-                flooding.set()
+                reading.set()
 
-    with flood(CHUNKED, b"8000\r\n" + bytes(0x8000) + b"\r\n") as origin:
-        async with client_of(origin) as client, anyio.create_task_group() as tasks:
+    # In a thread of its own: a server in the client's event loop would give way to the client.
+    with in_thread(serve(flooding(CHUNKED, b"8000\r\n" + bytes(0x8000) + b"\r\n"))) as server:
+        async with client_of(server) as client, anyio.create_task_group() as tasks:
             tasks.start_soon(read, client)
-            await flooding.wait()
+            await reading.wait()
             for _ in range(steps):
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()

@@ -8,20 +8,9 @@ import anyio
 import pytest
 
 from enclave import APIConnectionError, APITimeoutError, ConnectError, ConnectTimeoutError
-from tests.support.http11_server import (
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    anyio_stops_reading_when_cancelled,
-    assert_whole,
-    client_of,
-    pool_of,
-    read_all,
-    serve,
-    silent_listener,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of, read_all
+from tests.support.wire import Peer, Server, answering, serve, silent_listener
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,9 @@ from enclave.transport._messages import Headers, Request, Timeouts
 from enclave.transport.http11 import OriginTransport
 from enclave.transport.http11._origin import Origin
 from enclave.transport.http11._request import pieces_of
-from tests.support.http11_server import OK, answering, client_of, serve
+from tests.support.messages import OK
+from tests.support.origin import client_of
+from tests.support.wire import answering, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -14,17 +14,9 @@ from enclave import APITimeoutError, EnclaveError
 from enclave.transport._credential import Secret
 from enclave.transport._messages import Headers, Request, Timeouts
 from enclave.transport.http11 import OriginTransport
-from tests.support.http11_server import (
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    client_of,
-    read_all,
-    serve,
-    silent_listener,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import client_of, read_all
+from tests.support.wire import Peer, Server, answering, serve, silent_listener
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,9 @@ import anyio
 import pytest
 
 import enclave
-from tests.support.http11_server import CHUNKED, OK, Peer, Server, answering, client_of, pool_of, serve
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -20,17 +20,9 @@ from enclave import (
     EnclaveClient,
     RetryPolicy,
 )
-from tests.support.http11_server import (
-    CHUNKED,
-    OK,
-    Peer,
-    Server,
-    answering,
-    assert_whole,
-    client_of,
-    pool_of,
-    serve,
-)
+from tests.support.messages import CHUNKED, OK
+from tests.support.origin import assert_whole, client_of, pool_of
+from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
 

@@ -271,7 +271,8 @@ async def test_the_command_serves_until_it_is_interrupted(backend):
             except anyio.EndOfStream:
                 pass
             assert await process.wait() == 0
-            assert rest == b""
+            # On a busy machine asyncio's debug mode, a part of `-X dev`, tells of steps that took long.
+            assert [line for line in rest.splitlines() if not line.startswith(b"Executing <")] == []
 
 
 def test_the_command_says_what_it_is_not(capsys):

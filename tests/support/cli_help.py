@@ -8,6 +8,9 @@ import os
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+
+import typer.main
 
 from enclave.cli._app import app
 
@@ -20,13 +23,13 @@ def help_of(*command: str) -> str:
     os.environ["COLUMNS"] = "80"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        app([*command, "--help"], prog_name="enclave", standalone_mode=False)
+        app([*command, "--help"], prog_name="enclave", standalone_mode=False, obj=SimpleNamespace())
     return out.getvalue()
 
 
 def commands() -> list[str]:
     """All commands, in the order of the help."""
-    return [command.name or command.callback.__name__ for command in app.registered_commands]
+    return list(typer.main.get_command(app).commands)
 
 
 def sections() -> str:

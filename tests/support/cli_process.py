@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 TIMEOUT_SECONDS = 30.0
-COMMAND = (sys.executable, "-W", "error", "-m", "enclave.cli")
+COMMAND = (sys.executable, "-W", "error", "-m", "enclave")
 
 
 class Environment:

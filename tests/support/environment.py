@@ -1,6 +1,10 @@
-"""The variables of a developer's shell that would change what a test sees."""
+"""What of a developer's machine would change what a test sees: variables of the shell, and the network's names."""
 
 from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
 
 import pytest
 
@@ -22,6 +26,29 @@ VARIABLES = (
 )
 
 
-def clear(monkeypatch: pytest.MonkeyPatch) -> None:
+def clear_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+
+
+def refuse_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every name but this machine's own be unknown at once: nobody waits for a name server, or depends on one."""
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        if not _is_local(host):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def _is_local(host: Any) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True

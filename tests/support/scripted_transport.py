@@ -63,8 +63,8 @@ class ScriptedTransport(httpx.AsyncBaseTransport):
 
     @property
     def waits(self) -> list[float]:
-        """Seconds between one request and the next."""
-        return [later - sooner for sooner, later in zip(self.times, self.times[1:], strict=False)]
+        """Seconds between one request and the next, to the microsecond: a clock's difference is never exact."""
+        return [round(later - sooner, 6) for sooner, later in zip(self.times, self.times[1:], strict=False)]
 
     async def aclose(self) -> None:
         self.closed = True

@@ -1,16 +1,15 @@
-"""A simulator, and a server that keeps the heads of the requests it gets, for both loops."""
+"""A simulator, and a control plane that is scripted, for both loops."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import anyio
 import pytest
-from anyio.abc import SocketAttribute
 
 from enclave.simulator import Simulator
+from tests.support.messages import response
+from tests.support.plane import ControlPlane
 from tests.support.spans import Tracing
-from tests.support.telemetry_server import HeadKeeper
 
 
 @pytest.fixture
@@ -31,10 +30,7 @@ async def sim() -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-async def keeper() -> AsyncIterator[HeadKeeper]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    keeper = HeadKeeper(f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}")
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, keeper.serve)
-        yield keeper
-        tasks.cancel_scope.cancel()
+async def keeper() -> AsyncIterator[ControlPlane]:
+    """Answers with an empty list what no test has another answer for."""
+    async with ControlPlane(otherwise=response([])).serve() as plane:
+        yield plane

@@ -18,8 +18,8 @@ from enclave import EnclaveClient, StdoutFrame
 from enclave.opentelemetry import OpenTelemetryObserver
 from enclave.simulator import Simulator
 from tests.support import NO_WAITS
+from tests.support.messages import event, response
 from tests.support.spans import Tracing
-from tests.support.telemetry_server import answer
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ async def test_the_sessions_of_a_fan_out_are_below_the_span_it_was_entered_in(si
     with anyio.fail_after(20), tracing.tracer.start_as_current_span("batch"):
         outcomes = await client.map(["x"] * 3, max_concurrency=2)
         assert current_name() == "batch"
-    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert [outcome.verdict for outcome in outcomes] == ["succeeded"] * 3
     assert [line for line in tracing.tree() if not line.startswith("    ")] == ["batch", *["  enclave.session"] * 3]
 
 
@@ -246,7 +246,7 @@ def traceparent(span) -> str:
 
 
 async def test_each_attempt_carries_the_request_s_own_trace_context(keeper, tracing):
-    keeper.answers.append(answer(503, b""))
+    keeper.answers(response(status=503))
     observer = OpenTelemetryObserver(tracing.provider)
     with tracing.tracer.start_as_current_span("caller"):
         token = context.attach(baggage.set_baggage("tenant", "a b"))
@@ -254,31 +254,31 @@ async def test_each_attempt_carries_the_request_s_own_trace_context(keeper, trac
             await client.list()
         context.detach(token)
     expected = traceparent(tracing.one("GET /sessions"))
-    assert [head["traceparent"] for head in keeper.heads] == [[expected], [expected]]
-    assert [head["baggage"] for head in keeper.heads] == [["tenant=a+b"]] * 2
+    assert [request.values("traceparent") for request in keeper.requests] == [[expected], [expected]]
+    assert [request.values("baggage") for request in keeper.requests] == [["tenant=a+b"]] * 2
 
 
 async def test_each_connection_of_a_stream_carries_the_trace_context_of_its_own_request(keeper, tracing):
     first = b'id: 1\ndata: {"kind":"stdout","data":"a"}\n\n'
-    keeper.answers.append(answer(200, first, "text/event-stream"))
-    keeper.answers.append(answer(200, b'id: 2\ndata: {"kind":"end"}\n\n', "text/event-stream"))
+    keeper.streams(first)
+    keeper.streams(event({"kind": "end"}, "2"))
     observer = OpenTelemetryObserver(tracing.provider)
     with anyio.fail_after(10):
         async with EnclaveClient(keeper.base_url, api_key="ek_a_b", retry=NO_WAITS, observer=observer) as client:
             async with client.stream("s-1") as frames:
                 assert len([frame async for frame in frames]) == 2
     spans = tracing.named("GET /sessions/{id}/stream")
-    assert [head["traceparent"] for head in keeper.heads] == [[traceparent(span)] for span in spans]
-    assert len({head["traceparent"][0] for head in keeper.heads}) == 2
+    assert [request.values("traceparent") for request in keeper.requests] == [[traceparent(span)] for span in spans]
+    assert len({request.headers["traceparent"] for request in keeper.requests}) == 2
     assert {span.context.trace_id for span in spans} == {tracing.one("enclave.stream").context.trace_id}
-    assert keeper.heads[1]["last-event-id"] == ["1"]
+    assert keeper.requests[1].values("last-event-id") == ["1"]
 
 
 async def test_nothing_is_sent_along_where_that_is_switched_off(keeper, tracing):
     observer = OpenTelemetryObserver(tracing.provider, propagate=False)
     async with EnclaveClient(keeper.base_url, observer=observer) as client:
         await client.list()
-    assert not keeper.heads[0].keys() & {"traceparent", "tracestate", "baggage"}
+    assert not keeper.requests[0].headers.keys() & {"traceparent", "tracestate", "baggage"}
     assert tracing.tree() == ["GET /sessions"]
 
 
@@ -289,9 +289,9 @@ async def test_a_trace_that_is_not_sampled_goes_on_as_that_and_without_a_provide
         async with EnclaveClient(keeper.base_url, observer=observer) as client:
             await client.list()
     assert tracing.spans == []
-    flags = int(keeper.heads[0]["traceparent"][0].rpartition("-")[2], 16)
+    flags = int(keeper.requests[0].headers["traceparent"].rpartition("-")[2], 16)
     assert flags & 1 == 0
-    assert "traceparent" not in keeper.heads[1]
+    assert "traceparent" not in keeper.requests[1].headers
 
 
 def test_a_global_provider_that_is_set_after_the_observer_was_made_gets_the_spans():

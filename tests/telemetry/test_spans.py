@@ -33,8 +33,9 @@ from enclave import (
 from enclave.opentelemetry import MAX_CONTENT_BYTES, OpenTelemetryObserver
 from enclave.simulator import Simulator
 from tests.support import NO_WAITS
+from tests.support.messages import response
+from tests.support.plane import closing, hang_up
 from tests.support.spans import Tracing, attributes, events, status
-from tests.support.telemetry_server import answer
 
 STREAM = r"/sessions/[^/]+/stream"
 RESULT = r"/sessions/[^/]+/result"
@@ -126,7 +127,7 @@ async def test_where_a_request_goes_is_told_without_a_port_too(tracing, url, add
 
 
 async def test_retries_are_events_of_one_span_that_did_not_fail(keeper, tracing):
-    keeper.answers += [answer(503, b""), b""]  # none at all the second time
+    keeper.answers(response(status=503, connection="close"), hang_up)
     observer = OpenTelemetryObserver(tracing.provider)
     async with EnclaveClient(keeper.base_url, retry=NO_WAITS, observer=observer) as client:
         await client.list()
@@ -156,7 +157,7 @@ async def test_a_request_that_failed_says_with_which_status_and_nothing_of_the_b
 
 
 async def test_a_request_without_an_answer_has_no_status_also_where_an_earlier_attempt_had_one(keeper, tracing):
-    keeper.answers += [answer(503, b""), b"", b""]
+    keeper.answers(response(status=503, connection="close"), hang_up, hang_up)
     policy = RetryPolicy(attempts=3, wait_seconds=0)
     observer = OpenTelemetryObserver(tracing.provider)
     async with EnclaveClient(keeper.base_url, retry=policy, observer=observer) as client:
@@ -183,7 +184,7 @@ async def test_a_refused_connection_is_told_by_its_type(tracing):
 
 
 async def test_a_body_that_cannot_be_read_fails_the_request_although_it_was_answered(keeper, tracing):
-    keeper.answers.append(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\n[")
+    keeper.answers(closing(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n["))
     observer = OpenTelemetryObserver(tracing.provider)
     async with EnclaveClient(keeper.base_url, retry=None, observer=observer) as client:
         with pytest.raises(APIConnectionError):

@@ -1,4 +1,9 @@
-"""Checked by mypy and pyright, never run: what callers see of the SDK's types."""
+"""Checked by mypy and pyright, never run: what callers see of the SDK's types.
+
+A `type: ignore` stands where both must refuse the line. Both call one that is not needed an error.
+"""
+
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
@@ -12,10 +17,12 @@ import msgspec
 from enclave import (
     AuditEvent,
     AuditFrame,
+    Completed,
     CreateSessionRequest,
     EgressPolicy,
     EnclaveClient,
     EndFrame,
+    Errored,
     FanOut,
     FrameStream,
     Health,
@@ -27,14 +34,17 @@ from enclave import (
     ResultFrame,
     RetryPolicy,
     Session,
+    SessionFields,
     SessionHandle,
     SessionLimits,
+    SessionPhase,
     SessionResult,
     StderrFrame,
     StdoutFrame,
     StreamFrame,
     Timeout,
     UnknownFrame,
+    Verdict,
     WorkloadKilled,
 )
 from enclave.opentelemetry import OpenTelemetryObserver
@@ -70,10 +80,17 @@ async def configuring(transport: httpx.AsyncBaseTransport) -> None:
 async def sessions(client: EnclaveClient) -> None:
     assert_type(await client.run("code", language="node", egress=EgressPolicy.deny_all()), SessionHandle)
     assert_type(await client.run(CreateSessionRequest(code="x", limits=SessionLimits(pids=4))), SessionHandle)
+    await client.run("x", langauge="node")  # type: ignore[call-arg]
+    await client.run("x", labels={"n": 1})  # type: ignore[dict-item]
+    client.session("x", limits={"pids": 1})  # type: ignore[arg-type]
+    fields: SessionFields = {"language": "node", "labels": {"team": "a"}}
+    async with client.session("x", **fields) as handle:
+        assert_type(handle, SessionHandle)
     async with client.session(code="x") as handle:
         assert_type(handle, SessionHandle)
         assert_type(handle.id, str)
-        assert_type(handle.session, Session | None)
+        assert_type(handle.last_seen, Session | None)
+        assert_type(handle.phase, SessionPhase | None)
         assert_type(await handle.refresh(), Session)
     assert_type(client.attach("s-1"), SessionHandle)
     assert_type(await client.get("s-1"), Session)
@@ -105,7 +122,7 @@ def kind_of(frame: StreamFrame) -> str:
         case StdoutFrame(data=data) | StderrFrame(data=data):
             return data
         case AuditFrame(event=event):
-            return event.type.value
+            return event.type.value if event.type else ""
         case ResultFrame(result=result):
             assert_type(result, SessionResult[Any])
             return str(result.exit_code)
@@ -155,10 +172,31 @@ async def fan_outs(client: EnclaveClient, requests: AsyncIterator[CreateSessionR
     async with client.fan_out(["a", CreateSessionRequest(code="b")], type=Answer, fail_fast=True) as outcomes:
         async for outcome in outcomes:
             assert_type(outcome, Outcome[Answer])
-            assert_type(outcome.result, SessionResult[Answer] | None)
-            assert_type(outcome.error, Exception | None)
+            assert_type(outcome.verdict, Verdict)
+            assert_type(outcome.session_id, str | None)
+            grade(outcome)
     assert_type(await client.map(requests, type=list[int]), list[Outcome[list[int]]])
     assert_type(await client.map(["a"]), list[Outcome[Any]])
+
+
+def grade(outcome: Outcome[Answer]) -> int | None:
+    match outcome:
+        case Completed(verdict=Verdict.SUCCEEDED, result=result):
+            assert_type(result, SessionResult[Answer])
+            return result.value.answer
+        case Completed(result=r, teardown_error=error):
+            assert_type(r, SessionResult[Answer])
+            assert_type(error, Exception | None)
+        case Errored(error=error):
+            assert_type(error, Exception)
+        case _:
+            assert_never(outcome)
+    if isinstance(outcome, Completed):
+        assert_type(outcome.result, SessionResult[Answer])
+        assert_type(outcome.session_id, str)
+    else:
+        assert_type(outcome, Errored)
+    return None
 
 
 class Counted(RequestObservation):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from zlib import crc32
 
 import pytest
@@ -298,3 +299,17 @@ def test_what_comes_after_the_end_frame_is_not_counted(cut_sizes: list[int]) -> 
 def test_a_position_knows_whether_its_id_can_be_trusted() -> None:
     assert not Position(count=3, last_event_id="9").can_resume_by_id
     assert Position(count=3, first_event_id="1", last_event_id="9").can_resume_by_id
+
+
+@pytest.mark.parametrize(
+    "block", [b":\n\n", b"id: 1\n\n", b"\n\n", b"retry: 1\r\n\r\n", b"dat\n\n", b"database: 1\n\n"]
+)
+def test_what_comes_before_the_first_event_is_taken_in_linear_time(block: bytes) -> None:
+    def seconds(size: int) -> float:
+        flood = block * (size // len(block))
+        started = time.process_time()
+        FrameDecoder().feed(flood)
+        return time.process_time() - started
+
+    small, large = min(seconds(16_384) for _ in range(3)), min(seconds(262_144) for _ in range(2))
+    assert large < 50 * small + 0.05  # 16 times as much; quadratic would be 256 times

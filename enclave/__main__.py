@@ -1,10 +1,10 @@
-"""`python -m enclave.cli`: the same as `enclave`."""
+"""`python -m enclave` does the same as the command `enclave`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import main
+from .cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,0 +1,158 @@
+"""`enclave ls` and `enclave rm`: the commands for several sessions, which filters choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import anyio
+import typer
+
+from enclave import EnclaveClient, EnclaveError, Session, SessionPhase, SessionResult
+
+from ._errors import EXIT_ERROR, BadUsage, described
+from ._options import Json, Labels, OlderThan, duration, examples, pairs
+from ._output import Screen
+from ._runtime import Context, attached, runs
+from ._text import as_sent, json_line, one_line
+
+AT_ONCE = 8
+
+commands = typer.Typer()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which sessions are meant: those to which every filter applies."""
+
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    older_than: timedelta | None = None
+
+    @classmethod
+    def of(cls, labels: Sequence[str] | None, older_than: str | None) -> Filters:
+        """Filters from the texts of the options. Raises `BadUsage`."""
+        age = None if older_than is None else duration("--older-than", older_than)
+        return cls(labels=pairs("--label", labels), older_than=age)
+
+    def __bool__(self) -> bool:
+        return bool(self.labels) or self.older_than is not None
+
+    def match(self, session: Session) -> bool:
+        """Whether a session is meant. One of unknown age is never old enough."""
+        if any(session.labels.get(key) != value for key, value in self.labels.items()):
+            return False
+        if self.older_than is None:
+            return True
+        created = session.created_at
+        if created is None:
+            return False
+        return datetime.now(UTC) - (created if created.tzinfo else created.replace(tzinfo=UTC)) > self.older_than
+
+
+@commands.command(
+    epilog=examples("enclave ls", "enclave ls --label team=data --older-than 1h", "enclave ls | jq '.[].id'")
+)
+@runs
+async def ls(ctx: Context, *, label: Labels = None, older_than: OlderThan = None, json: Json = False) -> int:
+    """List the sessions, newest first: a table on a terminal, JSON in a pipe."""
+    filters = Filters.of(label, older_than)
+    screen = ctx.obj.screen
+    async with ctx.obj.client() as enclave:
+        sessions = [session for session in await enclave.list() if filters.match(session)]
+        if json or not screen.out.is_terminal:
+            await screen.document([as_sent(session) for session in sessions])
+        elif sessions:
+            from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
+
+            rows = [
+                (s.id, s.phase, s.language, _exit_of(s.result), _tables.age(s.created_at), _labels(s.labels))
+                for s in sessions
+            ]
+            await screen.out.write(_tables.table(("ID", "PHASE", "LANGUAGE", "EXIT", "AGE", "LABELS"), rows))
+        else:
+            await screen.status("no sessions")
+    return 0
+
+
+def _exit_of(found: SessionResult[object] | None) -> object:
+    if found is None:
+        return None
+    return "killed" if found.exit_code is None else found.exit_code
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in labels.items())
+
+
+@commands.command(
+    epilog=examples(
+        "enclave rm s-6b44fc-2",
+        "enclave rm --label team=data --dry-run",
+        "enclave rm --older-than 1h",
+    )
+)
+@runs
+async def rm(
+    ctx: Context,
+    session_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="The sessions.", show_default=False)
+    ] = None,
+    *,
+    label: Labels = None,
+    older_than: OlderThan = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which sessions would be removed.")] = False,
+    json: Json = False,
+) -> int:
+    """Tear sessions down, either by id or by filters. It does not ask, and prints what it removed."""
+    filters = Filters.of(label, older_than)
+    if not session_ids and not filters:
+        raise BadUsage("rm: give at least one ID, or --label or --older-than")
+    if session_ids and filters:
+        raise BadUsage("rm: give IDs or filters, not both")
+    screen = ctx.obj.screen
+    failed = False
+    async with ctx.obj.client() as enclave:
+        chosen = await _chosen(enclave, session_ids, filters)
+        for start in range(0, len(chosen), AT_ONCE):
+            ids = chosen[start : start + AT_ONCE]
+            errors = {} if dry_run else await _tear_down(enclave, ids)
+            failed = failed or bool(errors)
+            for session_id in ids:
+                await _tell(session_id, errors.get(session_id), screen=screen, dry_run=dry_run, json=json)
+    return EXIT_ERROR if failed else 0
+
+
+async def _chosen(enclave: EnclaveClient, session_ids: Sequence[str] | None, filters: Filters) -> list[str]:
+    if session_ids:
+        return [attached(enclave, session_id).id for session_id in dict.fromkeys(session_ids)]
+    sessions = await enclave.list()
+    return [s.id for s in sessions if s.phase != SessionPhase.TORN_DOWN and filters.match(s)]
+
+
+async def _tear_down(enclave: EnclaveClient, ids: Sequence[str]) -> dict[str, str]:
+    """Tear some sessions down at once. Gives what went wrong, by id."""
+    errors: dict[str, str] = {}
+
+    async def one(session_id: str) -> None:
+        try:
+            await enclave.teardown(session_id)
+        except EnclaveError as error:
+            errors[session_id] = described(error)
+
+    async with anyio.create_task_group() as task_group:
+        for session_id in ids:
+            task_group.start_soon(one, session_id)
+    return errors
+
+
+async def _tell(session_id: str, error: str | None, *, screen: Screen, dry_run: bool, json: bool) -> None:
+    if error:
+        await screen.warn(f"{session_id}: {error}")
+    if json or not screen.out.is_terminal:
+        removed = error is None and not dry_run
+        await screen.out.write(json_line({"id": session_id, "removed": removed, "error": error}))
+    elif not error:
+        did = "would remove" if dry_run else "removed"
+        await screen.out.write(f"{did} {one_line(session_id)}\n")

@@ -1,0 +1,51 @@
+"""The way back: a Struct to the JSON document that the wire has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+EXTRA = "__extra__"
+"""The name of `extra` until its entries are merged into the document. No field of the wire has this name."""
+
+
+class WireStruct(msgspec.Struct, frozen=True):
+    """A type of the wire that is a document of its own."""
+
+    def to_json(self) -> bytes:
+        """The JSON document: camelCase names, and the entries of `extra` beside the other fields.
+
+        What a client decoded comes out as the server sent it. A field that could not be read has the value that the
+        server gave it.
+
+        Raises:
+            TypeError, ValueError: `extra` holds a value that JSON cannot express.
+        """
+        document = msgspec.to_builtins(self, enc_hook=_to_builtin)
+        _merge_extra(document, self)
+        try:
+            return msgspec.json.encode(document)
+        except UnicodeEncodeError:
+            # Every other text was checked when it was made or came from JSON.
+            raise ValueError("extra: holds a lone surrogate, which UTF-8 cannot carry") from None
+
+
+def _merge_extra(document: dict[str, Any], struct: msgspec.Struct) -> None:
+    for field in msgspec.structs.fields(struct):
+        child = getattr(struct, field.name)
+        if isinstance(child, msgspec.Struct) and field.encode_name in document:
+            _merge_extra(document[field.encode_name], child)
+    document.update(document.pop(EXTRA, {}))
+
+
+_BUILTINS: tuple[tuple[type, Callable[[Any], Any]], ...] = ((str, str), (int, int), (Mapping, dict), (Sequence, list))
+
+
+def _to_builtin(value: Any) -> Any:
+    """For `msgspec.to_builtins`, which knows exact types alone. What is none of these can only be in `extra`."""
+    for abstract, builtin in _BUILTINS:
+        if isinstance(value, abstract):
+            return builtin(value)
+    raise TypeError(f"extra: JSON cannot express an object of type {type(value).__name__}")
