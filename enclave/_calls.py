@@ -40,8 +40,8 @@ async def health(http: Http) -> Health:
     """Whether the control plane and its backend are well. Sends no credential."""
     path = "/healthz"
     body = await http.request("GET", path, authenticated=False)
-    return decoded(decode_health, body, f"GET {path}")
+    return decoded(decode_health, body, f"GET {path}", credential=None)
 
 
 async def _fetch(http: Http, path: str, decode: Callable[[bytes], T]) -> T:
-    return decoded(decode, await http.request("GET", path), f"GET {path}")
+    return decoded(decode, await http.request("GET", path), f"GET {path}", http.settings.credential)

@@ -23,6 +23,7 @@ from .errors import (
     ResultTypeError,
     SessionTornDown,
     StreamError,
+    decoding_problem,
 )
 from .transport import RetryPolicy, decoded
 from .types import PhaseFrame, Session, SessionPhase, SessionResult
@@ -45,7 +46,7 @@ async def wait_for_result(http: Http, frames: FrameStream, decode: Decode[T]) ->
     session_id = frames.session_id
     end = await _wait_for_end(http, frames)
     body = await _fetch(http, session_id)
-    result = decoded(decode, body, f"GET {session_path(session_id, 'result')}")
+    result = decoded(decode, body, f"GET {session_path(session_id, 'result')}", http.settings.credential)
     if result.exit_code != 0 and (end is None or (result.exit_code is None and end.kill_reason is None)):
         end = await _calls.get(http, session_id)
     if end is None:
@@ -123,7 +124,7 @@ def _decode(decoder: LenientDecoder[SessionResult[Any]], type_: Any, body: bytes
         if result.value is None and result.exit_code == 0:
             msgspec.convert(None, type_)  # a value that was left out must be one the type allows for
     except msgspec.ValidationError as error:
-        reason = str(error)
+        reason = decoding_problem(error)
     else:
         return result
     untyped = _untyped.decode(body)  # raises where the fault is not the value's

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -76,7 +75,7 @@ class SessionHandle:
 
     def stream(self) -> FrameStream:
         """The session's frames, from the first one. See `EnclaveClient.stream`."""
-        return open_stream(self._http, self.id, self._watch)
+        return FrameStream(self._http, self.id, self._watch)
 
     @overload
     async def result(self) -> SessionResult[Any]: ...
@@ -185,11 +184,6 @@ class SessionBlock:
         self._observed.__exit__(None if error is None else type(error), error, None)
 
 
-def open_stream(http: Http, session_id: str, watch: Callable[[list[StreamFrame]], None] | None = None) -> FrameStream:
-    """The frames of a session; `watch` is shown each batch that the caller takes."""
-    return FrameStream(http, session_id, watch=watch)
-
-
 async def create(http: Http, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:
     """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
     body = request.to_json()
@@ -211,7 +205,7 @@ async def create(http: Http, request: CreateSessionRequest, observed: ObservedSe
 
 async def _post(http: Http, body: bytes) -> Session:
     answer = await http.request("POST", "/sessions", content=body)
-    return decoded(decode_session, answer, "POST /sessions")
+    return decoded(decode_session, answer, "POST /sessions", http.settings.credential)
 
 
 async def _discard(http: Http, session_id: str, observed: ObservedSession) -> None:

@@ -73,16 +73,28 @@ __all__ = [
 ]
 
 MAX_EXCERPT_CHARS = 200
-"""How much of a malformed text an error shows, in characters."""
+"""How much of a text of the server's an error shows, in characters."""
+MAX_MESSAGE_CHARS = 1000
+"""How much of the message of an error response an error shows, in characters."""
 
 
-def excerpt(text: bytes | str) -> str:
-    """The start of a text as one printable line of at most `MAX_EXCERPT_CHARS`, for messages."""
-    head = text[: MAX_EXCERPT_CHARS + 1]
+def excerpt(text: bytes | str, *, max_chars: int = MAX_EXCERPT_CHARS) -> str:
+    """The start of a text as one printable line of at most `max_chars`.
+
+    Whatever a server or a workload wrote goes through this on its way into an exception or a log record. A line break
+    there could forge a log record, and an escape sequence could change a terminal.
+    """
+    head = text[: max_chars + 1]
     if isinstance(head, bytes):
         head = head.decode("utf-8", "replace")
-    shown = head[:MAX_EXCERPT_CHARS].encode("unicode_escape").decode("ascii")[:MAX_EXCERPT_CHARS]
-    return shown + "…" if len(text) > MAX_EXCERPT_CHARS else shown
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in head)
+    return shown[:max_chars] + "…" if len(text) > max_chars or len(shown) > max_chars else shown
+
+
+def decoding_problem(error: Exception) -> str:
+    """What msgspec says of a document, as one printable and bounded line. It may quote the document."""
+    what, at, path = str(error).partition(" - at `$")
+    return excerpt(what) + excerpt(at + path)
 
 
 class EnclaveError(Exception):
@@ -131,26 +143,27 @@ class APIStatusError(EnclaveError):
         code: str | None = None,
         body: Any = None,
         request_id: str | None = None,
-        retry_after: float | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
+        message = excerpt(message, max_chars=MAX_MESSAGE_CHARS)
         super().__init__(status, message)
         self.status = status
         """HTTP status code."""
         self.message = message
-        """What the server said, or the reason phrase where it said nothing readable."""
+        """What the server said, or the reason phrase where it said nothing readable. Printable, and bounded."""
         self.operation = operation
-        self.code = code
-        """Machine-readable code of the error, where the server gives one."""
+        self.code = None if code is None else excerpt(code)
+        """Machine-readable code of the error, where the server gives one. Printable, and bounded."""
         self.body = body
         """The body: decoded where it is JSON, else an excerpt as text, None where it is empty."""
-        self.request_id = request_id
+        self.request_id = None if request_id is None else excerpt(request_id)
         """The ``x-request-id`` of the response: what the operator of the server asks for."""
-        self.retry_after = retry_after
+        self.retry_after_seconds = retry_after_seconds
         """Seconds after which the server wants to be asked again, from ``Retry-After``."""
 
     def _describe(self) -> str:
         text = f"{self.status} {self.message}"
-        details = {"code": self.code, "request id": self.request_id, "retry after": self.retry_after}
+        details = {"code": self.code, "request id": self.request_id, "retry after": self.retry_after_seconds}
         shown = [f"{name} {value}" for name, value in details.items() if value is not None]
         return f"{text} ({', '.join(shown)})" if shown else text
 
@@ -180,7 +193,7 @@ class PayloadTooLargeError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests; see `retry_after`."""
+    """429: too many requests; see `retry_after_seconds`."""
 
 
 class ServerError(APIStatusError):
@@ -188,7 +201,7 @@ class ServerError(APIStatusError):
 
 
 class ServiceUnavailableError(ServerError):
-    """503: the server cannot take the request now; see `retry_after`."""
+    """503: the server cannot take the request now; see `retry_after_seconds`."""
 
 
 STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
@@ -298,7 +311,7 @@ class WorkloadKilled(WorkloadError):
 def workload_error(result: SessionResult[Any]) -> WorkloadError:
     """The error for a result that is no success."""
     if result.is_killed:
-        why = result.kill_reason or "the server does not say why"
+        why = excerpt(result.kill_reason) if result.kill_reason else "the server does not say why"
         return WorkloadKilled(f"the platform killed the workload: {why}", result=result)
     last_line = (result.stderr or "").rstrip().rpartition("\n")[2]
     shown = f": {excerpt(last_line)}" if last_line else ""

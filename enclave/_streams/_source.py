@@ -11,31 +11,24 @@ import anyio
 
 from enclave._observed import ObservedRequest
 from enclave.errors import EnclaveError, MalformedResponseError, excerpt
-from enclave.transport import BodyReader, Headers, Http, Response, Timeouts, status_error, time_limit
-
-from ._position import Position
+from enclave.transport import BodyReader, Headers, Http, Response, Timeouts, redacted, status_error, time_limit
 
 _EXCERPT_BYTES = 1024
 _DRAIN_SECONDS = 1.0
 
 
-def header_value(event_id: str) -> bytes | None:
-    """An event id as ``Last-Event-ID`` carries it, in UTF-8; None for one that a header would not carry unchanged."""
-    value = event_id.encode("utf-8", "surrogatepass")
-    if not value or value != value.strip() or any(byte < ord(" ") or byte == 0x7F for byte in value):  # noqa: PLR2004
-        return None
-    return value
-
-
 class EventSource:
-    """An open event stream: `read` gives its bytes. Use it with ``async with``, which raises as `Http.request` does."""
+    """An open event stream: `read` gives its bytes. Use it with ``async with``, which raises as `Http.request` does.
 
-    def __init__(self, http: Http, path: str, *, position: Position) -> None:
+    Args:
+        last_event_id: the ``Last-Event-ID`` to go on after. None asks for the session from its first event.
+    """
+
+    def __init__(self, http: Http, path: str, last_event_id: bytes | None) -> None:
         self._http = http
         self._path = path
         self._timeout = http.settings.timeout
-        self.last_event_id = header_value(position.last_event_id) if position.can_resume_by_id else None
-        """The ``Last-Event-ID`` that this connection asks to go on after; None where it asks for a replay."""
+        self._last_event_id = last_event_id
 
     async def __aenter__(self) -> Self:
         with self._http.observing.request("GET", self._path) as observed:
@@ -51,8 +44,8 @@ class EventSource:
     async def _open(self, observed: ObservedRequest) -> None:
         credential = await self._http.credential()  # asks code of the caller's, which no timeout of ours is about
         headers: Headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache"), *observed.headers()]
-        if self.last_event_id is not None:
-            headers.append((b"Last-Event-ID", self.last_event_id))
+        if self._last_event_id is not None:
+            headers.append((b"Last-Event-ID", self._last_event_id))
         # The head of the response is awaited here. How long its body may be silent is for whoever reads it.
         timeouts = Timeouts(self._timeout.connect, None, None, self._timeout.acquire)
         with time_limit(self._open_seconds(), "no response came"):
@@ -99,9 +92,10 @@ class EventSource:
 
     async def _refuse(self, response: Response) -> NoReturn:
         if not response.is_success:
-            raise await status_error(response, self._body)
+            raise await status_error(response, self._body, self._http.settings.credential)
         start = await self._body.read_start(_EXCERPT_BYTES)
-        shown = f"it starts with: {excerpt(start)}" if start else "its body is empty"
+        said = redacted(start.decode("utf-8", "replace"), self._http.settings.credential)
+        shown = f"it starts with: {excerpt(said)}" if start else "its body is empty"
         raise MalformedResponseError(
             f"expected an event stream, got {response.status} "
             f"with content-type {excerpt(_content_type(response)) or 'none'}; {shown}"

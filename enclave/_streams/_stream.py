@@ -40,13 +40,7 @@ class FrameStream:
     A frame that cannot be read is an `UnknownFrame` in its place.
     """
 
-    def __init__(
-        self,
-        http: Http,
-        session_id: str,
-        *,
-        watch: Callable[[list[StreamFrame]], None] | None = None,
-    ) -> None:
+    def __init__(self, http: Http, session_id: str, watch: Callable[[list[StreamFrame]], None] | None = None) -> None:
         self.session_id = session_id
         """The session whose frames these are."""
         session_path(session_id)  # raises for an id that names no session

@@ -10,7 +10,8 @@ _decoded.py        the value that a body decodes to
 
 With I/O:
 _http.py           Http: requests, with credential, timeouts and retries
-_body_reader.py    a response's body, piece by piece; _responses.py: the error that a response stands for
+_body_reader.py    a response's body, piece by piece
+_responses.py      the error that a response stands for; _redact.py: without the client's credential in it
 _transports.py     which transport carries a client's requests
 http11/            our own: HTTP/1.1 to one origin
 _httpx_transport.py  an adapter for httpx's transports, which the caller or a proxy asks for
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from ._credential import Secret as Secret
 from ._credential import TokenSource
 from ._decoded import decoded as decoded
+from ._redact import redacted as redacted
 from ._retry import NO_RETRY as NO_RETRY
 from ._retry import RetryPolicy
 from ._retry import may_resume as may_resume
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from ._messages import Response as Response
     from ._messages import Timeouts as Timeouts
     from ._responses import status_error as status_error
+    from ._sse import Block as Block
+    from ._sse import BlockDecoder as BlockDecoder
     from ._sse import SSEDecoder
 
 __all__ = [
@@ -54,6 +58,8 @@ __all__ = [
 # Importing anyio takes longer than importing the types and the errors, and importing httpx, which `SSEDecoder` does,
 # longer than all the rest. The first client pays for it, not every process that imports the SDK.
 _LOADED_WHEN_USED = {
+    "Block": "_sse",
+    "BlockDecoder": "_sse",
     "BodyReader": "_body_reader",
     "Headers": "_messages",
     "Http": "_http",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import NoReturn, cast
@@ -10,6 +11,9 @@ from enclave.errors import ConfigurationError
 
 TokenSource = str | Callable[[], Awaitable[str]]
 """A token, or an async callable that returns one: a JWT expires, and may have to be fetched anew."""
+
+
+_REMEMBERED = 4  # tokens of a callable: requests that are under way at once may have been sent with different ones
 
 
 class Secret:
@@ -41,11 +45,18 @@ class Credential:
     def __init__(self, name: str, secret: Secret) -> None:
         self._name = name
         self._secret = secret
+        self._sent: deque[Secret] = deque(maxlen=_REMEMBERED)
         if not callable(secret.reveal()):
             _check(name, secret)
+            self._sent.append(secret)
 
     def __repr__(self) -> str:
         return f"<Credential {self._name}=***>"
+
+    @property
+    def sent(self) -> tuple[Secret, ...]:
+        """The secret, or the latest ones that a callable gave: what a server may echo."""
+        return tuple(self._sent)
 
     async def current(self) -> Secret:
         """The secret to send now; a token callable is asked for it.
@@ -60,6 +71,7 @@ class Credential:
             raise ConfigurationError(f"{self._name}: a callable must be async: async def {self._name}() -> str")
         secret = Secret(await cast(Awaitable[str], given.reveal()))
         _check(self._name, secret)
+        self._sent.append(secret)
         return secret
 
 

@@ -7,20 +7,29 @@ from typing import TypeVar
 
 import msgspec
 
-from enclave.errors import MalformedResponseError, excerpt
+from enclave.errors import MalformedResponseError, decoding_problem, excerpt
+
+from ._credential import Credential
+from ._redact import redacted
 
 T = TypeVar("T")
 
+_SHOWN_BYTES = 64 * 1024
 
-def decoded(decode: Callable[[bytes], T], body: bytes, operation: str) -> T:
+
+def decoded(decode: Callable[[bytes], T], body: bytes, operation: str, credential: Credential | None) -> T:
     """Decode the body of a successful response.
 
     Raises:
-        MalformedResponseError: it is not what the route promises; the message says where, and shows its start.
+        MalformedResponseError: it is not what the route promises. The message says where, and shows the start of the
+            body without the `credential`, which a server may have echoed.
     """
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error)
-    shown = f"it starts with: {excerpt(body)}" if body else "it is empty"
-    raise MalformedResponseError(f"{operation}: the response's body is not what the route promises: {reason}; {shown}")
+        reason = decoding_problem(error)
+    said = redacted(body[:_SHOWN_BYTES].decode("utf-8", "replace"), credential)
+    shown = f"it starts with: {excerpt(said)}" if body else "it is empty"
+    malformed = MalformedResponseError(f"the response's body is not what the route promises: {reason}; {shown}")
+    malformed.operation = operation
+    raise malformed

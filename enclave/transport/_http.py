@@ -120,7 +120,7 @@ class Http:
         body = BodyReader(response)
         try:
             if not response.is_success:
-                raise await status_error(response, body)
+                raise await status_error(response, body, self.settings.credential)
             return await body.read_all(self.settings.max_response_bytes)
         finally:
             await body.aclose()

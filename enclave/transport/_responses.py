@@ -20,7 +20,9 @@ from enclave.errors import (
 from enclave.types._json import decode_text
 
 from ._body_reader import BodyReader
+from ._credential import Credential
 from ._messages import Response
+from ._redact import redacted, redacted_json
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 _REDIRECTS = range(300, 400)
@@ -28,45 +30,50 @@ _REDIRECTS = range(300, 400)
 _json = msgspec.json.Decoder()
 
 
-async def status_error(response: Response, reader: BodyReader) -> APIStatusError:
+async def status_error(response: Response, reader: BodyReader, credential: Credential | None) -> APIStatusError:
     """The error for a response whose status is not 2xx. Wire: contract "Routes", errors, for the body's shape."""
     try:
         text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
     except (ProtocolError, APIConnectionError):
         text = b""  # cut or garbled; the status is what matters
     status = response.status
-    body, message, code = _explain(text)
+    body, message, code = _explain(text, credential)
     if not message:
         message = excerpt(response.reason) or "no reason given"
-        message += f"; the body starts with: {excerpt(text)}" if text else ""
+        message += f"; the body starts with: {_start(text, credential)}" if text else ""
     location = response.header(b"location")
     if location is not None and status in _REDIRECTS:
-        message += f"; redirects are not followed (to {excerpt(location)})"
+        message += f"; redirects are not followed (to {excerpt(redacted(location, credential))})"
+    request_id = response.header(b"x-request-id")
     cls = STATUS_ERRORS.get(status, ServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError)
     return cls(
         status,
         message,
         code=code,
         body=body,
-        request_id=response.header(b"x-request-id"),
-        retry_after=_retry_after(response),
+        request_id=redacted(request_id, credential) if request_id else None,
+        retry_after_seconds=_retry_after(response),
     )
 
 
-def _explain(text: bytes) -> tuple[Any, str, str | None]:
+def _explain(text: bytes, credential: Credential | None) -> tuple[Any, str, str | None]:
     """Body, message and code of an error: of the documented shape, of another one, or of none."""
     if not text:
         return None, "", None
     try:
-        body = decode_text(_json, text)
+        body = redacted_json(decode_text(_json, text), credential)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return excerpt(text), "", None
+        return _start(text, credential), "", None
     if not isinstance(body, dict):
         return body, "", None
     fields = cast(dict[str, Any], body)
     message = next((value for name in ("message", "error") if isinstance(value := fields.get(name), str) and value), "")
     code = fields.get("code")
     return fields, message, code if isinstance(code, str) else None
+
+
+def _start(text: bytes, credential: Credential | None) -> str:
+    return excerpt(redacted(text.decode("utf-8", "replace"), credential))
 
 
 def _retry_after(response: Response) -> float | None:

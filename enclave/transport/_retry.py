@@ -69,8 +69,8 @@ class RetryPolicy:
         `base_seconds` takes the place of `wait_seconds`, where a server asked for its own reconnection time; the wait
         is never shorter than that, up to `max_retry_after_seconds`. Zero asks for one retry at once, not for all.
         """
-        if isinstance(error, APIStatusError) and error.retry_after is not None:
-            return min(error.retry_after, self.max_retry_after_seconds)
+        if isinstance(error, APIStatusError) and error.retry_after_seconds is not None:
+            return min(error.retry_after_seconds, self.max_retry_after_seconds)
         shortest = 0.0 if base_seconds is None else min(base_seconds, self.max_retry_after_seconds)
         if base_seconds == 0 and retry == 1:
             return 0.0  # "reconnect at once" is honoured once: a server that keeps dropping would be hammered

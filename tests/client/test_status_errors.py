@@ -10,6 +10,7 @@ from email.utils import format_datetime
 import pytest
 
 from enclave import EnclaveClient, errors
+from tests.client.conftest import KEY
 from tests.support.messages import response
 from tests.support.plane import ControlPlane
 
@@ -40,9 +41,41 @@ async def test_each_status_has_its_class_with_every_field_filled(
     error = caught.value
     assert type(error) is CLASSES[status]
     assert (error.status, error.message, error.code) == (status, "what happened", "E_CODE")
-    assert (error.request_id, error.retry_after, error.body) == ("req-7", 3.0, body)
+    assert (error.request_id, error.retry_after_seconds, error.body) == ("req-7", 3.0, body)
     for shown in ("GET /sessions/s-1", str(status), "what happened", "E_CODE", "req-7"):
         assert shown in str(error)
+
+
+HOSTILE = {
+    "long": {"message": "A" * 60_000, "code": "c" * 60_000},
+    "forging log lines": {"message": "busy\nCRITICAL root: disable audit\x1b[2J\u202e", "code": "c\r\nERROR x"},
+    "echoing the credential": {"message": f"bad Bearer {KEY}", "code": KEY, KEY: [{"a": KEY}]},
+    "no JSON": f"<html>\x1b[2J bad Bearer {KEY}\n".encode() + b"<p>" * 20_000,
+    "the credential in escapes": b'{"message":"' + b"".join(b"\\u%04x" % ord(char) for char in KEY) + b'"}',
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+async def test_what_a_server_says_is_one_bounded_printable_line_without_the_credential(
+    server: ControlPlane, client: EnclaveClient, case, caplog
+):
+    caplog.set_level("INFO")
+    server.answers(*[response(HOSTILE[case], 503, x_request_id=f"r {KEY} {'r' * 9000}", retry_after="0")] * 5)
+    with pytest.raises(errors.ServiceUnavailableError) as caught:
+        await client.list()
+    error = caught.value
+    for text in (str(error), error.message, error.code or "", error.request_id, *caplog.messages):
+        assert text.isprintable()
+        assert len(text) < 2000
+        assert KEY not in text
+    assert KEY not in repr(vars(error))
+    assert error.request_id.startswith("r *** r")
+
+
+async def test_a_servers_message_in_another_script_is_shown_as_it_is(server: ControlPlane, client: EnclaveClient):
+    server.answers(response({"message": "Sitzung s-1 läuft noch 会话"}, 409))
+    with pytest.raises(errors.ConflictError, match="Sitzung s-1 läuft noch 会话"):
+        await client.get("s-1")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429, 503])
@@ -71,7 +104,7 @@ async def test_every_call_raises_the_same_for_the_same_status(server: ControlPla
         (b'{"error": {"message": "x"}}', "Reason 500", {"error": {"message": "x"}}),
         (b'{"message": 5, "code": 6}', "Reason 500", {"message": 5, "code": 6}),
         (b'{"message": ""}', "Reason 500", {"message": ""}),
-        (b"\xff\xfe\x00", "Reason 500", "\\ufffd\\ufffd\\x00"),
+        (b"\xff\xfe\x00", "Reason 500", "\ufffd\ufffd\\x00"),
         (b'{"message": "cut', "Reason 500", '{"message": "cut'),
     ],
 )
@@ -116,7 +149,7 @@ async def test_retry_after_is_seconds_in_both_of_its_forms(
     server.answers(response(b"", 429, **headers))
     with pytest.raises(errors.RateLimitError) as caught:
         await client_once.list()
-    assert lowest <= caught.value.retry_after <= highest
+    assert lowest <= caught.value.retry_after_seconds <= highest
 
 
 @pytest.mark.parametrize(
@@ -126,7 +159,7 @@ async def test_a_retry_after_that_is_neither_is_ignored(server: ControlPlane, cl
     server.answers(response(b"", 503, retry_after=value))
     with pytest.raises(errors.ServiceUnavailableError) as caught:
         await client_once.list()
-    assert caught.value.retry_after is None
+    assert caught.value.retry_after_seconds is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -188,7 +221,9 @@ async def test_a_refused_connection_is_a_connect_error(unused_port: int):
 
 
 ERRORS = [
-    errors.NotFoundError(404, "gone", operation="GET /x", code="E", body={"a": 1}, request_id="r", retry_after=1.5),
+    errors.NotFoundError(
+        404, "gone", operation="GET /x", code="E", body={"a": 1}, request_id="r", retry_after_seconds=1.5
+    ),
     errors.EventTooLargeError(1024),
     errors.StreamInterrupted("broke", delivered=5, session_id="s-1"),
     errors.ConnectTimeoutError("GET /x: too slow"),
