@@ -1,7 +1,6 @@
-"""Servers that resume streams in right and wrong ways: a consumer sees one history of the session, each frame once, or
-an error.
+"""Servers that resume streams in right and wrong ways: a consumer sees one history of the session, or an error.
 
-`ISSUES` says which faults no client can know of, with which ids: they are listed in docs/reliability.md as well.
+`may_go_wrong_silently` marks the faults that no client can know of. docs/reliability.md lists the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cancellation that neither the consumer nor the stream asked for interrupts the stream. It never looks like its end."""
+"""A cancellation that neither the consumer nor the stream asked for interrupts the stream. It is no end."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ def anyio_backend():
     return "asyncio", {"debug": True}
 
 
+READER = "enclave: stream of session s-1"
+
+
 def cancel_the_reader() -> None:
-    (reader,) = [task for task in asyncio.all_tasks() if task.get_name() == "enclave stream s-1"]
+    (reader,) = [task for task in asyncio.all_tasks() if task.get_name() == READER]
     reader.cancel()
 
 
@@ -124,7 +127,7 @@ async def test_the_consumers_own_cancellation_stays_one(server: ControlPlane, cl
             await anyio.lowlevel.checkpoint()
         # As at the end of asyncio.run: the consumer and the reader at once.
         for each in asyncio.all_tasks() - {asyncio.current_task()}:
-            if each is task or each.get_name() == "enclave stream s-1":
+            if each is task or each.get_name() == READER:
                 each.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
