@@ -41,7 +41,7 @@ class RequestObservation:
         """The attempt failed with `error`. Retry number `retry`, counted from 1, follows after a wait."""
 
     def ended(self, error: BaseException | None) -> None:
-        """The request is over. `error` is what the caller gets, also if that is a cancellation. None if all went well."""
+        """The request is over. `error` is what the caller gets, a cancellation included. None if all went well."""
 
 
 class StreamObservation:
