@@ -74,7 +74,7 @@ class FrameBuffer:
     async def get(self) -> list[StreamFrame]:
         """The next batch. An empty one is the end of a complete stream. Raises the error that ended another one."""
         if self._batches or self._ended:
-            # Every call is a checkpoint. Else a consumer of a flood could not be cancelled, and would starve other tasks.
+            # Every call is a checkpoint. Else the consumer of a flood could not be cancelled and would starve others.
             await checkpoint()
         while not self._batches:
             if self._ended:
