@@ -2,46 +2,80 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+ELSEWHERE := --ignore tests/proxies
 
-.PHONY: help demo test lint types unit docs test-lowest test-proxies fuzz soak bench format clean
+.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies fuzz soak \
+	bench format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(READY): pyproject.toml
+# The package alone, so that the demo need not wait for the tools.
+$(PACKAGE): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli,mcp,otel]' --group dev
+	$(BIN)/python $(PIP_INSTALL) --editable '.[simulator]'
 	touch $@
 
-demo: $(READY)  ## run real code against the embedded simulator
+$(READY): $(PACKAGE)
+	$(BIN)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	$(BIN)/python $(PIP_INSTALL) --editable '.[simulator,cli,mcp,otel]' --group dev
+	touch $@
+
+demo: $(PACKAGE)  ## run real code against the embedded simulator
 	$(BIN)/python examples/quickstart.py
 
 test: lint types unit  ## lint, type-check and test everything
 
-lint: $(READY)
+lint: $(READY)  ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(READY)  ## check the types, for Linux, macOS and Windows
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --exclude '^enclave/simulator/' --follow-imports silent \
+		enclave enclave_pytest tests/typing
 	$(BIN)/pyright --warnings
 
-unit: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --ignore tests/proxies
+unit: $(READY)  ## run the tests
+	$(BIN)/python -m pytest --numprocesses auto $(ELSEWHERE)
 
-bench: $(READY)  ## measure ours against other clients, about 20 minutes
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
-	$(BIN)/python -m benchmarks --write-readme
+coverage: $(READY)  ## measure which branches the tests reach, and hold the floor
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto $(ELSEWHERE)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
-docs: $(READY)  ## build the guides and the reference into site/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
-	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build
+mutants: $(READY)  ## change MODULES at random, COUNT (30) times from SEED (0), and list what no test in TESTS (tests) notices
+	$(BIN)/python -m tests.mutants $(or $(MODULES),enclave) --count $(or $(COUNT),30) --seed $(or $(SEED),0) \
+		--tests $(or $(TESTS),tests)
+
+docs: $(READY)  ## build the guides and the reference into site/; a warning is an error
+	$(BIN)/python $(PIP_INSTALL) --group docs
+	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict
+
+test-newer:  ## run the tests on every newer Python that this machine has
+	.ci/test-newer $(ELSEWHERE)
+
+test-lowest:  ## run the tests on the oldest releases that we support
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	.venv-lowest/bin/python $(PIP_INSTALL) --editable '.[simulator,cli]' --group test --constraint tests/lowest-pins.txt
+	.venv-lowest/bin/python -m pytest --numprocesses auto --deselect tests/test_benchmarks.py $(ELSEWHERE)
+
+test-browser: $(READY)  ## run the tests that need Chromium, which it installs where it may
+	.ci/apt-get chromium
+	$(BIN)/python -m pytest -m browser $(ELSEWHERE)
+
+test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it installs where it may, about 2 minutes
+	.ci/apt-get nginx haproxy
+	$(BIN)/python -m pytest --numprocesses auto tests/proxies
 
 fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/python $(PIP_INSTALL) --group fuzz
 	mkdir -p .fuzz
 	$(BIN)/python fuzz/fuzz_responses.py -max_total_time=$${FUZZ_SECONDS:-60} -artifact_prefix=.fuzz/ \
 		.fuzz fuzz/seeds tests/hostile/corpus
@@ -49,21 +83,14 @@ fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) lon
 soak: $(READY)  ## hundreds of sessions under random faults, a minute
 	$(BIN)/python -m benchmarks soak
 
-test-lowest:  ## run the tests on the oldest releases that we support
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[simulator,cli]' --group test \
-		--constraint tests/lowest-pins.txt
-	.venv-lowest/bin/python -m pytest --numprocesses auto --deselect tests/test_benchmarks.py --ignore tests/proxies
-
-test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it installs where it may, about 2 minutes
-	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null && ! { command -v nginx && command -v haproxy; } >/dev/null; then \
-		apt-get update --quiet=2 && apt-get install --quiet=2 --no-install-recommends nginx haproxy; fi
-	$(BIN)/python -m pytest --numprocesses auto tests/proxies
+bench: $(READY)  ## measure ours against other clients, about 20 minutes
+	$(BIN)/python $(PIP_INSTALL) --group bench
+	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
+	$(BIN)/python -m benchmarks --write-readme
 
 format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-lowest .fuzz site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .coverage .coverage.* .fuzz site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

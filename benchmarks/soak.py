@@ -29,7 +29,7 @@ from enclave import (
     StreamInterrupted,
     Timeout,
 )
-from enclave.simulator import Framing, Simulator
+from enclave.simulator import Bounds, Framing, Simulator
 
 SESSIONS_A_ROUND = 40
 MAX_AT_ONCE = 20
@@ -140,7 +140,7 @@ async def one_session(
 async def one_round(rng: random.Random, ledger: Ledger) -> None:
     retry = RetryPolicy(attempts=10, wait_seconds=0.005, max_wait_seconds=0.05)
     limiter = anyio.CapacityLimiter(MAX_AT_ONCE)
-    async with Simulator(heartbeat_seconds=0.1, framing=random_framing(rng)).serve() as simulator:
+    async with Simulator(bounds=Bounds(heartbeat_seconds=0.1), framing=random_framing(rng)).serve() as simulator:
         ledger.counts["faults"] += arm_faults(simulator, rng)
         async with EnclaveClient(
             simulator.base_url, api_key=simulator.api_key, retry=retry, timeout=Timeout(stream_idle=0.5)

@@ -17,7 +17,7 @@ from ._outcome import Outcome, RequestLike
 from ._request_arguments import as_request
 from ._result import result_decoder, wait_for_result
 from ._routes import session_path
-from ._session import SessionBlock, SessionHandle, create, open_stream
+from ._session import SessionBlock, SessionHandle, create
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
 from ._tasks import uninterrupted
 from .transport import (
@@ -207,7 +207,7 @@ class EnclaveClient:
         Raises:
             TypeError, ValueError: `session_id` cannot be the id of a session.
         """
-        return open_stream(self._http, session_id)
+        return FrameStream(self._http, session_id)
 
     @overload
     def fan_out(self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...) -> FanOut[Any]: ...

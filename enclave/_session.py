@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -77,7 +76,7 @@ class SessionHandle:
 
     def stream(self) -> FrameStream:
         """The session's frames, from the first one. See `EnclaveClient.stream`."""
-        return open_stream(self._http, self.id, self._watch)
+        return FrameStream(self._http, self.id, self._watch)
 
     @overload
     async def result(self) -> SessionResult[Any]: ...
@@ -187,18 +186,6 @@ class SessionBlock:
     def _end(self, error: BaseException | None) -> None:
         if self._observed is not None:
             self._observed.__exit__(None if error is None else type(error), error, None)
-
-
-def open_stream(http: Http, session_id: str, watch: Callable[[list[StreamFrame]], None] | None = None) -> FrameStream:
-    """The frames of a session; `watch` is shown each batch that the caller takes."""
-    return FrameStream(
-        http,
-        session_id,
-        timeout=http.settings.timeout,
-        retry=http.retry,
-        max_buffered_bytes=http.settings.max_buffered_bytes,
-        watch=watch,
-    )
 
 
 async def create(http: Http, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:

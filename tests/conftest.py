@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import environment
+from tests.support.browser import CHROMIUM
 
 BACKENDS = [
     pytest.param(("asyncio", {"debug": True}), id="asyncio"),
@@ -33,6 +34,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def _same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     environment.clear_variables(monkeypatch)
     environment.refuse_names(monkeypatch)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("browser") and CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
 
 
 @pytest.hookimpl(tryfirst=True)

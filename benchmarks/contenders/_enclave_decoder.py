@@ -7,13 +7,14 @@ from collections.abc import Callable
 import msgspec
 
 from enclave._streams._decoder import FrameDecoder
+from enclave._streams._history import History
 from enclave.transport import SSEDecoder
 from enclave.types import KnownFrame
 
 
 def _by_frame(reads: list[bytes]) -> int:
     count = 0
-    decoder = FrameDecoder()
+    decoder = FrameDecoder(History())
     for read in reads:
         for _ in decoder.feed(read):
             count += 1

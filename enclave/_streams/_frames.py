@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import cast, get_args
 
 import msgspec
 
@@ -16,11 +16,24 @@ class _Kind(msgspec.Struct):
     kind: str | msgspec.UnsetType = msgspec.UNSET
 
 
-known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame)
-"""Decodes a frame whose text is sound and whose kind we know, or many of them at once."""
-
+# Typed as what callers hold: a list of the known frames is no list of frames to a type checker.
+_known = cast("msgspec.json.Decoder[StreamFrame]", msgspec.json.Decoder(KnownFrame))
 _kind = msgspec.json.Decoder(_Kind)
 _by_kind: dict[str, LenientDecoder[KnownFrame]] = {type_.kind: LenientDecoder(type_) for type_ in get_args(KnownFrame)}
+
+
+def decode_frames(lines: bytes, count: int) -> list[StreamFrame] | None:
+    """Decode `count` frames at once, each on a line of its own.
+
+    None if any of them is not sound, or of a kind that this version does not know.
+    """
+    try:
+        if not lines.isascii():
+            lines.decode()  # msgspec does not look at the text of fields that it skips, but the checksum covers it
+        frames = _known.decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return frames if len(frames) == count else None
 
 
 def decode_frame(data: bytes, event: str = "") -> StreamFrame:
@@ -29,7 +42,7 @@ def decode_frame(data: bytes, event: str = "") -> StreamFrame:
     Data that cannot be read becomes an `UnknownFrame`.
     """
     try:
-        return known_frames.decode(data)
+        return _known.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Rarely taken, and for several reasons: broken text, a kind we do not know, no kind at all, a true mistake.
         return _decode_uncommon(data, event)

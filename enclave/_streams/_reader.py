@@ -1,9 +1,8 @@
-"""The task behind a stream: reads, decodes, reconnects, and records why it ended. It never raises into its task group.
+"""The task behind a stream: it connects, connects again, and records why it ended. It never raises into its task group.
 
-A connection that ends before the `end` frame is a drop, however cleanly it closed. The reader then connects again,
-after a growing wait, and goes on exactly where it stood: after the last id where there are ids, else by comparing the
-server's replay with what was received (see `FrameDecoder`). What is bounded is the number of consecutive attempts that
-bring nothing new; a silent session may time out and be resumed any number of times.
+A connection that ends before the session does is a drop, however cleanly it closed. The reader then connects again,
+after a growing wait, and goes on exactly where it stood (see `History`). What is bounded is the number of attempts in a
+row that bring nothing. A quiet session may be resumed any number of times.
 """
 
 from __future__ import annotations
@@ -15,41 +14,32 @@ import anyio
 from enclave._log import logger
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
-from enclave.errors import APITimeoutError, EnclaveError, EventTooLargeError, StreamInterrupted
-from enclave.transport import Http, RetryPolicy, Timeout, may_resume, may_retry
-from enclave.types import StreamFrame
+from enclave.errors import APIStatusError, EnclaveError, EventTooLargeError, StreamInterrupted
+from enclave.transport import Http, may_resume, may_retry
 
 from ._buffer import FrameBuffer
-from ._decoder import FrameDecoder
-from ._position import HistoryMismatch, Position, UnprovenContinuation
-from ._source import EventSource
+from ._connection import Connection, Dropped
+from ._history import History, HistoryMismatch, UnprovenContinuation
 from ._warnings import UnknownFrameLog
 
-
-class _Dropped(EnclaveError):
-    """The server closed the stream before the `end` frame."""
+_STATUSES_OF_A_REFUSED_ID = frozenset({400, 431})
+"""What servers answer to an id that they do not know, or to a header that they find too long."""
 
 
 class StreamReader:
     """Fills a `FrameBuffer` with the frames of one session, each once and in order."""
 
-    def __init__(
-        self, http: Http, session_id: str, buffer: FrameBuffer, *, timeout: Timeout, retry: RetryPolicy
-    ) -> None:
+    def __init__(self, http: Http, session_id: str, buffer: FrameBuffer) -> None:
         self._http = http
         self._session_id = session_id
         self._path = session_path(session_id, "stream")
         self._buffer = buffer
-        self._timeout = timeout
-        self._retry = retry
+        self._history = History()
+        self._unknown_frames = UnknownFrameLog(session_id)
         self._observed: ObservedStream | None = None
-        self._unknown = UnknownFrameLog(session_id)
-        self._position = Position()
-        self._complete = False  # the end was read; whatever happens to the connection then
-        self._progressed = False
+        self._is_complete = False  # the end was read; whatever happens to the connection then
+        self._failures = 0  # attempts in a row that brought nothing, the latest included
         self._retry_ms: int | None = None
-        self._last_read = 0.0  # on the event loop's clock
-        self._unfinished_bytes = 0  # read since the last batch, so belonging to the next one
         self.opened = anyio.Event()
         """Set once the first connection stands, or the reader has ended without one."""
         self.resumes = 0
@@ -62,8 +52,17 @@ class StreamReader:
             self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
-        except BaseException as cancellation:
-            self._end(None, None if self._complete else cancellation)
+        except anyio.get_cancelled_exc_class() as cancellation:
+            if anyio.current_effective_deadline() > -math.inf:
+                # No scope around this task is cancelled, so somebody cancelled the task itself, or what it awaited.
+                # The consumer may know nothing of that, and must not take it for the end of the session.
+                error = self._interruption("the task that reads it was cancelled by other code", cancellation)
+                self._end(error, error)
+                return
+            self._end(None, None if self._is_complete else cancellation)
+            raise
+        except BaseException as fatal:
+            self._end(None, None if self._is_complete else fatal)
             raise
         self._end(error, error)
 
@@ -71,10 +70,10 @@ class StreamReader:
         self._buffer.end(error)
         self.opened.set()
         if self._observed is not None:
-            self._observed.ended(reason, self._position.count, self.resumes)
+            self._observed.ended(reason, self._history.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
-        """Give the reason why the stream ended short, None where it is complete."""
+        """Give the reason why the stream ended short. None if it is complete."""
         try:
             await self._read_connections()
         except EnclaveError as error:
@@ -84,125 +83,89 @@ class StreamReader:
         return None
 
     async def _read_connections(self) -> None:
-        failures = 0
         while True:
-            self._progressed = False
+            connection = Connection(self._http, self._path, self._history, self._buffer, self._unknown_frames)
             try:
-                await self._read_connection()
+                await self._read_connection(connection)
             except EnclaveError as error:
-                if self._complete:
+                if self._is_complete:
                     return
-                failures = 1 if self._progressed else failures + 1
-                wait = self._wait_after(error, failures)
+                wait = self._wait_after(error, connection)
             else:
                 return
             await anyio.sleep(wait)
 
-    def _wait_after(self, error: EnclaveError, failures: int) -> float:
-        """How long to wait before the next connection; raises `error` where there should be none."""
-        if failures >= self._retry.attempts or not self._is_drop(error):
-            error.retries = failures - 1
+    async def _read_connection(self, connection: Connection) -> None:
+        """Read one connection to the end of the session. Raises if it ends before that."""
+        async with connection:
+            if self.opened.is_set():
+                self.resumes += 1
+            self.opened.set()
+            await connection.read_to_end()
+            self._is_complete = True
+            self._buffer.end(None)
+            await connection.drain()
+
+    def _wait_after(self, error: EnclaveError, connection: Connection) -> float:
+        """How long to wait before the next connection, in seconds. Raises `error` if there should be none."""
+        if connection.retry_ms is not None:
+            self._retry_ms = connection.retry_ms
+        if _is_about_the_id(error, connection):
+            # The server is well, and is asked for something else: that is no failed attempt, and can happen only once.
+            self._history.distrust_ids()
+            return self._tell(error, 0.0)
+        self._failures = 1 if connection.was_of_use else self._failures + 1
+        policy = self._http.retry
+        if self._failures == policy.attempts > 1 and connection.has_opened and connection.last_event_id is not None:
+            # Perhaps the server waits in vain for what comes after this id. One more attempt asks for a replay.
+            self._history.distrust_ids()
+            self._failures -= 1
+        if self._failures >= policy.attempts or not self._is_drop(error):
+            error.retries = self._failures - 1
             raise error
         base_seconds = None if self._retry_ms is None else self._retry_ms / 1000
-        wait = self._retry.wait_before(failures, error, base_seconds=base_seconds)
+        return self._tell(error, policy.wait_before(self._failures, error, base_seconds=base_seconds))
+
+    def _is_drop(self, error: EnclaveError) -> bool:
+        """Whether to connect again. A stream that never stood is opened again when any GET would be."""
+        if self.opened.is_set():
+            return isinstance(error, Dropped) or may_resume(error)
+        return may_retry(error, creates=False)
+
+    def _tell(self, error: EnclaveError, wait: float) -> float:
+        attempt = max(self._failures, 1)
         logger.debug(
             "stream of session %s: %s; resume after %d frames, attempt %d of %d, in %.2f s",
             self._session_id,
             error,
-            self._position.count,
-            failures,
-            self._retry.attempts - 1,
+            self._history.count,
+            attempt,
+            self._http.retry.attempts - 1,
             wait,
         )
-        self._tell(error, failures, wait)
+        if self._observed is not None and self.opened.is_set():
+            self._observed.resuming(error, attempt, wait, self._history.count)
+        elif self._observed is not None:
+            self._observed.retrying(error, attempt, wait)
         return wait
 
-    def _tell(self, error: EnclaveError, failures: int, wait: float) -> None:
-        if self._observed is None:
-            return
-        if self.opened.is_set():
-            self._observed.resuming(error, failures, wait, self._position.count)
-        else:
-            self._observed.retrying(error, failures, wait)
-
-    def _is_drop(self, error: EnclaveError) -> bool:
-        """Whether to connect again; a stream that never stood is opened again where any GET would be."""
-        if self.opened.is_set():
-            return isinstance(error, _Dropped | UnprovenContinuation) or may_resume(error)
-        return may_retry(error, creates=False)
-
-    async def _read_connection(self) -> None:
-        """Read one connection to the end of the session. Raises where it ends before that."""
-        source = EventSource(self._http, self._path, timeout=self._timeout, position=self._position)
-        async with source:
-            if self.opened.is_set():
-                self.resumes += 1
-            self.opened.set()
-            self._unfinished_bytes = 0
-            decoder = FrameDecoder(
-                max_event_bytes=self._http.settings.max_event_bytes,
-                position=self._position,
-                replays=source.last_event_id is None and self._position.count > 0,
-                on_unknown=self._unknown.note,
-            )
-            try:
-                await self._read_to_end(source, decoder)
-            except APITimeoutError:
-                # Silence on a connection that was good is what a long quiet session looks like, not a failure.
-                self._progressed = self._progressed or not decoder.is_replaying
-                raise
-            finally:
-                self._position = decoder.position
-                self._retry_ms = self._retry_ms if decoder.retry_ms is None else decoder.retry_ms
-
-    async def _read_to_end(self, source: EventSource, decoder: FrameDecoder) -> None:
-        while not await self._read_while_room(source, decoder):
-            await self._buffer.wait_for_room()
-        self._complete = True
-        await source.drain()
-
-    async def _read_while_room(self, source: EventSource, decoder: FrameDecoder) -> bool:
-        """Read until the session has ended (True) or the buffer is full (False), within the idle timeout.
-
-        One cancel scope spans many reads, since making one costs as much as a read. Its deadline is only looked at when
-        it has passed: if bytes have come since it was set, it is set anew. The cancelled read has lost nothing.
-        """
-        idle_seconds = math.inf if source.idle_seconds is None else source.idle_seconds
-        self._last_read = anyio.current_time()
-        while True:
-            with source.errors(), anyio.CancelScope(deadline=self._last_read + idle_seconds):
-                return await self._read(source, decoder)
-            if anyio.current_time() >= self._last_read + idle_seconds:
-                raise APITimeoutError(f"{source.operation}: no bytes came within {idle_seconds:g} s")
-
-    async def _read(self, source: EventSource, decoder: FrameDecoder) -> bool:
-        while data := await source.read():
-            self._last_read = anyio.current_time()
-            self._unfinished_bytes += len(data)
-            frames = decoder.feed(data)
-            if frames:
-                self._hand_over(frames)
-            if decoder.ended:
-                if decoder.failure is not None:
-                    raise decoder.failure
-                self._buffer.end(None)
-                return True
-            if self._buffer.is_full:
-                return False
-        raise _Dropped("the server closed the stream before its end frame")
-
-    def _hand_over(self, frames: list[StreamFrame]) -> None:
-        self._progressed = True
-        self._buffer.put(frames, self._unfinished_bytes)
-        self._unfinished_bytes = 0
-
     def _final(self, error: EnclaveError) -> EnclaveError:
-        """What the consumer raises: that the stream was interrupted, or the error itself where it never began."""
+        """What the consumer raises: that the stream was interrupted, or the error itself if it never began."""
         if isinstance(error, EventTooLargeError):
             return error
-        if not self._position.count and not isinstance(error, _Dropped | HistoryMismatch):
-            return error
-        interrupted = StreamInterrupted(str(error), delivered=self._position.count, session_id=self._session_id)
-        if not isinstance(error, _Dropped | HistoryMismatch):
-            interrupted.__cause__ = error
+        if isinstance(error, Dropped | HistoryMismatch):
+            return self._interruption(str(error))
+        return self._interruption(str(error), error) if self._history.count else error
+
+    def _interruption(self, reason: str, cause: BaseException | None = None) -> StreamInterrupted:
+        interrupted = StreamInterrupted(reason, delivered=self._history.count, session_id=self._session_id)
+        interrupted.__cause__ = cause
         return interrupted
+
+
+def _is_about_the_id(error: EnclaveError, connection: Connection) -> bool:
+    """Whether asking for a replay, and not going on after an id, is the remedy."""
+    if isinstance(error, UnprovenContinuation):
+        return True
+    is_refusal = isinstance(error, APIStatusError) and error.status in _STATUSES_OF_A_REFUSED_ID
+    return is_refusal and connection.last_event_id is not None

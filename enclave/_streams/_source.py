@@ -12,9 +12,7 @@ import anyio
 
 from enclave._observed import ObservedRequest
 from enclave.errors import MalformedResponseError, excerpt
-from enclave.transport import BodyReader, Headers, Http, Timeout, redacted, status_error, time_limit, transport_errors
-
-from ._position import Position
+from enclave.transport import BodyReader, Headers, Http, redacted, status_error, time_limit, transport_errors
 
 if TYPE_CHECKING:
     import httpx
@@ -23,23 +21,18 @@ _EXCERPT_BYTES = 1024
 _DRAIN_SECONDS = 1.0
 
 
-def header_value(event_id: str) -> bytes | None:
-    """An event id as ``Last-Event-ID`` carries it, in UTF-8; None for one that a header would not carry unchanged."""
-    value = event_id.encode("utf-8", "surrogatepass")
-    if not value or value != value.strip() or any(byte < ord(" ") or byte == 0x7F for byte in value):  # noqa: PLR2004
-        return None
-    return value
-
-
 class EventSource:
-    """An open event stream: `read` gives its bytes. Use it with ``async with``, which raises as `Http.request` does."""
+    """An open event stream: `read` gives its bytes. Use it with ``async with``, which raises as `Http.request` does.
 
-    def __init__(self, http: Http, path: str, *, timeout: Timeout, position: Position) -> None:
+    Args:
+        last_event_id: the ``Last-Event-ID`` to go on after. None asks for the session from its first event.
+    """
+
+    def __init__(self, http: Http, path: str, last_event_id: bytes | None) -> None:
         self._http = http
         self._path = path
-        self._timeout = timeout
-        self.last_event_id = header_value(position.last_event_id) if position.can_resume_by_id else None
-        """The ``Last-Event-ID`` that this connection asks to go on after; None where it asks for a replay."""
+        self._timeout = http.settings.timeout
+        self._last_event_id = last_event_id
 
     @property
     def operation(self) -> str:
@@ -98,8 +91,8 @@ class EventSource:
 
     async def _send(self, added: Headers) -> httpx.Response:
         headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache"), *added]
-        if self.last_event_id is not None:
-            headers.append((b"Last-Event-ID", self.last_event_id))
+        if self._last_event_id is not None:
+            headers.append((b"Last-Event-ID", self._last_event_id))
         return await self._http.send(
             "GET",
             self._path,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Self
 from enclave._routes import session_path
 from enclave._tasks import BackgroundTask, uninterrupted
 from enclave.errors import UsageError
-from enclave.transport import RetryPolicy, Timeout
 from enclave.types import StreamFrame
 
 from ._buffer import FrameBuffer
@@ -41,25 +40,12 @@ class FrameStream:
     A frame that cannot be read is an `UnknownFrame` in its place.
     """
 
-    def __init__(
-        self,
-        http: Http,
-        session_id: str,
-        *,
-        timeout: Timeout,
-        retry: RetryPolicy,
-        max_buffered_bytes: int = DEFAULT_MAX_BUFFERED_BYTES,
-        watch: Callable[[list[StreamFrame]], None] | None = None,
-    ) -> None:
-        if max_buffered_bytes <= 0:
-            raise ValueError(f"max_buffered_bytes: must be positive, got {max_buffered_bytes}")
+    def __init__(self, http: Http, session_id: str, watch: Callable[[list[StreamFrame]], None] | None = None) -> None:
         self.session_id = session_id
         """The session whose frames these are."""
         session_path(session_id)  # raises for an id that names no session
         self._http = http
-        self._timeout = timeout
-        self._retry = retry
-        self._buffer = FrameBuffer(max_buffered_bytes)
+        self._buffer = FrameBuffer(http.settings.max_buffered_bytes)
         self._reader: StreamReader | None = None
         self._task: BackgroundTask | None = None
         self._watch = watch  # is shown each batch that the consumer takes
@@ -94,9 +80,7 @@ class FrameStream:
         self._state = "open"
         from ._reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
 
-        self._reader = reader = StreamReader(
-            self._http, self.session_id, self._buffer, timeout=self._timeout, retry=self._retry
-        )
+        self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)
         self._task = BackgroundTask(reader.run, f"enclave stream {self.session_id}")
         try:
             await self._task.start()

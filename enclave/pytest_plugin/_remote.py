@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,9 @@ from anyio.from_thread import BlockingPortal
 
 
 class Remote:
-    """Reads an object's attributes, and calls its methods, on the portal's event loop, and waits for the answer.
+    """Reads an object's attributes, and calls its methods, on the portal's event loop, and waits for the result.
 
-    The loop never waits for this thread, so it is safe to wait here, in a coroutine too: it takes some microseconds.
+    That loop never waits for this thread, so it is safe to wait for it here, in a coroutine too. It takes microseconds.
     """
 
     def __init__(self, portal: BlockingPortal, target: object) -> None:
@@ -22,7 +23,8 @@ class Remote:
         value = self._portal.call(getattr, self._target, name)
         return partial(self._call, value) if callable(value) else value
 
-    def _call(self, method: Any, *args: Any, **kwargs: Any) -> Any:
+    # Positional only, because faults have an argument `method` too.
+    def _call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return self._portal.call(partial(method, *args, **kwargs))
 
     def __repr__(self) -> str:

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         anyio.run(_serve, options, backend=options.backend)
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"enclave.simulator: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0

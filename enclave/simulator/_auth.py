@@ -1,6 +1,7 @@
 """Who is asking: API keys, user JWTs (HS256, by the standard library), roles and scopes. No I/O.
 
-owner > admin > developer > viewer; scopes sessions:read and sessions:write. A viewer never writes, whatever its scopes.
+The roles are owner > admin > developer > viewer. A role has scopes: a viewer may read, and all others may write too. An
+API key may be given fewer scopes than its role has. A viewer never writes, whatever its scopes.
 """
 
 from __future__ import annotations
@@ -10,22 +11,23 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 READ = "sessions:read"
 WRITE = "sessions:write"
 SCOPES = frozenset({READ, WRITE})
-ROLES = ("owner", "admin", "developer", "viewer")
+SCOPES_OF = {"owner": SCOPES, "admin": SCOPES, "developer": SCOPES, "viewer": frozenset({READ})}
 MAX_CREDENTIAL_CHARS = 8192
+CREDENTIAL_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """The caller of a request."""
+    """Who makes a request."""
 
     user_id: str
+    """The user that a token names, or the id of an API key."""
     org_id: str
     role: str
     scopes: frozenset[str]
@@ -36,39 +38,51 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Authority:
-    """Issues and checks credentials. Keeps hashes of API keys, never the keys; shows neither in its repr."""
+    """Issues and checks credentials. It keeps the hashes of API keys, never the keys, and its repr shows neither."""
 
     def __init__(self, org_ids: Iterable[str], jwt_secret: str | None) -> None:
         self.org_ids = list(dict.fromkeys(org_ids))
         self._keys: dict[str, tuple[bytes, Principal]] = {}
         self._secret = (jwt_secret or secrets.token_urlsafe(32)).encode()
 
-    def add_key(self, principal: Principal, *, key: str | None = None) -> str:
-        """Register an API key, a new one if none is given, and return it."""
+    def add_key(
+        self, *, org_id: str | None, role: str, scopes: Iterable[str] | None = None, key: str | None = None
+    ) -> str:
+        """Register an API key and return it. Without a `key` it makes a new one.
+
+        Raises:
+            ValueError: the key has another form, or the org, the role or a scope is unknown.
+        """
+        org_id = self._checked(org_id, role)
+        granted = SCOPES_OF[role] if scopes is None else frozenset(scopes)
+        if not granted <= SCOPES:
+            raise ValueError(f"scopes: expected some of {', '.join(sorted(SCOPES))}, got {sorted(granted - SCOPES)}")
         if key is None:
             key = f"ek_{secrets.token_hex(6)}_{secrets.token_urlsafe(24)}"
         key_id = _key_id(key)
         if not key_id:
             raise ValueError("api_key: expected the form ek_<id>_<secret>")
-        self._keys[key_id] = (_digest(key), principal)
+        self._keys[key_id] = (_digest(key), Principal(key_id, org_id, role, granted))
         return key
 
-    def issue_token(self, principal: Principal, *, lifetime_seconds: float) -> str:
-        """A signed JWT for the principal."""
-        now = time.time()
-        claims = {
-            "sub": principal.user_id,
-            "orgId": principal.org_id,
-            "role": principal.role,
-            "scopes": sorted(principal.scopes),
-            "iat": int(now),
-            "exp": now + lifetime_seconds,
-        }
+    def issue_token(self, *, org_id: str | None, user_id: str, role: str, lifetime_seconds: float) -> str:
+        """A signed JWT.
+
+        Raises:
+            ValueError: the org or the role is unknown.
+        """
+        claims = _Claims(
+            sub=user_id,
+            email=f"{user_id}@example.com",
+            org_id=self._checked(org_id, role),
+            role=role,
+            exp=int(time.time() + lifetime_seconds),
+        )
         signed = f"{_b64(msgspec.json.encode({'alg': 'HS256', 'typ': 'JWT'}))}.{_b64(msgspec.json.encode(claims))}"
         return f"{signed}.{_b64(self._sign(signed))}"
 
     def authenticate(self, authorization: str | None) -> Principal | str:
-        """The principal of an Authorization header, or why there is none."""
+        """The principal of an Authorization header, or a sentence that says why there is none."""
         if not authorization:
             return "missing credential: send Authorization: Bearer <api key or token>"
         scheme, _, credential = authorization.partition(" ")
@@ -94,14 +108,20 @@ class Authority:
             claims = msgspec.json.decode(_unb64(claims_part), type=_Claims)
         except (ValueError, msgspec.MsgspecError):
             return "malformed token"
-        return self._principal(claims)
-
-    def _principal(self, claims: _Claims) -> Principal | str:
         if claims.exp <= time.time():
             return "token expired"
-        if claims.org_id not in self.org_ids or claims.role not in ROLES:
+        if claims.org_id not in self.org_ids or claims.role not in SCOPES_OF:
             return "token names an unknown org or role"
-        return Principal(claims.sub, claims.org_id, claims.role, frozenset(claims.scopes) & SCOPES)
+        return Principal(claims.sub, claims.org_id, claims.role, SCOPES_OF[claims.role])
+
+    def _checked(self, org_id: str | None, role: str) -> str:
+        if role not in SCOPES_OF:
+            raise ValueError(f"role: expected one of {', '.join(SCOPES_OF)}, got {role!r}")
+        if org_id is None:
+            return self.org_ids[0]
+        if org_id not in self.org_ids:
+            raise ValueError(f"org_id: expected one of {', '.join(self.org_ids)}, got {org_id!r}")
+        return org_id
 
     def _sign(self, signed: str) -> bytes:
         return hmac.digest(self._secret, signed.encode(), hashlib.sha256)
@@ -114,29 +134,21 @@ class _Header(msgspec.Struct):
     alg: str
 
 
-class _Claims(msgspec.Struct):
+class _Claims(msgspec.Struct, kw_only=True, rename="camel"):
     sub: str
-    org_id: str = msgspec.field(name="orgId")
+    email: str | None = None
+    org_id: str
     role: str
-    scopes: list[str]
     exp: float
 
 
-def make_principal(org_id: str, user_id: str, role: str, scopes: Iterable[str] | None) -> Principal:
-    """A principal, its scopes those of the role unless given.
-
-    Raises:
-        ValueError: the role or a scope is unknown.
-    """
-    if role not in ROLES:
-        raise ValueError(f"role: expected one of {', '.join(ROLES)}, got {role!r}")
-    granted = frozenset(scopes) if scopes is not None else (frozenset({READ}) if role == "viewer" else SCOPES)
-    if not granted <= SCOPES:
-        raise ValueError(f"scopes: expected some of {', '.join(sorted(SCOPES))}, got {sorted(granted - SCOPES)}")
-    return Principal(user_id, org_id, role, granted)
+def redacted(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers without credentials, fit to be kept. Names are in lower case."""
+    return {name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS}
 
 
 def _key_id(key: str) -> str:
+    """The id in ``ek_<id>_<secret>``, or nothing for a key of another form."""
     prefix, _, rest = key.partition("_")
     key_id, _, secret = rest.partition("_")
     return key_id if prefix == "ek" and secret else ""
@@ -152,9 +164,3 @@ def _b64(data: bytes) -> str:
 
 def _unb64(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-def redacted(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Headers fit to be kept: without credentials."""
-    hidden: Any = ("authorization", "cookie", "proxy-authorization")
-    return {name: value for name, value in headers if name.lower() not in hidden}

@@ -1,8 +1,9 @@
 """Faults on request: what the simulator does wrong, for tests of clients. No I/O here.
 
-Each call arms a fault for the next `times` requests, or streams, that match; then it is gone. A request meets the first
-armed fault of each kind (delay, answer, loss); a stream meets the first armed fault that matches and every one armed
-with `also=True` behind it. So two calls of `drop_stream` cut two connections, one after the other.
+Each call arms a fault for the next `times` requests, or streams, that match. After that the fault is gone. A request
+meets the first armed fault of each kind: a delay, a loss, an answer, a rewriting. A stream meets the first armed fault
+that matches, and every one behind it that was armed with `also=True`. So two calls of `drop_stream` cut two
+connections, one after the other. Differences all apply at once.
 """
 
 from __future__ import annotations
@@ -11,60 +12,81 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from email.utils import format_datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
-from ._server import error_body
+from ._differences import Difference, Kind, affects
+from ._server import Reply
+
+When = Literal["before", "after"]
+"""Before the route sees the request, or after the route did its work and before its answer is sent."""
 
 
 class Fault(msgspec.Struct, kw_only=True):
     """An armed fault."""
 
     method: str | None = None
-    """The method it waits for; None for any."""
+    """The method it waits for. None stands for any."""
     path: str | None = None
-    """A regular expression that the whole path must match; None for any."""
-    times: int = 1
-    """How many more times it will happen."""
+    """A regular expression that the whole path must match. None stands for any path."""
+    times: int | None = 1
+    """How many more times it will happen. None stands for every time."""
     hits: int = 0
     """How many times it happened."""
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it will happen again."""
+        return self.times is None or self.times > 0
 
     def matches(self, method: str, path: str) -> bool:
         """Whether it is still armed and waits for such a request."""
         wanted = self.method is None or self.method.upper() == method
-        return self.times > 0 and wanted and (self.path is None or re.fullmatch(self.path, path) is not None)
+        return self.is_armed and wanted and (self.path is None or re.fullmatch(self.path, path) is not None)
 
     def use(self) -> None:
         """Count one time."""
-        self.times -= 1
         self.hits += 1
+        if self.times is not None:
+            self.times -= 1
 
 
-F = TypeVar("F", bound=Fault)
+class RequestFault(Fault, kw_only=True):
+    """Something that happens to a request."""
+
+    when: When
 
 
-class DelayFault(Fault, kw_only=True):
-    """Wait before the request is handled, or after it was handled and before its answer."""
+class DelayFault(RequestFault, kw_only=True):
+    """Wait."""
 
     seconds: float
-    when: Literal["before", "after"] = "before"
 
 
-class AnswerFault(Fault, kw_only=True):
-    """Answer in place of the route, which never sees the request."""
+class LossFault(RequestFault, kw_only=True):
+    """Cut the connection, after so many bytes of the answer's body if there is an answer."""
 
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class LossFault(Fault, kw_only=True):
-    """Cut the connection: before the route sees the request, or after it did its work."""
-
-    handled: bool
     after_bytes: int = 0
     reset: bool = False
+
+
+class AnswerFault(RequestFault, kw_only=True):
+    """Answer this instead."""
+
+    reply: Reply
+
+
+class RewriteFault(RequestFault, kw_only=True):
+    """Answer what the route answers, with its JSON changed."""
+
+    change: Callable[[Any], Any]
+
+
+class DifferenceFault(Fault, kw_only=True):
+    """Answer as a server does that differs from ours."""
+
+    difference: Difference
 
 
 class StreamFault(Fault, kw_only=True):
@@ -77,17 +99,22 @@ class StreamFault(Fault, kw_only=True):
     seconds: float = 0.0
     also: bool = False
 
-    @property
-    def needs_frame(self) -> bool:
-        """Whether the next frame must be there, to be cut in two."""
-        return self.after_bytes > 0
+
+F = TypeVar("F", bound=Fault)
+R = TypeVar("R", bound=RequestFault)
 
 
 class Faults:
-    """Arms faults. Paths are regular expressions for the whole path, as in ``r"/sessions/[^/]+/stream"``."""
+    """Arms faults. A path is a regular expression for the whole path, as in ``r"/sessions/[^/]+/stream"``.
+
+    Each call returns the `Fault`, which counts its `hits`. `times` is how often it happens, and None is every time.
+
+    Raises:
+        ValueError: `times` is less than 1, or a path is no regular expression.
+    """
 
     def __init__(self) -> None:
-        self._armed: list[Fault] = []
+        self._faults: list[Fault] = []
 
     # Requests
 
@@ -95,7 +122,8 @@ class Faults:
         self,
         status: int,
         *,
-        times: int = 1,
+        when: When = "before",
+        times: int | None = 1,
         method: str | None = None,
         path: str | None = None,
         retry_after: float | str | datetime | None = None,
@@ -103,45 +131,94 @@ class Faults:
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
     ) -> Fault:
-        """Answer with a status in place of the route; `retry_after` in seconds, as an HTTP date, or as any text."""
-        fields = {"content-type": content_type, **(headers or {})}
+        """Answer with a status in place of the route.
+
+        Args:
+            status: the status. Without a `body`, the answer is an error in the server's usual shape.
+            when: ``"before"`` the route sees the request, or ``"after"`` it did its work, as a failing proxy answers.
+            times: how often.
+            method: the method to wait for.
+            path: the path to wait for.
+            retry_after: the header of this name: seconds, a time that is sent as an HTTP date, or any text.
+            body: the body as it is sent.
+            content_type: the type of the body.
+            headers: further headers.
+        """
+        reply = Reply.error(status, "a fault that was asked for") if body is None else Reply(status=status, body=body)
+        reply.headers = {"content-type": content_type} | {name.lower(): text for name, text in (headers or {}).items()}
         if retry_after is not None:
-            fields["retry-after"] = _retry_after(retry_after)
-        document = error_body(status, "a fault that was asked for") if body is None else body
-        return self._arm(
-            AnswerFault(method=method, path=path, times=times, status=status, headers=fields, body=document)
-        )
+            reply.headers["retry-after"] = _retry_after(retry_after)
+        return self._arm(AnswerFault(when=when, method=method, path=path, times=times, reply=reply))
 
     def delay(
         self,
         seconds: float,
         *,
-        when: Literal["before", "after"] = "before",
-        times: int = 1,
+        when: When = "before",
+        times: int | None = 1,
         method: str | None = None,
         path: str | None = None,
     ) -> Fault:
-        """Wait before the route sees the request, or ``"after"`` it did its work and before its answer is sent."""
-        return self._arm(DelayFault(method=method, path=path, times=times, seconds=seconds, when=when))
+        """Wait ``"before"`` the route sees the request, or ``"after"`` it did its work and has an answer."""
+        return self._arm(DelayFault(when=when, method=method, path=path, times=times, seconds=seconds))
 
     def refuse(
-        self, *, times: int = 1, method: str | None = None, path: str | None = None, reset: bool = False
+        self, *, times: int | None = 1, method: str | None = None, path: str | None = None, reset: bool = False
     ) -> Fault:
-        """Close the connection without an answer; the route never sees the request."""
-        return self._arm(LossFault(method=method, path=path, times=times, handled=False, reset=reset))
+        """Close the connection without an answer. The route never sees the request."""
+        return self._arm(LossFault(when="before", method=method, path=path, times=times, reset=reset))
 
     def lose_response(
         self,
         *,
         after_bytes: int = 0,
-        times: int = 1,
+        times: int | None = 1,
         method: str | None = None,
         path: str | None = None,
         reset: bool = False,
     ) -> Fault:
         """Do the work, then close the connection: before the answer, or after so many bytes of its body."""
-        fault = LossFault(method=method, path=path, times=times, handled=True, after_bytes=after_bytes, reset=reset)
-        return self._arm(fault)
+        return self._arm(
+            LossFault(when="after", method=method, path=path, times=times, after_bytes=after_bytes, reset=reset)
+        )
+
+    def rewrite(
+        self,
+        change: Callable[[Any], Any],
+        *,
+        times: int | None = 1,
+        method: str | None = None,
+        path: str | None = None,
+    ) -> Fault:
+        """Answer what the route answers, with its JSON changed.
+
+        ::
+
+            simulator.faults.rewrite(lambda session: {**session, "id": 7}, method="POST", path="/sessions")
+
+        Args:
+            change: takes the decoded JSON of an answer, and returns what is encoded instead. It may return bytes, which
+                are sent as they are.
+            times: how often.
+            method: the method to wait for.
+            path: the path to wait for.
+        """
+        return self._arm(RewriteFault(when="after", method=method, path=path, times=times, change=change))
+
+    def differ(self, *differences: Difference, times: int | None = None, path: str | None = None) -> None:
+        """Be a server that differs from the documented one in these ways, in all answers that can show it.
+
+        docs/simulator.md has a table of the differences. They last until `clear`, unless `times` says how many answers
+        and streams show each of them.
+
+        Raises:
+            ValueError: there is no such difference.
+        """
+        for name in differences:
+            if name not in get_args(Difference):
+                raise ValueError(f"difference: expected one of {', '.join(get_args(Difference))}, got {name!r}")
+        for name in differences:
+            self._arm(DifferenceFault(path=path, times=times, difference=name))
 
     # Streams
 
@@ -150,7 +227,7 @@ class Faults:
         *,
         after_frames: int = 0,
         after_bytes: int = 0,
-        times: int = 1,
+        times: int | None = 1,
         path: str | None = None,
         reset: bool = False,
         also: bool = False,
@@ -168,7 +245,7 @@ class Faults:
         )
 
     def end_stream(
-        self, *, after_frames: int = 0, times: int = 1, path: str | None = None, also: bool = False
+        self, *, after_frames: int = 0, times: int | None = 1, path: str | None = None, also: bool = False
     ) -> Fault:
         """Close the response in good order after so many frames, without an `end` frame."""
         return self._arm(StreamFault(path=path, times=times, action="end", after_frames=after_frames, also=also))
@@ -178,11 +255,11 @@ class Faults:
         *,
         after_frames: int = 0,
         seconds: float = 86_400.0,
-        times: int = 1,
+        times: int | None = 1,
         path: str | None = None,
         also: bool = False,
     ) -> Fault:
-        """Send nothing for so long, heartbeats included, after so many frames; then go on."""
+        """Send nothing for so long after so many frames, not even heartbeats. Then go on."""
         return self._arm(
             StreamFault(path=path, times=times, action="go_on", after_frames=after_frames, seconds=seconds, also=also)
         )
@@ -192,11 +269,11 @@ class Faults:
         data: bytes,
         *,
         after_frames: int = 0,
-        times: int = 1,
+        times: int | None = 1,
         path: str | None = None,
         also: bool = False,
     ) -> Fault:
-        """Send these bytes of SSE, as they are, after so many frames; nothing is added, so end the event yourself."""
+        """Send these bytes after so many frames. They are sent as they are, so they must end the event themselves."""
         return self._arm(
             StreamFault(path=path, times=times, action="go_on", after_frames=after_frames, data=data, also=also)
         )
@@ -205,24 +282,27 @@ class Faults:
 
     def clear(self) -> None:
         """Disarm every fault."""
-        self._armed.clear()
+        self._faults.clear()
 
     @property
     def armed(self) -> list[Fault]:
         """The faults that have not happened yet, or not as often as asked."""
-        return [fault for fault in self._armed if fault.times > 0]
+        return [fault for fault in self._faults if fault.is_armed]
 
-    def take_delay(self, method: str, path: str, when: str) -> DelayFault | None:
-        """Use the delay that applies to a request, if any."""
-        return self._take(DelayFault, method, path, lambda fault: fault.when == when)
+    def take(self, kind: type[R], method: str, path: str, when: When) -> R | None:
+        """Use the first fault of a kind that applies to a request, if there is one."""
+        for fault in self._matching(kind, method, path):
+            if fault.when == when:
+                fault.use()
+                return fault
+        return None
 
-    def take_answer(self, method: str, path: str) -> AnswerFault | None:
-        """Use the answer that applies to a request, if any."""
-        return self._take(AnswerFault, method, path)
-
-    def take_loss(self, method: str, path: str, *, handled: bool) -> LossFault | None:
-        """Use the loss that applies to a request, if any."""
-        return self._take(LossFault, method, path, lambda fault: fault.handled == handled)
+    def take_differences(self, kind: Kind, method: str, path: str) -> list[Difference]:
+        """Use every difference that shows in an answer of this kind."""
+        faults = [fault for fault in self._matching(DifferenceFault, method, path) if affects(fault.difference, kind)]
+        for fault in faults:
+            fault.use()
+        return [fault.difference for fault in faults]
 
     def take_stream(self, path: str) -> list[StreamFault]:
         """Use the faults that apply to a stream, in the order they happen."""
@@ -233,19 +313,17 @@ class Faults:
                 taken.append(fault)
         return sorted(taken, key=lambda fault: fault.after_frames)
 
-    def _take(self, kind: type[F], method: str, path: str, accepts: Callable[[F], bool] = lambda _: True) -> F | None:
-        fault = next(filter(accepts, self._matching(kind, method, path)), None)
-        if fault is not None:
-            fault.use()
-        return fault
-
     def _matching(self, kind: type[F], method: str, path: str) -> list[F]:
-        return [fault for fault in self._armed if isinstance(fault, kind) and fault.matches(method, path)]
+        return [fault for fault in self._faults if isinstance(fault, kind) and fault.matches(method, path)]
 
     def _arm(self, fault: Fault) -> Fault:
-        if fault.times < 1:
-            raise ValueError(f"times: must be at least 1, got {fault.times}")
-        self._armed = [*self.armed, fault]
+        if fault.times is not None and fault.times < 1:
+            raise ValueError(f"times: must be at least 1, or None for every time, got {fault.times}")
+        try:
+            re.compile(fault.path or "")
+        except re.error as error:
+            raise ValueError(f"path: {fault.path!r} is no regular expression: {error}") from None
+        self._faults = [*self.armed, fault]
         return fault
 
 

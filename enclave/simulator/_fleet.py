@@ -1,8 +1,8 @@
-"""All sessions and the tasks that run them. Knows nothing of HTTP.
+"""All sessions, and the tasks that run them. It knows nothing of HTTP.
 
-At most `max_running` workloads run at once, the others stay pending in order of arrival. Finished sessions are kept
-while there are at most `max_retained` sessions and their logs take at most `max_retained_bytes`: the oldest go first,
-those torn down before others, and the latest one stays.
+At most `max_running` workloads run at once, and the others stay pending in the order of their creation. Finished
+sessions are kept within `max_retained_sessions` and `max_retained_bytes`. The oldest are forgotten first, those torn
+down before others, and the latest one always stays.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
+import msgspec
 
 from enclave.types import CreateSessionRequest, SessionLimits, SessionPhase
 
 from ._auth import Principal
-from ._script import NO_RESULT, Script
+from ._script import Script
 from ._session import Exit, SimulatedSession
+from ._settings import Settings
 from ._webhook import deliver
 from ._workload import Isolation, Workload, node_executable, probe_isolation
 
@@ -33,36 +35,15 @@ class TooManyPending(Exception):
 
 
 class Fleet:
-    """Sessions by id, in order of creation."""
+    """Sessions by id, in the order of their creation."""
 
-    def __init__(
-        self,
-        *,
-        max_running: int,
-        max_pending: int,
-        max_retained: int,
-        max_retained_bytes: int,
-        max_log_bytes: int,
-        max_capture_bytes: int,
-        auto_teardown: bool,
-        namespaces: bool,
-        services: Mapping[str, str],
-        on_change: Callable[[], None],
-    ) -> None:
+    def __init__(self, settings: Settings, *, on_change: Callable[[], None]) -> None:
         self.scripts: deque[Script] = deque()
         self.sessions: dict[str, SimulatedSession] = {}
         self.unreclaimed = 0
-        """Sessions that run, wait to, or are being reclaimed."""
-        self._max_running = max_running
-        self._max_pending = max_pending
-        self._max_retained = max_retained
-        self._max_retained_bytes = max_retained_bytes
+        """How many sessions run, wait to run, or are being reclaimed."""
+        self._settings = settings
         self._retained_bytes = 0
-        self._max_log_bytes = max_log_bytes
-        self._max_capture_bytes = max_capture_bytes
-        self._auto_teardown = auto_teardown
-        self._namespaces = namespaces
-        self._services = services
         self._on_change = on_change
         self._id_prefix = secrets.token_hex(3)
         self._made = 0
@@ -71,9 +52,14 @@ class Fleet:
         self._isolation: Isolation | None = None
 
     def open(self, group: anyio.abc.TaskGroup) -> None:
-        """Take sessions, and run them in this task group."""
+        """Take sessions from now on, and run them in this task group."""
         self._group = group
-        self._running = anyio.Semaphore(self._max_running)
+        self._running = anyio.Semaphore(self._settings.bounds.max_running)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether sessions are taken."""
+        return self._group is not None
 
     def create(self, principal: Principal, request: CreateSessionRequest, limits: SessionLimits) -> SimulatedSession:
         """Make a session and start its task.
@@ -82,21 +68,14 @@ class Fleet:
             TooManyPending: the queue is full.
             ValueError: the machine lacks the runtime of the language.
         """
-        if self._group is None:
+        bounds = self._settings.bounds
+        if self._group is None or self.unreclaimed >= bounds.max_running + bounds.max_pending:
             raise TooManyPending
         if request.language == "node" and node_executable() is None:
             raise ValueError("language: node is not installed on this machine")
-        if self.unreclaimed >= self._max_running + self._max_pending:
-            raise TooManyPending
         self._made += 1
         session = SimulatedSession(
-            f"s-{self._id_prefix}-{self._made}",
-            principal,
-            request,
-            limits,
-            max_log_bytes=self._max_log_bytes,
-            max_capture_bytes=self._max_capture_bytes,
-            on_change=self._on_change,
+            f"s-{self._id_prefix}-{self._made}", principal, request, limits, bounds=bounds, on_change=self._on_change
         )
         script = self.scripts.popleft() if self.scripts else None
         session.create(scripted_stream=script is not None and script.raw)
@@ -130,10 +109,6 @@ class Fleet:
         for session in live:
             await session.reclaimed.wait()
 
-    def backend_healthy(self) -> bool:
-        """Whether sessions are taken."""
-        return self._group is not None
-
     async def _run(self, session: SimulatedSession, script: Script | None) -> None:
         try:
             with session.scope:
@@ -147,11 +122,12 @@ class Fleet:
             await deliver(session)
         except Exception:
             logger.exception("webhook of session %s failed inside the simulator", session.id)
-        if self._auto_teardown:
+        if self._settings.auto_teardown:
             session.tear_down()
 
     def _note_reclaimed(self, session: SimulatedSession) -> None:
-        if not session.is_finished:  # cancelled from outside, not by its teardown
+        if not session.is_finished:
+            # Its teardown did not cancel the workload, so the whole simulator is leaving.
             session.tear_down()
         self.unreclaimed -= 1
         self._retained_bytes += session.log.size_bytes
@@ -167,13 +143,14 @@ class Fleet:
 
     async def _run_code(self, session: SimulatedSession) -> Exit:
         if self._isolation is None:
-            self._isolation = await probe_isolation() if self._namespaces else Isolation()
+            self._isolation = await probe_isolation() if self._settings.namespaces else Isolation()
         names = session.request.service_bindings or ()
-        services = {name: self._services[name] for name in names}
+        services = {name: self._settings.service_bindings[name] for name in names}
         return await Workload(session, self._isolation, services).run()
 
     def _forget_oldest(self) -> None:
-        while len(self.sessions) > self._max_retained or self._retained_bytes > self._max_retained_bytes:
+        bounds = self._settings.bounds
+        while len(self.sessions) > bounds.max_retained_sessions or self._retained_bytes > bounds.max_retained_bytes:
             finished = [session for session in self.sessions.values() if session.reclaimed.is_set()]
             if len(finished) < 2:  # noqa: PLR2004 - a session larger than the bound must not forget itself
                 return
@@ -193,7 +170,7 @@ async def _play(session: SimulatedSession, script: Script) -> Exit:
         else:
             session.play(step)
             await anyio.sleep(script.delay_seconds)
-    if script.result is not NO_RESULT:
+    if script.result is not msgspec.UNSET:
         session.returned(script.result)
     elapsed_ms = (anyio.current_time() - started) * 1000
     return Exit(exit_code=script.exit_code, kill_reason=script.kill_reason, duration_ms=round(elapsed_ms, 3))

@@ -1,4 +1,4 @@
-"""Default and greatest limits, and how a request's limits become effective ones. No I/O."""
+"""The default limits, the greatest ones, and how the limits of a request become the limits in force. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ MAX_LIMITS = SessionLimits(cpu_millis=8000, memory_mb=8192, wall_clock_ms=3_600_
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What a workload may use, in the units the supervisor measures. CPU time is cpuMillis/1000 of the wall clock."""
+    """What a workload may use, in the units that the supervisor measures."""
 
     wall_seconds: float
     cpu_seconds: float
+    """CPU time. A share of half a core for 10 seconds of wall-clock time gives 5 seconds."""
     memory_bytes: int
     pids: int
 
 
 def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: SessionLimits) -> SessionLimits:
-    """The limits in force: what was asked, the defaults for the rest.
+    """The limits in force. What was not asked for is taken from `defaults`.
 
     Raises:
-        ValueError: a limit is out of range; the message names its wire field.
+        ValueError: a limit is greater than in `maxima`. The message names it as the wire does.
     """
     values: dict[str, int] = {}
     for name, wire in SessionLimits.wire_names().items():
@@ -36,7 +37,7 @@ def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: Sess
 
 
 def budget(limits: SessionLimits) -> Budget:
-    """The budget of effective limits, each of which is set."""
+    """The budget of limits in force, each of which is set."""
     wall_seconds = (limits.wall_clock_ms or 0) / 1000
     return Budget(
         wall_seconds=wall_seconds,

@@ -1,6 +1,6 @@
-"""The recorded frames of one session, which any number of readers follow by index. Imports anyio only.
+"""The recorded frames of one session. Any number of readers follow them by index. Imports anyio only.
 
-A reader owns an integer, never a queue: a slow or vanished one costs the session nothing.
+A reader owns an integer and no queue, so a slow reader, or one that vanished, costs the session nothing.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import anyio
 
 FRAME_OVERHEAD_BYTES = 64
-"""What keeping one frame costs besides its text; counted, so that many tiny frames are bounded too."""
+"""What keeping one frame costs besides its text. It is counted, so that many tiny frames are bounded too."""
 
 
 class FrameLog:
-    """Append-only, bounded, closed once. Frames are the bytes of one JSON document each."""
+    """Append-only and bounded, until it is closed. Each frame is the JSON of one document."""
 
     def __init__(self, max_output_bytes: int) -> None:
         self.max_output_bytes = max_output_bytes
-        """How much output is recorded; frames that are not output are few and always recorded."""
+        """How much output is recorded. Other frames are few, and always recorded."""
         self.closed = False
         self.size_bytes = 0
         """What all of its frames cost."""
@@ -28,14 +28,14 @@ class FrameLog:
         return len(self._frames)
 
     def append(self, frame: bytes) -> None:
-        """Record a frame that counts towards no bound. After `close` it is ignored."""
+        """Record a frame that counts towards no bound. After `close` this does nothing."""
         if not self.closed:
             self._frames.append(frame)
             self.size_bytes += len(frame) + FRAME_OVERHEAD_BYTES
             self._wake()
 
     def append_output(self, frame: bytes) -> bool:
-        """Record a frame of output; False, and nothing recorded, when it would exceed the bound."""
+        """Record a frame of output. Returns False, with nothing recorded, where it would exceed the bound."""
         cost = len(frame) + FRAME_OVERHEAD_BYTES
         if self._output_bytes + cost > self.max_output_bytes:
             return False
@@ -44,7 +44,7 @@ class FrameLog:
         return True
 
     def close(self) -> None:
-        """No frame follows; readers that have them all are done."""
+        """No frame follows. Readers that have them all are done."""
         self.closed = True
         self._wake()
 
@@ -60,7 +60,7 @@ class FrameLog:
         return batch
 
     async def wait_beyond(self, index: int) -> None:
-        """Until a frame at `index` exists or the log is closed."""
+        """Wait until there is a frame at `index`, or the log is closed."""
         while index >= len(self._frames) and not self.closed:
             if self._grown is None:
                 self._grown = anyio.Event()

@@ -1,10 +1,8 @@
-"""A small HTTP/1.1 server on anyio and h11 that runs an ASGI app inside the caller's event loop.
+"""A small HTTP/1.1 server on anyio and h11, inside the caller's event loop. It knows nothing of sessions.
 
-Why not Hypercorn: cancelled on asyncio its `serve` lets a bare CancelledError out of its `gather`, it starts and stops
-by signals and lifespans of its own, and it cannot cut a connection inside a frame. Here every connection is a task of
-the caller's task group, cancellation is the way to stop, and an app may raise `AbortConnection` between two bytes.
-
-Imports anyio and h11; knows nothing of sessions.
+Every connection is a task in the caller's task group, so cancellation is the way to stop. A handler gets an `Exchange`:
+one request and the means to answer it. It may raise `AbortConnection` between any two bytes of its answer, which is how
+the simulator loses answers and drops streams. No usual server allows that.
 """
 
 from __future__ import annotations
@@ -15,8 +13,8 @@ import logging
 import secrets
 import socket
 import struct
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
 import anyio
@@ -24,10 +22,9 @@ import anyio.abc
 import h11
 import msgspec
 
-logger = logging.getLogger(__name__)
+from ._settings import Bounds
 
-Message = MutableMapping[str, Any]
-ASGIApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+logger = logging.getLogger(__name__)
 
 READ_BYTES = 65_536
 MAX_HEADER_BYTES = 65_536
@@ -37,40 +34,135 @@ DRAIN_SECONDS = 2.0
 
 
 class AbortConnection(Exception):
-    """Raised by an app: close the connection now, whatever was promised in the headers."""
+    """A handler raises it to close the connection at once, whatever the headers promised."""
 
     def __init__(self, *, reset: bool = False) -> None:
         super().__init__(reset)
         self.reset = reset
-        """Send a TCP reset instead of an orderly close."""
+        """Whether a TCP reset ends the connection instead of an orderly close."""
 
 
 class ClientGone(OSError):
-    """The client closed the connection, or took nothing for too long."""
+    """The client closed the connection, or read nothing for too long."""
 
 
-def error_body(status: int, message: str, code: str | None = None) -> bytes:
-    """The Fastify shape of an error. Wire: contract "Routes", errors."""
-    body: dict[str, Any] = {"statusCode": status, "error": http.HTTPStatus(status).phrase, "message": message}
-    if code is not None:
-        body["code"] = code
-    return msgspec.json.encode(body)
+class Reply(msgspec.Struct, kw_only=True):
+    """An answer whose body is complete."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = {}
+
+    @classmethod
+    def json(cls, document: object, status: int = 200) -> Self:
+        """An answer with a JSON body."""
+        return cls(status=status, body=msgspec.json.encode(document), headers={"content-type": "application/json"})
+
+    @classmethod
+    def error(
+        cls, status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None
+    ) -> Self:
+        """An error in the shape that Fastify gives it."""
+        document = {"statusCode": status, "error": http.HTTPStatus(status).phrase, "message": message}
+        if code is not None:
+            document["code"] = code
+        reply = cls.json(document, status)
+        reply.headers |= headers or {}
+        return reply
+
+
+class Exchange:
+    """One request and its answer.
+
+    A handler calls `answer` once. For a body that grows, it calls `begin`, then `send` any number of times, then `end`.
+    """
+
+    def __init__(self, connection: _Connection, request: h11.Request) -> None:
+        path, _, query = request.target.partition(b"?")
+        self.method = request.method.decode("ascii")
+        self.path = unquote_to_bytes(path).decode("utf-8", "replace")
+        self.query = query.decode("latin-1")
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+        """The request's headers by their names in lower case. The last one of a name counts."""
+        self.begun = False
+        """Whether the head of an answer was sent."""
+        self._connection = connection
+        self._http = connection.http
+
+    async def read_body(self, max_bytes: int) -> bytes | None:
+        """The request's body, or None if it is longer than `max_bytes`.
+
+        Raises:
+            ClientGone: the client closed the connection before the end of the body.
+        """
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > max_bytes:
+            return None
+        if self._http.they_are_waiting_for_100_continue:
+            go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[]))
+            await self._connection.write(go_on or b"")
+        body = bytearray()
+        while isinstance(event := await self._connection.next_event(), h11.Data):
+            body += event.data
+            if len(body) > max_bytes:
+                return None
+        if isinstance(event, h11.ConnectionClosed):
+            raise ClientGone("the connection closed inside a request's body")
+        return bytes(body)
+
+    async def answer(self, reply: Reply) -> None:
+        """Send a whole answer, in one write."""
+        await self._connection.write(self._head(reply, len(reply.body)) + self._data(reply.body) + self._end())
+
+    async def answer_in_part(self, reply: Reply, body_bytes: int) -> None:
+        """Send the head of a whole answer, and only so many bytes of its body."""
+        await self._connection.write(self._head(reply, len(reply.body)) + self._data(reply.body[:body_bytes]))
+
+    async def begin(self, head: Reply) -> None:
+        """Send the head of an answer whose length is not known yet. Its body is what `send` sends."""
+        await self._connection.write(self._head(head, None))
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of the body."""
+        await self._connection.write(self._data(data))
+
+    async def end(self) -> None:
+        """End an answer that `begin` began."""
+        await self._connection.write(self._end())
+
+    async def client_left(self) -> None:
+        """Wait until the client closes the connection. The request's body must have been read."""
+        while data := await self._connection.read():
+            self._http.receive_data(data)
+            # A client may send its next requests early. More of them than this are left in the socket, and so the end
+            # of the connection, which comes behind them, goes unseen until the next write fails.
+            if len(self._http.trailing_data[0]) > MAX_PIPELINED_BYTES:
+                await anyio.sleep_forever()
+
+    def _head(self, reply: Reply, body_bytes: int | None) -> bytes:
+        self.begun = True
+        headers = reply.headers | {"x-request-id": self._connection.server.next_request_id()}
+        if body_bytes is not None and reply.status != http.HTTPStatus.NO_CONTENT:
+            headers["content-length"] = str(body_bytes)
+        return self._http.send(h11.Response(status_code=reply.status, headers=list(headers.items()))) or b""
+
+    def _data(self, data: bytes) -> bytes:
+        # The answer to HEAD has the headers of a body, and h11 refuses to write one.
+        return (self._http.send(h11.Data(data=data)) or b"") if data and self.method != "HEAD" else b""
+
+    def _end(self) -> bytes:
+        return self._http.send(h11.EndOfMessage()) or b""
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class HTTPServer:
-    """Serves one ASGI app; `handle` is what a listener calls with each accepted connection."""
+    """Serves one handler. A listener calls `serve` with each connection that it accepted."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keep_alive_seconds: float,
-        write_timeout_seconds: float,
-        on_change: Callable[[], None],
-    ) -> None:
-        self.app = app
-        self.keep_alive_seconds = keep_alive_seconds
-        self.write_timeout_seconds = write_timeout_seconds
+    def __init__(self, handler: Handler, bounds: Bounds, *, on_change: Callable[[], None]) -> None:
+        self.handler = handler
+        self.bounds = bounds
         self.open_connections = 0
         self._on_change = on_change
         self._request_ids = itertools.count(1)
@@ -80,7 +172,7 @@ class HTTPServer:
         """A value for ``x-request-id``."""
         return f"req-{self._id_prefix}-{next(self._request_ids)}"
 
-    async def handle(self, stream: anyio.abc.SocketStream) -> None:
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
         """Serve one connection until it closes. Raises nothing but cancellation."""
         self.open_connections += 1
         self._on_change()
@@ -97,12 +189,12 @@ class HTTPServer:
 
 
 class _Connection:
-    """One client's connection: request after request until either side closes."""
+    """One client's connection. It serves one request after the other until either side closes."""
 
     def __init__(self, server: HTTPServer, stream: anyio.abc.SocketStream) -> None:
         self.server = server
-        self.stream = stream
         self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._stream = stream
 
     async def run(self) -> None:
         try:
@@ -112,55 +204,53 @@ class _Connection:
             await self._refuse(error)
         except AbortConnection as abort:
             if abort.reset:
-                raw: socket.socket = self.stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self._reset_on_close()
         except ClientGone:
             logger.debug("client went away")
 
     async def next_event(self) -> Any:
-        while True:
-            event = self.http.next_event()
-            if event is not h11.NEED_DATA:
-                return event
+        while (event := self.http.next_event()) is h11.NEED_DATA:
             self.http.receive_data(await self.read())
+        return event
 
     async def read(self) -> bytes:
         try:
-            return await self.stream.receive(READ_BYTES)
+            return await self._stream.receive(READ_BYTES)
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return b""
 
     async def write(self, data: bytes) -> None:
-        with anyio.move_on_after(self.server.write_timeout_seconds) as scope:
+        if not data:
+            return
+        with anyio.move_on_after(self.server.bounds.write_timeout_seconds) as scope:
             try:
-                await self.stream.send(data)
+                await self._stream.send(data)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                 raise ClientGone("the connection is closed") from error
         if scope.cancelled_caught:
-            raise ClientGone("the client takes no data")
+            raise ClientGone("the client reads nothing")
 
     async def _serve_request(self) -> bool:
-        """Serve one request; True if the connection can take another one."""
+        """Serve one request. Returns whether the connection can take another one."""
         request = None
-        with anyio.move_on_after(self.server.keep_alive_seconds):
+        with anyio.move_on_after(self.server.bounds.keep_alive_seconds):
             request = await self.next_event()
         if not isinstance(request, h11.Request):
             return False
-        exchange = _Exchange(self, request)
-        await self._call_app(exchange)
+        await self._handle(Exchange(self, request))
         await self._drain()
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
-    async def _call_app(self, exchange: _Exchange) -> None:
+    async def _handle(self, exchange: Exchange) -> None:
         try:
-            await self.server.app(exchange.scope, exchange.receive, exchange.send)
+            await self.server.handler(exchange)
         except (AbortConnection, ClientGone, h11.RemoteProtocolError):
             raise
         except Exception:
-            logger.exception("unhandled error in %s %s", exchange.scope["method"], exchange.scope["path"])
-            if exchange.started:
+            logger.exception("unhandled error in %s %s", exchange.method, exchange.path)
+            if exchange.begun:
                 raise AbortConnection from None
-            await exchange.answer(500, "internal error")
+            await exchange.answer(Reply.error(500, "internal error"))
 
     async def _drain(self) -> None:
         # A close with unread input makes the kernel send a reset, which can destroy the answer on its way.
@@ -171,94 +261,18 @@ class _Connection:
                 drained_bytes += len(event.data) if isinstance(event, h11.Data) else 0
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
+        """Answer what is no HTTP, if no answer was begun."""
         if self.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        status = error.error_status_hint
-        body = error_body(status, f"malformed request: {error}")
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-request-id", self.server.next_request_id().encode()),
-            (b"connection", b"close"),
-        ]
-        head = self.http.send(h11.Response(status_code=status, headers=headers))
-        tail = self.http.send(h11.Data(data=body))
+        reply = Reply.error(error.error_status_hint, f"malformed request: {error}")
+        headers = {**reply.headers, "x-request-id": self.server.next_request_id(), "connection": "close"}
+        head = self.http.send(h11.Response(status_code=reply.status, headers=list(headers.items())))
         try:
-            await self.write((head or b"") + (tail or b""))
+            await self.write((head or b"") + (self.http.send(h11.Data(data=reply.body)) or b""))
         except ClientGone:
             logger.debug("client went away")
 
-
-class _Exchange:
-    """The ASGI side of one request and its response."""
-
-    def __init__(self, connection: _Connection, request: h11.Request) -> None:
-        self.started = False
-        self._connection = connection
-        self._http = connection.http
-        self._body_read = False
-        self._head = b""
-        self._is_head = request.method == b"HEAD"
-        path, _, query = request.target.partition(b"?")
-        self.scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.http_version.decode(),
-            "method": request.method.decode(),
-            "scheme": "http",
-            "path": _unquote(path),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": [(name, value) for name, value in request.headers],
-        }
-
-    async def receive(self) -> Message:
-        if self._body_read:
-            return await self._wait_for_disconnect()
-        if self._http.they_are_waiting_for_100_continue:
-            go_on = self._http.send(h11.InformationalResponse(status_code=100, headers=[]))
-            await self._connection.write(go_on or b"")
-        event = await self._connection.next_event()
-        if isinstance(event, h11.Data):
-            return {"type": "http.request", "body": bytes(event.data), "more_body": True}
-        self._body_read = True
-        if isinstance(event, h11.EndOfMessage):
-            return {"type": "http.request", "body": b"", "more_body": False}
-        return {"type": "http.disconnect"}
-
-    async def _wait_for_disconnect(self) -> Message:
-        while data := await self._connection.read():
-            self._http.receive_data(data)
-            if len(self._http.trailing_data[0]) > MAX_PIPELINED_BYTES:
-                await anyio.sleep_forever()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            # Held back so that a small response is one write; an empty first body part sends it alone.
-            self._head = self._start(message["status"], list(message.get("headers", ())))
-            return
-        data = self._head
-        self._head = b""
-        if not self._is_head and message.get("body"):
-            data += self._http.send(h11.Data(data=message["body"])) or b""
-        if not message.get("more_body"):
-            data += self._http.send(h11.EndOfMessage()) or b""
-        if data:
-            await self._connection.write(data)
-
-    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
-        self.started = True
-        headers.append((b"x-request-id", self._connection.server.next_request_id().encode()))
-        return self._http.send(h11.Response(status_code=status, headers=headers)) or b""
-
-    async def answer(self, status: int, message: str) -> None:
-        body = error_body(status, message)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
-
-
-def _unquote(path: bytes) -> str:
-    return unquote_to_bytes(path).decode("utf-8", "replace")
+    def _reset_on_close(self) -> None:
+        # With a linger time of 0 a close discards what was not sent, and sends a reset.
+        raw: socket.socket = self._stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610 - not Django
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -123,4 +123,4 @@ class Serving(Generic[S]):
                 logger.warning("cannot accept a connection: %s", error)
                 await anyio.sleep(ACCEPT_PAUSE_SECONDS)
             else:
-                self._group.start_soon(self._http.handle, stream)
+                self._group.start_soon(self._http.serve, stream)

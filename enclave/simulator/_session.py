@@ -1,14 +1,16 @@
-"""One session: its phases, its audit trail, its recorded frames, its result. No I/O, no tasks.
+"""One session: its phases, its audit trail, its recorded frames, its result. No I/O, and no tasks.
 
 pending → running → succeeded | failed | killed → torn_down
 
 The stream of a clean run is: phase pending, phase running, output and audit entries as they happen, result, phase
-succeeded, end. The phase that ends a run comes after the result was collected, and `end` right after it. Torn down
-before it finished, a session's stream ends with phase torn_down and `end`, and there is no result, ever. Torn down
-afterwards, the trail and the session say so, while the recorded stream stays as it was: later readers replay it.
+succeeded, end. The phase that ends a run comes after the result was collected, and `end` comes right after that phase.
 
-Output beyond the log's bound is dropped, with one frame of standard error that says so; the workload goes on, and its
-result counts. Egress entries beyond `MAX_EGRESS_ENTRIES` are dropped likewise, with one entry that says so.
+A session that is torn down before it finished ends its stream with phase torn_down and `end`, and never has a result.
+A session that is torn down afterwards keeps its stream as it was, for later readers. Only the trail and the session
+itself say that it was torn down.
+
+Output beyond `max_log_bytes` is dropped, and one frame of standard error says so. The workload goes on, and its result
+counts. Egress entries beyond `MAX_EGRESS_ENTRIES` are dropped likewise, and one entry says so.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ from enclave.types import (
     KnownFrame,
     PhaseFrame,
     ResultFrame,
+    Session,
     SessionLimits,
     SessionPhase,
+    SessionResult,
     StderrFrame,
     StdoutFrame,
 )
@@ -40,12 +44,29 @@ from enclave.types._json import decode_text
 from ._auth import Principal
 from ._log import FrameLog
 from ._output import OversizedReport, Piece, Report
-from ._script import NO_RESULT
+from ._settings import Bounds
 
 BACKEND = "simulator"
 MAX_EGRESS_ENTRIES = 1000
-NOT_READY = "result_not_ready"
-TORN_DOWN = "session_torn_down"
+MAX_HOST_CHARS = 255
+
+# msgspec leaves a field with this value out of the JSON. It tells a workload that returned nothing from one that
+# returned None.
+ABSENT: Any = msgspec.UNSET
+
+
+def _document_type(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct]:
+    """A Struct with the fields of `struct` that sends only those that are set, and has none of a client's checks."""
+    fields = [
+        (field.name, Any, msgspec.field(default=ABSENT, name=field.encode_name))
+        for field in msgspec.structs.fields(struct)
+        if field.name != "extra"
+    ]
+    return msgspec.defstruct(struct.__name__, fields, kw_only=True, frozen=True)
+
+
+_session_document = _document_type(Session)
+_result_document = _document_type(SessionResult)
 _FRAMES = {"stdout": StdoutFrame, "stderr": StderrFrame}
 _known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame)
 
@@ -60,7 +81,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capture:
-    """The start of an output stream, for the result."""
+    """The first bytes of an output stream, for the result."""
 
     def __init__(self, max_bytes: int) -> None:
         self._room_bytes = max_bytes
@@ -79,7 +100,7 @@ class Capture:
 
 
 class SimulatedSession:
-    """Every change is synchronous: a reader sees the session before it or after it, never in between."""
+    """Every change is synchronous, so a reader sees the session before it or after it, never in between."""
 
     def __init__(
         self,
@@ -88,8 +109,7 @@ class SimulatedSession:
         request: CreateSessionRequest,
         limits: SessionLimits,
         *,
-        max_log_bytes: int,
-        max_capture_bytes: int,
+        bounds: Bounds,
         on_change: Callable[[], None],
     ) -> None:
         self.id = session_id
@@ -97,20 +117,21 @@ class SimulatedSession:
         self.request = request
         self.limits = limits
         self.phase = SessionPhase.PENDING
-        self.kill_reason: str | None = None
-        self.result: dict[str, Any] | None = None
+        self.kill_reason: KillReason | None = None
+        self.result: Any = None
+        """The result as the wire has it, once there is one."""
         self.trail: list[AuditEvent] = []
-        self.log = FrameLog(max_log_bytes)
+        self.log = FrameLog(bounds.max_log_bytes)
         self.scope = anyio.CancelScope()
-        """Around the workload; cancelled by a teardown."""
+        """The scope that the workload runs in. A teardown cancels it."""
         self.reclaimed = anyio.Event()
         """Set when nothing of the workload is left."""
-        self.created_at = _now()
         self._created_by = principal.user_id
+        self._created_at = _now()
         self._started_at: datetime | None = None
         self._finished_at: datetime | None = None
-        self._value: Any = NO_RESULT
-        self._captured = {"stdout": Capture(max_capture_bytes), "stderr": Capture(max_capture_bytes)}
+        self._value: Any = ABSENT
+        self._captured = {name: Capture(bounds.max_capture_bytes) for name in _FRAMES}
         self._scripted_texts: dict[str, str] = {}
         self._egress_entries = 0
         self._output_dropped = False
@@ -120,7 +141,7 @@ class SimulatedSession:
     # What happens to it
 
     def create(self, *, scripted_stream: bool) -> None:
-        """Enter pending. With `scripted_stream` a script gives every frame, and nothing here adds any."""
+        """Enter pending. With `scripted_stream` a script gives every frame of the stream."""
         self._scripted = scripted_stream
         self._enter(SessionPhase.PENDING)
         self.record(AuditType.SESSION_CREATED, {"language": self.request.language})
@@ -143,16 +164,16 @@ class SimulatedSession:
                 self._say("a report of the workload was too large and was dropped")
 
     def play(self, frame: bytes) -> None:
-        """A scripted frame. What it prints is captured like any output; a result frame's own texts replace that."""
+        """A scripted frame. What it prints is captured like any output. Texts in a result frame replace that."""
         self.log.append(frame)
         try:
             played = decode_text(_known_frames, frame)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # of a kind of its own, or malformed on purpose: it prints nothing
+            return  # a frame of another kind, or one that is malformed on purpose, prints nothing
         if isinstance(played, StdoutFrame | StderrFrame):
             self._captured[played.kind].add(played.data)
         elif isinstance(played, ResultFrame):
-            texts = {"stdout": played.result.stdout, "stderr": played.result.stderr}
+            texts = {name: getattr(played.result, name) for name in _FRAMES}
             self._scripted_texts = {name: text for name, text in texts.items() if text is not None}
 
     def returned(self, value: Any) -> None:
@@ -160,23 +181,25 @@ class SimulatedSession:
         self._value = value
 
     def finish(self, end: Exit) -> None:
-        """The workload has ended, and everything it printed was taken. A session torn down stays so."""
+        """The workload has ended, and everything it printed was taken. A session that was torn down stays so."""
         if self.is_finished:
             return
         self._finished_at = _now()
-        self.kill_reason = end.kill_reason
+        exit_code = end.exit_code
         if end.kill_reason is not None:
-            self.record(AuditType.SESSION_KILLED, {"reason": end.kill_reason})
-        exit_code = None if end.kill_reason is not None else end.exit_code
+            exit_code = None
+            self.kill_reason = KillReason(end.kill_reason)
+            self.record(AuditType.SESSION_KILLED, {"reason": self.kill_reason})
         self.record(AuditType.WORKLOAD_EXITED, {"exitCode": exit_code, **end.detail})
-        self.result = self._collect(exit_code, end.duration_ms)
-        self.record(AuditType.RESULT_COLLECTED, {"hasValue": "json" in self.result})
-        self._append({"kind": "result", "result": self.result})
-        self._enter(_outcome(exit_code, end.kill_reason))
+        texts = {name: capture.text() for name, capture in self._captured.items()} | self._scripted_texts
+        self.result = _result_document(exit_code=exit_code, value=self._value, duration_ms=end.duration_ms, **texts)
+        self.record(AuditType.RESULT_COLLECTED, {"hasValue": self._value is not ABSENT})
+        self._append(ResultFrame(self.result))
+        self._enter(_outcome(exit_code, self.kill_reason))
         self._end()
 
     def tear_down(self) -> None:
-        """Idempotent; `reclaimed` tells when nothing is left."""
+        """Tear it down, once. `reclaimed` tells when nothing is left."""
         if self.phase is SessionPhase.TORN_DOWN:
             return
         self.scope.cancel()
@@ -204,30 +227,27 @@ class SimulatedSession:
         """Whether the phase is terminal."""
         return self.phase.is_terminal
 
-    def document(self, *, with_output: bool = True) -> dict[str, Any]:
-        """The `Session` of the wire; without captured output for lists."""
+    def document(self, *, with_output: bool = True) -> msgspec.Struct:
+        """The session as the wire has it. Lists leave captured output out."""
         result = self.result
         if result is not None and not with_output:
-            result = {name: value for name, value in result.items() if name not in self._captured}
-        optional = {
-            "killReason": self.kill_reason,
-            "result": result,
-            "startedAt": self._started_at,
-            "finishedAt": self._finished_at,
-        }
-        return {
-            "id": self.id,
-            "orgId": self.org_id,
-            "createdBy": self._created_by,
-            "phase": self.phase.value,
-            "language": self.request.language,
-            "limits": msgspec.Raw(self.limits.to_json()),
-            "egress": self.request.egress,
-            "backend": BACKEND,
-            "labels": self.request.labels,
-            "createdAt": self.created_at,
-            **{name: value for name, value in optional.items() if value is not None},
-        }
+            result = msgspec.structs.replace(result, stdout=ABSENT, stderr=ABSENT)
+        return _session_document(
+            id=self.id,
+            org_id=self.org_id,
+            created_by=self._created_by,
+            phase=self.phase,
+            language=self.request.language,
+            limits=msgspec.Raw(self.limits.to_json()),
+            egress=self.request.egress,
+            kill_reason=self.kill_reason or ABSENT,
+            result=result or ABSENT,
+            backend=BACKEND,
+            labels=dict(self.request.labels or {}),
+            created_at=self._created_at,
+            started_at=self._started_at or ABSENT,
+            finished_at=self._finished_at or ABSENT,
+        )
 
     # Details
 
@@ -238,16 +258,9 @@ class SimulatedSession:
             self._egress_entries += 1
             if self._egress_entries <= MAX_EGRESS_ENTRIES:
                 type_ = AuditType.EGRESS_ALLOWED if report.get("ok") is True else AuditType.EGRESS_DENIED
-                self.record(type_, {"host": str(report.get("host", ""))[:255]})
+                self.record(type_, {"host": str(report.get("host", ""))[:MAX_HOST_CHARS]})
             elif self._egress_entries == MAX_EGRESS_ENTRIES + 1:
                 self.record("egress_entries_dropped", {"limit": MAX_EGRESS_ENTRIES})
-
-    def _collect(self, exit_code: int | None, duration_ms: float) -> dict[str, Any]:
-        result: dict[str, Any] = {"exitCode": exit_code}
-        if self._value is not NO_RESULT:
-            result["json"] = self._value
-        captured = {name: capture.text() for name, capture in self._captured.items()}
-        return {**result, **captured, **self._scripted_texts, "durationMs": duration_ms}
 
     def _append_output(self, frame: bytes) -> None:
         if self._scripted or self._output_dropped:
@@ -261,15 +274,14 @@ class SimulatedSession:
 
     def _enter(self, phase: SessionPhase) -> None:
         self.phase = phase
-        reason = KillReason(self.kill_reason) if self.kill_reason is not None else None
-        self._append(PhaseFrame(phase, reason, _now()))
+        self._append(PhaseFrame(phase, self.kill_reason, _now()))
         self._on_change()
 
     def _end(self) -> None:
         self._append(EndFrame())
         self.log.close()
 
-    def _append(self, frame: Any) -> None:
+    def _append(self, frame: KnownFrame) -> None:
         if not self._scripted:
             self.log.append(msgspec.json.encode(frame))
 

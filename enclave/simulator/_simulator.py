@@ -1,39 +1,58 @@
-"""`Simulator`: what users hold. Puts the parts together and serves them inside the caller's event loop."""
+"""`Simulator`: what users hold. It puts the parts together and serves them inside the caller's event loop."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
+import msgspec
 
 from enclave.types import SessionLimits
 
-from ._app import ControlPlane, RecordedRequest, Settings
-from ._auth import Authority, make_principal
+from ._auth import Authority
+from ._control_plane import ControlPlane, RecordedRequest
 from ._faults import Faults
 from ._fleet import Fleet
+from ._framing import Framing
 from ._limits import DEFAULT_LIMITS, MAX_LIMITS, effective
-from ._script import NO_RESULT, Script, ScriptStep
+from ._script import Script, ScriptStep
 from ._server import HTTPServer
 from ._serving import Serving
-from ._sse import Framing
+from ._settings import Bounds, Settings
 
 MAX_RECORDED_REQUESTS = 4096
+_DEFAULT_BOUNDS = Bounds()
+_DEFAULT_FRAMING = Framing()
 
 
 class Simulator:
     """A control plane on loopback that runs code for real. Convenient, NOT a security boundary.
 
+    ::
+
         async with Simulator().serve() as sim:
             client = EnclaveClient(sim.base_url, api_key=sim.api_key)
 
+    Args:
+        api_key: the key to accept, ``ek_<id>_<secret>``. By default a new one, see `api_key`.
+        jwt_secret: the secret that user tokens are signed with. By default a new one.
+        org_ids: the organisations. The first one is that of `api_key`.
+        service_bindings: the base URL of each service that a request may bind, by the service's name.
+        default_limits: what a request gets that asks for no limit of its own.
+        max_limits: the greatest limits. A request that asks for more is refused.
+        bounds: how much the simulator keeps, runs at once and waits.
+        framing: how streams are written.
+        auto_teardown: whether a session is torn down as soon as it has finished.
+        namespaces: whether workloads get Linux namespaces of their own, where the machine permits it.
+
     Raises:
-        ValueError: an argument is out of range; the message names it.
+        TypeError: `bounds` is no `Bounds`.
+        ValueError: an argument is out of range. The message names it.
     """
 
     def __init__(
@@ -45,84 +64,77 @@ class Simulator:
         service_bindings: Mapping[str, str] | None = None,
         default_limits: SessionLimits = DEFAULT_LIMITS,
         max_limits: SessionLimits = MAX_LIMITS,
-        max_running: int | None = None,
-        max_pending: int = 10_000,
-        max_retained_sessions: int = 10_000,
-        max_retained_bytes: int = 512 * 1024 * 1024,
-        max_body_bytes: int = 8 * 1024 * 1024,
-        max_log_bytes: int = 16 * 1024 * 1024,
-        max_capture_bytes: int = 65_536,
-        heartbeat_seconds: float = 15.0,
-        keep_alive_seconds: float = 75.0,
-        write_timeout_seconds: float = 300.0,
-        shutdown_seconds: float = 10.0,
+        bounds: Bounds = _DEFAULT_BOUNDS,
+        framing: Framing = _DEFAULT_FRAMING,
         auto_teardown: bool = False,
         namespaces: bool = True,
-        framing: Framing | None = None,
     ) -> None:
+        if not isinstance(bounds, Bounds):
+            raise TypeError(f"bounds: expected Bounds(max_running=...), got {bounds!r}")
         self.faults = Faults()
         """Arms faults for the requests and streams to come."""
         self.requests: deque[RecordedRequest] = deque(maxlen=MAX_RECORDED_REQUESTS)
         """The latest requests, without credentials."""
         self._changed: anyio.Event | None = None
-        self._authority = Authority(org_ids, jwt_secret)
-        self._api_key = self._authority.add_key(make_principal(self.org_id, "user-main", "owner", None), key=api_key)
-        self._shutdown_seconds = shutdown_seconds
         self._base_url: str | None = None
-        services = dict(service_bindings or {})
+        self._authority = Authority(org_ids, jwt_secret)
+        self._api_key = self._authority.add_key(org_id=None, role="owner", key=api_key)
         self._settings = Settings(
-            framing=framing or Framing(),
-            heartbeat_seconds=heartbeat_seconds,
-            max_body_bytes=max_body_bytes,
+            bounds=bounds,
+            framing=framing,
             default_limits=effective(default_limits, DEFAULT_LIMITS, max_limits),
             max_limits=effective(max_limits, MAX_LIMITS, max_limits),
-            services=services,
-        )
-        self._fleet = Fleet(
-            max_running=max_running or 4 * (os.cpu_count() or 1),
-            max_pending=max_pending,
-            max_retained=max_retained_sessions,
-            max_retained_bytes=max_retained_bytes,
-            max_log_bytes=max_log_bytes,
-            max_capture_bytes=max_capture_bytes,
+            service_bindings=dict(service_bindings or {}),
             auto_teardown=auto_teardown,
             namespaces=namespaces,
-            services=services,
-            on_change=self._touch,
         )
+        self._fleet = Fleet(self._settings, on_change=self._touch)
         self._plane = ControlPlane(
-            fleet=self._fleet,
-            authority=self._authority,
-            faults=self.faults,
-            settings=self._settings,
+            self._fleet,
+            self._authority,
+            self.faults,
+            self._settings,
             requests=self.requests,
             on_change=self._touch,
         )
-        self._http = HTTPServer(
-            self._plane,
-            keep_alive_seconds=keep_alive_seconds,
-            write_timeout_seconds=write_timeout_seconds,
-            on_change=self._touch,
-        )
+        self._http = HTTPServer(self._plane.handle, bounds, on_change=self._touch)
 
     # Serving
 
     def serve(
         self, *, host: str = "127.0.0.1", port: int = 0, allow_remote: bool = False
     ) -> AbstractAsyncContextManager[Simulator]:
-        """An async context manager that serves on loopback, on a free port unless given, and yields the simulator.
+        """Serve for the length of an ``async with`` block, which gives the simulator.
 
-        Leaving it, by cancellation too, tears every session down. `allow_remote` permits a host other than loopback:
-        whoever reaches it with a key runs code as this user on this machine.
+        Leaving the block, by cancellation too, tears every session down.
+
+        Args:
+            host: the address to listen on.
+            port: the port to listen on. 0 takes any free one.
+            allow_remote: permits a host that is not loopback. Whoever reaches it with a key runs code as this user on
+                this machine.
 
         Raises:
             ValueError: `host` is not loopback and `allow_remote` is not set.
+            RuntimeError: this is Windows.
         """
+        if sys.platform == "win32":
+            raise RuntimeError(
+                "the simulator does not run on Windows, where it could not hold a workload to its limits; "
+                "use it inside WSL, or use a control plane on another machine"
+            )
         if not allow_remote and not _is_loopback(host):
             raise ValueError(
                 f"host: {host!r} is not loopback; the simulator is no security boundary (allow_remote=True)"
             )
-        return Serving(self, self._fleet, self._http, host=host, port=port, grace_seconds=self._shutdown_seconds)
+        return Serving(
+            self,
+            self._fleet,
+            self._http,
+            host=host,
+            port=port,
+            grace_seconds=self._settings.bounds.shutdown_seconds,
+        )
 
     @property
     def base_url(self) -> str:
@@ -163,19 +175,19 @@ class Simulator:
         return self._api_key
 
     def add_api_key(
-        self,
-        *,
-        org_id: str | None = None,
-        user_id: str = "user-main",
-        role: str = "developer",
-        scopes: Iterable[str] | None = None,
+        self, *, org_id: str | None = None, role: str = "developer", scopes: Iterable[str] | None = None
     ) -> str:
-        """A new API key, ``ek_<id>_<secret>``; scopes are those of the role unless given.
+        """A new API key, ``ek_<id>_<secret>``, for the first org unless given.
+
+        Args:
+            org_id: its org.
+            role: owner, admin, developer or viewer.
+            scopes: ``sessions:read``, ``sessions:write`` or both. By default those of the role.
 
         Raises:
             ValueError: the org, the role or a scope is unknown.
         """
-        return self._authority.add_key(make_principal(self._known_org(org_id), user_id, role, scopes))
+        return self._authority.add_key(org_id=org_id, role=role, scopes=scopes)
 
     def issue_token(
         self,
@@ -183,12 +195,14 @@ class Simulator:
         org_id: str | None = None,
         user_id: str = "user-main",
         role: str = "developer",
-        scopes: Iterable[str] | None = None,
         lifetime_seconds: float = 3600.0,
     ) -> str:
-        """A user JWT (HS256); a lifetime below zero gives one that has expired. Raises as `add_api_key`."""
-        principal = make_principal(self._known_org(org_id), user_id, role, scopes)
-        return self._authority.issue_token(principal, lifetime_seconds=lifetime_seconds)
+        """A user JWT (HS256), for the first org unless given. A lifetime below zero gives one that has expired.
+
+        Raises:
+            ValueError: the org or the role is unknown.
+        """
+        return self._authority.issue_token(org_id=org_id, user_id=user_id, role=role, lifetime_seconds=lifetime_seconds)
 
     # Behaviour
 
@@ -205,18 +219,31 @@ class Simulator:
         self,
         frames: Iterable[ScriptStep] = (),
         *,
-        result: Any = NO_RESULT,
+        result: Any = msgspec.UNSET,
         exit_code: int = 0,
         kill_reason: str | None = None,
         delay_seconds: float = 0.0,
         raw: bool = False,
         hold: bool = False,
     ) -> Script:
-        """The next session that is created plays these frames instead of running its code.
+        """Have the next session that is created play these frames instead of running its code.
 
-        They come between phase running and the result, which holds what they print. With `raw` they are the whole
-        stream: nothing is added to them, and a result frame among them may give the result's `stdout` and `stderr`.
-        With `hold` the run goes on until the script's `release`, and takes more frames by `push`.
+        They come between phase running and the result, which holds what they print.
+
+        Args:
+            frames: what it prints and reports: frames of `enclave.types`, dicts, or pauses in seconds. Bytes are sent
+                as they are, also where they are no frame.
+            result: the value that it gives to ``enclave.result``. It gives none unless this is set.
+            exit_code: its exit code, unless there is a `kill_reason`.
+            kill_reason: why the platform kills it, as in ``"memory_exceeded"``.
+            delay_seconds: a pause after each frame.
+            raw: whether `frames` are the whole stream, so that no phases, trail and result are added. A result frame
+                among them may give the result's `stdout` and `stderr`.
+            hold: whether it keeps running after its frames, until ``release()``. ``push(...)`` adds frames meanwhile.
+
+        Raises:
+            TypeError: something among them is neither a frame nor a pause, or JSON cannot express it.
+            ValueError: a text is no frame's JSON, a pause is negative, or the `kill_reason` is unknown.
         """
         script = Script(
             frames,
@@ -234,26 +261,26 @@ class Simulator:
 
     @property
     def open_connections(self) -> int:
-        """Connections open now."""
+        """How many connections are open."""
         return self._http.open_connections
 
     @property
     def open_streams(self) -> int:
-        """Streams open now."""
+        """How many streams are open."""
         return self._plane.open_streams
 
     @property
     def phases(self) -> dict[str, str]:
-        """The phase of every session it knows, of all orgs, by id, oldest first."""
+        """The phase of every session of all orgs, by its id. The oldest session comes first."""
         return {session.id: session.phase.value for session in self._fleet.sessions.values()}
 
     @property
     def unreclaimed_sessions(self) -> int:
-        """Sessions whose workload runs, waits to run, or is being reclaimed."""
+        """How many sessions have a workload that runs, waits to run, or is being reclaimed."""
         return self._fleet.unreclaimed
 
     async def until(self, condition: Callable[[Simulator], bool]) -> None:
-        """Wait until a condition on the observable state holds; looks again at every change."""
+        """Wait until a condition on the simulator's state holds. It is asked again at every change."""
         while not condition(self):
             if self._changed is None:
                 self._changed = anyio.Event()
@@ -270,11 +297,6 @@ class Simulator:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
-
-    def _known_org(self, org_id: str | None) -> str:
-        if org_id is not None and org_id not in self._authority.org_ids:
-            raise ValueError(f"org_id: expected one of {', '.join(self._authority.org_ids)}, got {org_id!r}")
-        return org_id or self.org_id
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""Server-Sent Events: how a session's log is put on the wire. Imports anyio; knows nothing of phases.
+"""A stream: how a session's log reaches one reader. Imports anyio, and knows nothing of phases.
 
 A stream reads the shared log by index, so a slow reader holds back nothing but itself. It ends after the last frame of
 a closed log, when the client goes away, or as a `StreamFault` says.
@@ -6,129 +6,46 @@ a closed log, when the client goes away, or as a `StreamFault` says.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import anyio
-import msgspec
 
+from ._differences import Difference, rewrite_frame
 from ._faults import StreamFault
+from ._framing import Framing
 from ._log import FrameLog
-from ._server import AbortConnection, ClientGone, Message
+from ._server import AbortConnection, ClientGone, Exchange, Reply
 
 MAX_WRITE_BYTES = 65_536
 MAX_ID_DIGITS = 18
 UNLIMITED_FRAMES = 1_000_000_000
-HEADERS = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+STREAM_HEAD = Reply(
+    headers={"content-type": "text/event-stream", "cache-control": "no-cache", "x-accel-buffering": "no"}
+)
 
 
-_Receive = Callable[[], Awaitable[Message]]
-_Send = Callable[[Message], Awaitable[None]]
-
-
-class Framing(msgspec.Struct, frozen=True, kw_only=True):
-    """How frames are written as SSE. Every choice is valid SSE; clients must not care.
-
-    Raises:
-        ValueError: `newline` is none of LF, CR and CRLF, or a number is negative.
-    """
-
-    ids: bool = True
-    """An ``id`` on every frame, from ``"1"``; without ids `Last-Event-ID` is ignored and a reader gets every frame."""
-    newline: str = "\n"
-    """The line end: ``"\\n"``, ``"\\r"`` or ``"\\r\\n"``."""
-    event_names: bool = False
-    """An ``event`` field with the frame's kind."""
-    kind_in_event_only: bool = False
-    """The kind stands in the ``event`` field and not in the JSON."""
-    comments: bool = False
-    """A comment line before every frame."""
-    bom: bool = False
-    """A byte order mark at the start of the stream."""
-    data_lines: int = 1
-    """Over how many ``data`` lines a frame is spread, where its JSON has places to break it."""
-    chunk_bytes: int = 0
-    """The size of each write in bytes, frames cut anywhere; 0 writes what is there."""
-    frames_per_write: int = 0
-    """The most frames in one write; 0 writes what is there."""
-    retry_ms: int | None = None
-    """A ``retry`` field at the start of the stream, in milliseconds."""
-
-    def __post_init__(self) -> None:
-        if self.newline not in ("\n", "\r", "\r\n"):
-            raise ValueError(f"newline: expected LF, CR or CRLF, got {self.newline!r}")
-        for name in ("chunk_bytes", "frames_per_write"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
-        if self.data_lines < 1:
-            raise ValueError(f"data_lines: must be at least 1, got {self.data_lines}")
-
-    def preamble(self) -> bytes:
-        """What stands before the first frame."""
-        end = self.newline.encode()
-        retry = b"retry: %d%b%b" % (self.retry_ms, end, end) if self.retry_ms is not None else b""
-        return (b"\xef\xbb\xbf" if self.bom else b"") + retry
-
-    def comment(self, text: bytes) -> bytes:
-        """A comment, as heartbeats are."""
-        return b": %b%b" % (text, self.newline.encode() * 2)
-
-    def event(self, number: int, frame: bytes) -> bytes:
-        """One event; `number` counts the session's frames from 1."""
-        end = self.newline.encode()
-        if self == _PLAIN:
-            return b"id: %d\ndata: %b\n\n" % (number, frame)
-        lines = [b": frame %d" % number] if self.comments else []
-        if self.ids:
-            lines.append(b"id: %d" % number)
-        if self.event_names or self.kind_in_event_only:
-            frame, kind = _kind(frame, remove=self.kind_in_event_only)
-            lines += [b"event: " + kind] if kind else []
-        lines += [b"data: " + part for part in _split(frame, self.data_lines)]
-        return end.join([*lines, b"", b""])
-
-
-_PLAIN = Framing()
-
-
-def _kind(frame: bytes, *, remove: bool) -> tuple[bytes, bytes]:
-    try:
-        document = msgspec.json.decode(frame)
-        kind = document["kind"].encode()
-    except (msgspec.DecodeError, UnicodeError, KeyError, TypeError, AttributeError):
-        return frame, b""
-    if remove:
-        del document["kind"]
-        frame = msgspec.json.encode(document)
-    return frame, kind
-
-
-def _split(frame: bytes, lines: int) -> list[bytes]:
-    """Break JSON text where a line break changes nothing: before a quote that opens a key of the outermost object."""
-    if lines == 1:
-        return frame.splitlines() if b"\n" in frame or b"\r" in frame else [frame]
-    try:
-        document = msgspec.json.decode(frame)
-        items = [msgspec.json.encode(key) + b":" + msgspec.json.encode(value) for key, value in document.items()]
-    except (msgspec.DecodeError, UnicodeError, AttributeError):
-        return [frame]
-    parts = [b"{", *[item + b"," for item in items[:-1]], *items[-1:], b"}"]
-    return [*parts[: lines - 1], b"".join(parts[lines - 1 :])] if len(parts) > lines else parts
-
-
-def parse_last_event_id(value: str | None, framing: Framing, log: FrameLog) -> int:
-    """The index of the first frame to send; 0 replays everything, also for an id this log never gave out."""
-    if not framing.ids or value is None or not (value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS):
+def resume_index(last_event_id: str | None, framing: Framing, log: FrameLog) -> int:
+    """The index of the first frame to send. It is 0, which replays everything, for an id that this log never sent."""
+    if not framing.ids or last_event_id is None:
         return 0
-    index = int(value)
+    # Ids are decimal numbers. `isdigit` alone would let other digits than ASCII through.
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= MAX_ID_DIGITS):
+        return 0
+    index = int(last_event_id)
     return index if index <= len(log) else 0
 
 
+def first_index(last_event_id: str | None, framing: Framing, log: FrameLog, differences: list[Difference]) -> int:
+    """The index of the first frame to send."""
+    if "live_only_stream" in differences or _only_heartbeats(differences, log):
+        return len(log)
+    return resume_index(last_event_id, framing, log)
+
+
+def _only_heartbeats(differences: list[Difference], log: FrameLog) -> bool:
+    return "heartbeats_only_stream" in differences and log.closed
+
+
 class EventStream:
-    """One reader of one log: an ASGI response."""
+    """One reader of one log."""
 
     def __init__(
         self,
@@ -138,91 +55,103 @@ class EventStream:
         framing: Framing,
         heartbeat_seconds: float,
         faults: list[StreamFault],
+        differences: list[Difference],
     ) -> None:
         self._log = log
         self._index = index
         self._framing = framing
         self._heartbeat_seconds = heartbeat_seconds
         self._faults = faults
+        self._differences = differences
+        self._stays_open = "stream_stays_open" in differences or _only_heartbeats(differences, log)
         self._sent_frames = 0
         self._failure: Exception | None = None
 
-    async def respond(self, receive: _Receive, send: _Send) -> None:
+    async def respond(self, exchange: Exchange) -> None:
         """Write until the end. Raises `AbortConnection` or `ClientGone` plainly, never in a group."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._watch, receive, group.cancel_scope)
+            group.start_soon(self._watch, exchange, group.cancel_scope)
             try:
-                await self._write(send)
+                await self._write(exchange)
             except (AbortConnection, ClientGone) as failure:
                 self._failure = failure
             group.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
 
-    async def _watch(self, receive: _Receive, scope: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    async def _watch(self, exchange: Exchange, scope: anyio.CancelScope) -> None:
+        # A stream may be silent for long, and only a read notices that the client has left meanwhile.
+        await exchange.client_left()
         self._failure = ClientGone("the client closed the stream")
         scope.cancel()
 
-    async def _write(self, send: _Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        await send({"type": "http.response.body", "body": self._framing.preamble(), "more_body": True})
-        while await self._meet_faults(send):
+    async def _write(self, exchange: Exchange) -> None:
+        await exchange.begin(STREAM_HEAD)
+        await exchange.send(self._framing.preamble())
+        while await self._meet_faults(exchange):
             frames = self._log.read(self._index, max_bytes=MAX_WRITE_BYTES, max_frames=self._frames_now())
             if frames:
-                await self._send_frames(send, frames)
-            elif self._log.closed:
+                await self._send_frames(exchange, frames)
+            elif self._log.closed and not self._stays_open:
                 break
             else:
-                await self._wait(send)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await self._wait(exchange)
+        await exchange.end()
 
     def _frames_now(self) -> int:
         if self._faults:
-            return 1  # a fault is due at an exact frame
+            return 1  # a fault is due after an exact number of frames
         return self._framing.frames_per_write or UNLIMITED_FRAMES
 
-    async def _send_frames(self, send: _Send, frames: list[bytes]) -> None:
+    async def _send_frames(self, exchange: Exchange, frames: list[bytes]) -> None:
         number = self._index + 1
-        data = b"".join([self._framing.event(number + offset, frame) for offset, frame in enumerate(frames)])
+        data = b"".join([self._event(number + offset, frame) for offset, frame in enumerate(frames)])
         self._index += len(frames)
         self._sent_frames += len(frames)
-        await self._send_data(send, data)
+        await self._send(exchange, data)
 
-    async def _send_data(self, send: _Send, data: bytes) -> None:
+    def _event(self, number: int, frame: bytes) -> bytes:
+        if not self._differences:
+            return self._framing.event(number, frame)
+        changed = rewrite_frame(self._differences, frame)
+        return b"" if changed is None else self._framing.event(number, changed)
+
+    async def _send(self, exchange: Exchange, data: bytes) -> None:
         size = self._framing.chunk_bytes or len(data) or 1
         for start in range(0, len(data), size):
-            await send({"type": "http.response.body", "body": data[start : start + size], "more_body": True})
+            await exchange.send(data[start : start + size])
 
-    async def _wait(self, send: _Send) -> None:
+    async def _wait(self, exchange: Exchange) -> None:
+        """Wait for the next frame. Send a heartbeat if there is none in time."""
         with anyio.move_on_after(self._heartbeat_seconds):
+            if self._log.closed:  # only a stream that stays open waits for frames that cannot come
+                await anyio.sleep_forever()
             await self._log.wait_beyond(self._index)
             return
-        await self._send_data(send, self._framing.comment(b"heartbeat"))
+        await self._send(exchange, self._framing.comment(b"heartbeat"))
 
-    async def _meet_faults(self, send: _Send) -> bool:
-        """Let every fault that is due happen; False to end the response here, in order."""
+    async def _meet_faults(self, exchange: Exchange) -> bool:
+        """Let every fault that is due happen. Returns False where the response must end here, in good order."""
         for fault in [fault for fault in self._faults if fault.after_frames <= self._sent_frames]:
-            if fault.needs_frame and not await self._frame_is_there(send):
+            if fault.after_bytes and not await self._next_frame_is_there(exchange):
                 continue
             self._faults.remove(fault)
-            if not await self._meet(fault, send):
+            if not await self._meet(fault, exchange):
                 return False
         return True
 
-    async def _frame_is_there(self, send: _Send) -> bool:
+    async def _next_frame_is_there(self, exchange: Exchange) -> bool:
+        """Wait for the frame that a fault will cut in two. There is none if the log is closed first."""
         while len(self._log) <= self._index and not self._log.closed:
-            await self._wait(send)
+            await self._wait(exchange)
         return len(self._log) > self._index
 
-    async def _meet(self, fault: StreamFault, send: _Send) -> bool:
+    async def _meet(self, fault: StreamFault, exchange: Exchange) -> bool:
         if fault.after_bytes:
             (frame,) = self._log.read(self._index, max_bytes=1, max_frames=1)
-            cut = self._framing.event(self._index + 1, frame)[: fault.after_bytes]
-            await self._send_data(send, cut)
+            await self._send(exchange, self._event(self._index + 1, frame)[: fault.after_bytes])
         if fault.data:
-            await self._send_data(send, fault.data)
+            await self._send(exchange, fault.data)
         if fault.seconds:
             await anyio.sleep(fault.seconds)
         if fault.action in ("drop", "reset"):

@@ -1,14 +1,14 @@
-"""From the body of `POST /sessions` to a checked request; every message names the wire field. No I/O.
+"""From the body of ``POST /sessions`` to a checked request. Every message names the field as the wire does. No I/O.
 
-Unknown fields are accepted and ignored: the product has request features that are not documented.
+The fields, their names and their types are those of `enclave.types`. Unknown fields are accepted and have no effect,
+because the product has request features that are not documented.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,92 +16,77 @@ import msgspec
 from enclave.types import CreateSessionRequest, EgressPolicy, SessionLimits
 from enclave.types._json import decode_text
 
-_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+LANGUAGES = ("python", "node")
+EGRESS_MODES = ("deny_all", "allowlist")
+
+_object = msgspec.json.Decoder(dict[str, Any])
+_WIRE_NAMES = {
+    field.name: field.encode_name
+    for struct in (CreateSessionRequest, SessionLimits, EgressPolicy)
+    for field in msgspec.structs.fields(struct)
+}
 
 
-class _Egress(msgspec.Struct):
-    mode: Literal["deny_all", "allowlist"] = "deny_all"
-    allow: list[str] = []
-
-
-class _Body(msgspec.Struct, rename="camel"):
-    code: str
-    language: Literal["python", "node"] | None = None
-    limits: dict[str, Any] | None = None
-    egress: _Egress | None = None
-    service_bindings: list[str] | None = None
-    webhook_url: str | None = None
-    labels: dict[str, str] | None = None
-
-
-_body = msgspec.json.Decoder(_Body)
-
-
-def parse_request(body: bytes, bindings: Collection[str]) -> CreateSessionRequest:
-    """The request in a body.
+def parse_request(body: bytes, services: Collection[str]) -> CreateSessionRequest:
+    """The request in a body. Its language and its egress policy are set.
 
     Raises:
-        ValueError: the body is not JSON or not a request; the message says which field and why.
+        ValueError: the body is not JSON or not a request. The message says which field and why.
     """
     try:
-        parsed = decode_text(_body, body)
+        document = decode_text(_object, body)
+        if isinstance(document.get("limits"), dict):
+            document["limits"] = _with_extra(SessionLimits, document["limits"])
+        request = msgspec.convert(_with_extra(CreateSessionRequest, document), CreateSessionRequest)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"body: not valid JSON: {error}") from None
-    if not parsed.code.strip():
-        raise ValueError("code: must not be empty")
-    _check_bindings(parsed.service_bindings or [], bindings)
-    _check_webhook(parsed.webhook_url)
-    return CreateSessionRequest(
-        code=parsed.code,
-        language=parsed.language or "python",
-        limits=_limits(parsed.limits or {}),
-        egress=_egress(parsed.egress),
-        service_bindings=parsed.service_bindings or [],
-        webhook_url=parsed.webhook_url,
-        labels=parsed.labels or {},
+    request = msgspec.structs.replace(
+        request, language=request.language or LANGUAGES[0], egress=request.egress or EgressPolicy.deny_all()
     )
+    if not request.code.strip():
+        raise ValueError("code: must not be empty")
+    _check_choice("language", request.language, LANGUAGES)
+    _check_choice("egress.mode", request.egress.mode if request.egress else None, EGRESS_MODES)
+    _check_bindings(request.service_bindings or (), services)
+    _check_webhook(request.webhook_url)
+    return request
+
+
+def _with_extra(struct: type[msgspec.Struct], document: dict[str, Any]) -> dict[str, Any]:
+    """The document with all fields that `struct` does not know moved into its field `extra`."""
+    names = {field.encode_name for field in msgspec.structs.fields(struct) if field.name != "extra"}
+    known = {name: value for name, value in document.items() if name in names}
+    return known | {_WIRE_NAMES["extra"]: {name: document[name] for name in document.keys() - names}}
 
 
 def _explain(message: str) -> str:
-    """Of msgspec's "Expected `int` - at `$.limits.pids`": the path first, as in "limits.pids: expected `int`"."""
+    """The message with the path of the field first, and with the names of the wire.
+
+    msgspec says "Expected `int`, got `str` - at `$.limits.pids`", and the types' own checks say "limits.memory_mb: must
+    be positive". They become "limits.pids: expected `int`, got `str`" and "limits.memoryMb: must be positive".
+    """
     missing = re.search(r"missing required field `(\w+)`", message)
     if missing:
         return f"{missing[1]}: required"
-    what, _, path = message.partition(" - at ")
-    path = path.strip("`").removeprefix("$").removeprefix(".").replace("[...]", "[]")
-    return f"{path or 'body'}: {what[0].lower()}{what[1:]}"
+    if message.startswith("Expected "):
+        what, _, path = message.partition(" - at ")
+        path = path.strip("`").removeprefix("$").removeprefix(".").replace("[...]", "[]")
+        return f"{path or 'body'}: {what[0].lower()}{what[1:]}"
+    path, colon, what = message.partition(":")
+    return re.sub(r"\w+", lambda name: _WIRE_NAMES.get(name[0], name[0]), path) + colon + what
 
 
-def _limits(sent: dict[str, Any]) -> SessionLimits:
-    names = {wire: name for name, wire in SessionLimits.wire_names().items()}
-    known: dict[str, Any] = {}
-    for wire in names.keys() & sent.keys():
-        try:
-            known[names[wire]] = msgspec.convert(sent[wire], _Positive | None)
-        except msgspec.ValidationError as error:
-            raise ValueError(_explain(f"{error} - at `$.limits.{wire}`")) from None
-    return SessionLimits(**known, extra={wire: value for wire, value in sent.items() if wire not in names})
+def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected {' or '.join(choices)}, got {value!r}")
 
 
-def _egress(parsed: _Egress | None) -> EgressPolicy:
-    if parsed is None:
-        return EgressPolicy.deny_all()
-    if parsed.mode == "deny_all" and parsed.allow:
-        raise ValueError('egress.allow: must be empty when egress.mode is "deny_all"')
-    for index, cidr in enumerate(parsed.allow):
-        try:
-            ipaddress.ip_network(cidr)
-        except ValueError as error:
-            raise ValueError(f"egress.allow[{index}]: not a network in CIDR form: {error}") from None
-    return EgressPolicy(parsed.mode, tuple(parsed.allow))
-
-
-def _check_bindings(asked: list[str], bindings: Collection[str]) -> None:
+def _check_bindings(asked: Collection[str], services: Collection[str]) -> None:
     for index, name in enumerate(asked):
-        if name not in bindings:
-            known = ", ".join(sorted(bindings)) or "none"
+        if name not in services:
+            known = ", ".join(sorted(services)) or "none"
             raise ValueError(f"serviceBindings[{index}]: unknown service {name!r}; this server has: {known}")
 
 

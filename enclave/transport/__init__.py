@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from ._http import Headers as Headers
     from ._http import Http as Http
     from ._responses import status_error as status_error
+    from ._sse import Block as Block
+    from ._sse import BlockDecoder as BlockDecoder
     from ._sse import SSEDecoder
 
 __all__ = [
@@ -56,6 +58,8 @@ __all__ = [
 # Importing httpx takes longer than importing all the rest of the SDK. The first client pays for it, not every process
 # that imports the SDK for its types, its errors or its command line.
 _WITH_HTTPX = {
+    "Block": "_sse",
+    "BlockDecoder": "_sse",
     "BodyReader": "_body_reader",
     "Headers": "_http",
     "Http": "_http",

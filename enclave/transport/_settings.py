@@ -42,6 +42,9 @@ class Timeout:
     stream_idle: float | None = 300.0
     """For the next bytes of a stream, heartbeats included; then it is taken for dropped and resumed. Keep it longer
     than the server's heartbeat interval."""
+    stream_end: float | None = 5.0
+    """For the next frame of a stream whose workload has ended. After so long a silence the stream is complete, although
+    the server sent no `end` frame."""
     teardown: float = 30.0
     """For work that goes on although its caller is cancelled: learning the id of a session that is being created, and
     tearing it down. Each of the two has this long."""

@@ -2,11 +2,16 @@
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 
-Where this differs from other decoders: the encoding is always UTF-8 with replacement, only LF, CR and CRLF end a line,
-one leading BOM is skipped, an ``id`` counts even in a block without data, and every byte held back is bounded.
+The encoding is always UTF-8, and invalid bytes are replaced. Only LF, CR and CRLF end a line. One leading BOM is
+skipped. An ``id`` counts even in a block without data. Whatever is held back is bounded.
+
+`SSEDecoder` is for callers. `BlockDecoder` is what it and the SDK's own streams are built on. It leaves the text as
+bytes, and tells which blocks set an id of their own.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from httpx_sse import ServerSentEvent
 
@@ -18,6 +23,18 @@ _BOM = b"\xef\xbb\xbf"
 _MAX_RETRY_MS = 10**12 - 1  # thirty years; a longer number would only serve to make int() slow
 
 
+class Block(NamedTuple):
+    """A finished block that has data, or sets the id, or both."""
+
+    data: bytes | None
+    """The data lines, joined by newlines. None for a block without any, which is no event."""
+    event: bytes
+    """The name of the event, empty if it has none."""
+    event_id: bytes | None
+    """The id that this block sets. None if it sets none, and the id before it stays in force."""
+    retry_ms: int | None
+
+
 class SSEDecoder:
     """Turns the bytes of an event stream into `httpx_sse.ServerSentEvent` objects.
 
@@ -27,87 +44,138 @@ class SSEDecoder:
     An event that the stream leaves unfinished is discarded, as the specification says.
     """
 
+    __slots__ = ("_blocks", "_last_event_id")
+
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
         if max_event_bytes <= 0:
             raise ValueError(f"max_event_bytes: must be positive, got {max_event_bytes}")
-        self._max_event_bytes = max_event_bytes
-        self._head: bytes | None = b""  # the first bytes, until they can be told from a BOM
-        self._unfinished = bytearray()  # the line whose end has not come; not pieces, which a trickle makes expensive
-        self._after_cr = False
-        self._overflow: EventTooLargeError | None = None
-        self._id: bytes | None = None
-        self._committed_id: bytes | None = None
-        self._id_is_current: bool | None = None
-        self._retry_ms: int | None = None
-        self._start_block()
-
-    def _start_block(self) -> None:
-        self._data: list[bytes] = []
-        self._event = b""
-        self._block_retry_ms: int | None = None
-        self._block_has_id = False
-        self._block_bytes = 0
+        self._blocks = BlockDecoder(max_event_bytes)
+        self._last_event_id = ""
 
     @property
     def last_event_id(self) -> str:
-        """The id in force after the last finished block, for ``Last-Event-ID``; empty where there is none."""
-        return (self._committed_id or b"").decode("utf-8", "replace")
-
-    @property
-    def saw_id(self) -> bool:
-        """Whether a finished block had an ``id`` line, be it an empty one (which means: no id from here on)."""
-        return self._committed_id is not None
-
-    @property
-    def id_is_current(self) -> bool | None:
-        """Whether no event came after the block that set the id in force; None before the first event or id."""
-        return self._id_is_current
+        """The id in force after the last finished block, for ``Last-Event-ID``. Empty if there is none."""
+        return self._last_event_id
 
     @property
     def retry_ms(self) -> int | None:
-        """The reconnection time the stream asked for, in milliseconds; None where it did not."""
-        return self._retry_ms
-
-    @property
-    def at_block_start(self) -> bool:
-        """Whether the next byte begins a block, so that nothing is held back from the bytes so far."""
-        return not (
-            self._block_bytes
-            or self._unfinished
-            or self._after_cr
-            or self._head is not None
-            or self._block_retry_ms is not None
-            or self._overflow
-        )
-
-    def skip_to_id(self, event_id: bytes) -> None:
-        """Note the id of a block that was decoded elsewhere; only between two blocks."""
-        self._id = self._committed_id = event_id
-        self._id_is_current = True
-
-    def skip_event_without_id(self) -> None:
-        """Note that an event without an id of its own was decoded elsewhere; only between two blocks."""
-        self._id_is_current = False
+        """The reconnection time that the stream asked for, in milliseconds. None if it asked for none."""
+        return self._blocks.retry_ms
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take in the next bytes and give the events that they complete, in order.
 
         Raises:
-            EventTooLargeError: an event exceeds `max_event_bytes`. Events before it are given out first, by this call;
-                the error then comes from the next one, and from every one after it.
+            EventTooLargeError: an event exceeds `max_event_bytes`. The events before it are given out first, by this
+                call. The error then comes from the next call, and from every one after it.
         """
-        if self._overflow:
-            raise self._overflow
+        events = [event for block in self._blocks.feed(data) if (event := self._event_of(block)) is not None]
+        if self._blocks.failure is not None and not events:
+            raise self._blocks.failure
+        return events
+
+    def _event_of(self, block: Block) -> ServerSentEvent | None:
+        if block.event_id is not None:
+            # Decoded once, and not for every event after it: a long id would multiply the size of a read.
+            self._last_event_id = block.event_id.decode("utf-8", "replace")
+        if block.data is None:
+            return None
+        return ServerSentEvent(
+            event=block.event.decode("utf-8", "replace"),
+            data=block.data.decode("utf-8", "replace"),
+            id=self._last_event_id,
+            retry=block.retry_ms,
+        )
+
+
+class BlockDecoder:
+    """Turns the bytes of an event stream into blocks.
+
+    After a `failure` nothing more is given out.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._lines = _Lines()
+        self._block = _UnfinishedBlock()
+        self.failure: EventTooLargeError | None = None
+        """Why there can be no further block. What was given out before it is sound."""
+        self.retry_ms: int | None = None
+        """The reconnection time that the stream asked for, in milliseconds. None if it asked for none."""
+
+    @property
+    def at_block_start(self) -> bool:
+        """Whether the next byte begins a block, so that nothing is held back from the bytes so far."""
+        return self._lines.at_line_start and self._block.is_empty
+
+    def feed(self, data: bytes) -> list[Block]:
+        """Take in the next bytes and give the blocks that they complete, in order."""
+        blocks: list[Block] = []
+        if self.failure is not None:
+            return blocks
+        for line in self._lines.split(data):
+            if not line:
+                block = self._block.finish()
+                if block is not None:
+                    blocks.append(block)
+            elif self._exceeds(len(line)):
+                return blocks
+            else:
+                self._take_line(line)
+        self._exceeds(self._lines.unfinished_bytes)
+        return blocks
+
+    def _exceeds(self, line_bytes: int) -> bool:
+        if self._block.size_bytes + line_bytes > self._max_event_bytes:
+            self.failure = EventTooLargeError(self._max_event_bytes)
+        return self.failure is not None
+
+    def _take_line(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"retry":
+            if value.isdigit():  # bytes.isdigit is ASCII only, and refuses signs and underscores
+                self.retry_ms = self._block.retry_ms = _bounded_int(value)
+        else:
+            self._block.take(name, value)
+
+
+class _Lines:
+    """Cuts bytes into lines, and keeps the line whose end has not come."""
+
+    __slots__ = ("_after_cr", "_head", "_unfinished")
+
+    def __init__(self) -> None:
+        self._head: bytes | None = b""  # the first bytes, until they can be told from a BOM
+        self._unfinished = bytearray()  # not a list of pieces, which a trickle of bytes would make expensive
+        self._after_cr = False
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether the next byte begins a line. After a CR it may still be the LF that belongs to it."""
+        return not self._unfinished and not self._after_cr and self._head is None
+
+    @property
+    def unfinished_bytes(self) -> int:
+        return len(self._unfinished)
+
+    def split(self, data: bytes) -> list[bytes]:
+        """The lines that `data` completes, without their ends."""
         if self._head is not None:
             data = self._skip_bom(data)
-        events: list[ServerSentEvent] = []
-        try:
-            self._take_lines(data, events)
-        except EventTooLargeError as error:
-            self._overflow = error
-            if not events:
-                raise
-        return events
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if not data:
+            return []
+        lines = data.splitlines()  # of bytes: LF, CR and CRLF, and nothing else
+        rest = lines.pop() if data[-1] not in b"\r\n" else b""
+        self._after_cr = data.endswith(b"\r")
+        if lines and self._unfinished:
+            lines[0] = bytes(self._unfinished + lines[0])
+            self._unfinished = bytearray()
+        self._unfinished += rest
+        return lines
 
     def _skip_bom(self, data: bytes) -> bytes:
         data = (self._head or b"") + data
@@ -117,70 +185,46 @@ class SSEDecoder:
         self._head = None
         return data.removeprefix(_BOM)
 
-    def _take_lines(self, data: bytes, events: list[ServerSentEvent]) -> None:
-        if self._after_cr and data:
-            self._after_cr = False
-            data = data.removeprefix(b"\n")
-        if not data:
-            return
-        lines = data.splitlines()  # of bytes: LF, CR and CRLF, and nothing else
-        unfinished = lines.pop() if data[-1] not in b"\r\n" else b""
-        self._after_cr = data.endswith(b"\r")
-        for line in lines:
-            event = self._take_line(line)
-            if event:
-                events.append(event)
-        if unfinished:
-            self._unfinished += unfinished
-            self._check_bound(len(self._unfinished))
 
-    def _take_line(self, line: bytes) -> ServerSentEvent | None:
-        if self._unfinished:
-            line = bytes(self._unfinished + line)
-            self._unfinished = bytearray()
-        if not line:
-            return self._dispatch()
-        self._check_bound(len(line))
-        name, _, value = line.partition(b":")
-        self._take_field(name, value.removeprefix(b" "))
-        return None
+class _UnfinishedBlock:
+    """The fields of a block whose blank line has not come."""
 
-    def _take_field(self, name: bytes, value: bytes) -> None:
+    __slots__ = ("_data", "_event", "_event_id", "retry_ms", "size_bytes")
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._data: list[bytes] = []
+        self._event = b""
+        self._event_id: bytes | None = None
+        self.retry_ms: int | None = None
+        self.size_bytes = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.size_bytes == 0 and self.retry_ms is None
+
+    def take(self, name: bytes, value: bytes) -> None:
         if name == b"data":
             self._data.append(value)
         elif name == b"event":
             self._event = value
-        elif name == b"id":
-            if b"\0" in value:
-                return
-            self._id = value
-            self._block_has_id = True
-        elif name == b"retry":
-            if value.isdigit():  # bytes.isdigit is ASCII only, and refuses signs and underscores
-                self._retry_ms = self._block_retry_ms = _bounded_int(value)
-            return
+        elif name == b"id" and b"\0" not in value:
+            self._event_id = value
         else:
-            return  # a comment (empty name) or a field that the specification does not know
-        self._block_bytes += len(name) + 1 + len(value)
+            return  # a comment (its name is empty), a field that the specification does not know, an id that it ignores
+        self.size_bytes += len(name) + 1 + len(value)
 
-    def _check_bound(self, line_bytes: int) -> None:
-        if self._block_bytes + line_bytes > self._max_event_bytes:
-            raise EventTooLargeError(self._max_event_bytes)
-
-    def _dispatch(self) -> ServerSentEvent | None:
-        self._committed_id = self._id
-        if self._block_has_id or self._data:
-            self._id_is_current = self._block_has_id
-        event = None
-        if self._data:
-            event = ServerSentEvent(
-                event=self._event.decode("utf-8", "replace"),
-                data=b"\n".join(self._data).decode("utf-8", "replace"),
-                id=self.last_event_id,
-                retry=self._block_retry_ms,
-            )
-        self._start_block()
-        return event
+    def finish(self) -> Block | None:
+        """The block, and start the next one. None if it neither has data nor sets the id."""
+        block = None
+        if self._data or self._event_id is not None:
+            data = b"\n".join(self._data) if self._data else None
+            block = Block(data, self._event, self._event_id, self.retry_ms)
+        if not self.is_empty:
+            self._clear()
+        return block
 
 
 def _bounded_int(digits: bytes) -> int:

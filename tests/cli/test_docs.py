@@ -103,7 +103,7 @@ def test_a_shell_completes_commands_options_and_values(cli, capfd, monkeypatch, 
             "from enclave.cli import main; main(['run', '--help'])",
             ["httpx", "enclave.simulator", "enclave.cli._tables"],
         ),
-        ("from enclave.cli import main; main(['health'])", ["enclave.simulator", "enclave.cli._tables", "starlette"]),
+        ("from enclave.cli import main; main(['health'])", ["enclave.simulator", "enclave.cli._tables", "h11"]),
     ],
 )
 def test_starting_up_loads_no_more_than_is_needed(simulator, code, absent) -> None:

@@ -205,8 +205,8 @@ def test_local_needs_no_server(tmp_path, backend) -> None:
 @pytest.mark.parametrize(
     ("missing", "arguments", "says"),
     [
-        ("starlette", ["run", "--local", "-c", "1"], "pip install 'enclave-sdk[cli,simulator]'"),
-        ("starlette", ["simulator"], "pip install 'enclave-sdk[cli,simulator]'"),
+        ("h11", ["run", "--local", "-c", "1"], "pip install 'enclave-sdk[cli,simulator]'"),
+        ("h11", ["simulator"], "pip install 'enclave-sdk[cli,simulator]'"),
         ("typer", ["ls"], "pip install 'enclave-sdk[cli]'"),
     ],
 )

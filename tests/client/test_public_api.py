@@ -21,8 +21,9 @@ CLASSES = [name for name in enclave.__all__ if inspect.isclass(getattr(enclave, 
 # Public in their modules, for the package's own use.
 INTERNAL = {
     *("BackgroundTask", "Progress", "SessionBlock", "Wakeup"),
-    *("EventSource", "FrameBuffer", "FrameDecoder", "Position", "Shape", "StreamReader", "UnknownFrameLog"),
-    *("HistoryMismatch", "UnprovenContinuation", "Guard"),
+    *("Connection", "EventIds", "EventSource", "FrameBuffer", "FrameDecoder", "History", "HistoryState", "IdState"),
+    *("Dropped", "HistoryMismatch", "Series", "Shape", "StreamReader", "UnknownFrameLog", "UnprovenContinuation"),
+    "Guard",
     *("Observing", "ObservedRequest", "ObservedSession", "ObservedStream"),
 }
 

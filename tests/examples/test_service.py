@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.browser import CHROMIUM, browser_page
+from tests.support.browser import browser_page
 
 pytest.importorskip("uvicorn", reason="the service's example needs uvicorn")
 
@@ -141,7 +141,7 @@ def test_a_service_that_is_busy_says_when_to_come_back(service) -> None:
     service.wait_for(*["torn_down"] * 8)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.browser
 def test_a_browser_shows_output_and_result_and_its_stop_button_tears_down(service, tmp_path) -> None:
     markup = "<img src=x onerror=alert(1)>"
     hostile = f"print({markup!r})\nenclave.result({{'n': 285}})"

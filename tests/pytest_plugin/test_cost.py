@@ -11,7 +11,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-HEAVY = {"anyio", "enclave", "h11", "httptools", "httpx", "httpx_sse", "msgspec", "starlette", "trio"}
+HEAVY = {"anyio", "enclave", "h11", "httptools", "httpx", "httpx_sse", "msgspec", "trio"}
 LIST_MODULES = """
 import json, sys
 
@@ -19,13 +19,13 @@ def pytest_sessionfinish():
     with open("modules.json", "w") as file:
         json.dump(sorted(sys.modules), file)
 """
-WITHOUT_STARLETTE = """
+WITHOUT_H11 = """
 import sys
 
 class Absent:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name == "starlette":
+        if name == "h11":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent)
@@ -68,7 +68,7 @@ def test_collecting_tests_that_use_it_imports_nothing_either(run_tests, pytester
 
 
 def test_without_the_extra_other_tests_run_and_those_that_need_it_say_what_to_install(run_tests, pytester) -> None:
-    pytester.makeconftest(WITHOUT_STARLETTE)
+    pytester.makeconftest(WITHOUT_H11)
     source = """
         def test_other(): pass
 
@@ -76,7 +76,7 @@ def test_without_the_extra_other_tests_run_and_those_that_need_it_say_what_to_in
     """
     run = run_tests(source, own_process=True, plugins=())
     run.assert_outcomes(passed=1, errors=1)
-    wanted = "no module starlette; install the simulator: pip install 'enclave-sdk[simulator]'"
+    wanted = "no module h11; install the simulator: pip install 'enclave-sdk[simulator]'"
     assert wanted in str(run.stdout)
     assert "During handling" not in str(run.stdout)
 

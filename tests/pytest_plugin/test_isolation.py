@@ -97,11 +97,11 @@ def test_the_marker_configures_the_simulator_and_the_nearest_one_counts_most(run
     run = run_tests("""
         import pytest
         from enclave import BadRequestError, PayloadTooLargeError, SessionLimits
-        from enclave.simulator import Framing
+        from enclave.simulator import Bounds, Framing
 
         pytestmark = [
             pytest.mark.anyio,
-            pytest.mark.enclave_simulator(max_body_bytes=100, service_bindings={"db": "http://127.0.0.1:1"}),
+            pytest.mark.enclave_simulator(bounds=Bounds(max_body_bytes=100), service_bindings={"db": "http://127.0.0.1:1"}),
         ]
 
         @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -113,7 +113,7 @@ def test_the_marker_configures_the_simulator_and_the_nearest_one_counts_most(run
                 with pytest.raises(PayloadTooLargeError):
                     await enclave_client.run("x" * 200)
 
-            @pytest.mark.enclave_simulator(max_body_bytes=1000, api_key="ek_test_secret")
+            @pytest.mark.enclave_simulator(bounds=Bounds(max_body_bytes=1000), api_key="ek_test_secret")
             async def test_of_the_test(self, enclave_simulator, enclave_client):
                 assert enclave_simulator.api_key == "ek_test_secret"
                 enclave_simulator.framing = Framing(ids=False)

@@ -9,7 +9,7 @@ import h11
 import httpx
 import pytest
 
-from enclave.simulator import Framing
+from enclave.simulator import Bounds, Framing
 from enclave.types import StdoutFrame
 
 pytestmark = pytest.mark.anyio
@@ -99,7 +99,7 @@ async def test_bytes_are_injected_at_an_exact_place_and_faults_combine(serving):
 
 
 async def test_a_stalled_stream_sends_nothing_not_even_heartbeats_until_its_reader_leaves(serving):
-    async with serving(heartbeat_seconds=0.01) as api:
+    async with serving(bounds=Bounds(heartbeat_seconds=0.01)) as api:
         session_id, events = await scripted(api)
         api.sim.faults.stall_stream(after_frames=1)
         with anyio.fail_after(10):

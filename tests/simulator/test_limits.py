@@ -11,6 +11,8 @@ import httpx
 import psutil
 import pytest
 
+from enclave.simulator import Bounds
+
 pytestmark = pytest.mark.anyio
 
 FORK_BOMB = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
@@ -66,7 +68,7 @@ HOSTILE = {
 )
 async def test_a_program_over_its_budget_is_killed_for_the_right_reason(serving, nothing_left, name, namespaces):
     code, reason, limits = HOSTILE[name]
-    async with serving(namespaces=namespaces, max_log_bytes=1_000_000) as api:
+    async with serving(namespaces=namespaces, bounds=Bounds(max_log_bytes=1_000_000)) as api:
         run = await api.run(code, limits=limits)
         assert (run.phase, run.session["killReason"]) == ("killed", reason)
         assert run.result["exitCode"] is None

@@ -14,7 +14,7 @@ import h11
 import httpx
 import pytest
 
-from enclave.simulator import Simulator
+from enclave.simulator import Bounds, Simulator
 from enclave.simulator.__main__ import main
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +106,7 @@ async def test_a_stalled_stream_does_not_hold_up_leaving(serving):
 
 
 async def test_an_idle_connection_is_closed_after_a_while(serving):
-    async with serving(keep_alive_seconds=0.05) as api:
+    async with serving(bounds=Bounds(keep_alive_seconds=0.05)) as api:
         url = api.http.base_url
         with anyio.fail_after(10):
             async with await anyio.connect_tcp(url.host, url.port) as stream:
@@ -149,6 +149,40 @@ def test_another_host_than_loopback_needs_an_explicit_flag(host):
         Simulator().serve(host=host)
 
 
+def test_windows_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(RuntimeError, match="does not run on Windows"):
+        Simulator().serve()
+
+
+def test_the_command_refuses_windows_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("enclave.simulator._simulator.sys.platform", "win32")
+    assert main(["--port", "0"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("enclave.simulator: the simulator does not run on Windows")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error"),
+    [
+        ({"max_running": 0}, ValueError),
+        ({"max_pending": -1}, ValueError),
+        ({"heartbeat_seconds": float("nan")}, ValueError),
+        ({"max_body_bytes": 1.5}, TypeError),
+        ({"max_log_bytes": True}, TypeError),
+        ({"keep_alive_seconds": "5"}, TypeError),
+    ],
+)
+def test_a_bound_that_cannot_be_meant_is_refused_by_its_name(bounds, error):
+    with pytest.raises(error, match=next(iter(bounds))):
+        Bounds(**bounds)
+
+
+def test_bounds_are_bounds_and_nothing_else():
+    with pytest.raises(TypeError, match="bounds"):
+        Simulator(bounds=5)
+
+
 async def test_it_may_be_served_elsewhere_if_asked():
     async with Simulator().serve(host="0.0.0.0", allow_remote=True) as sim:
         assert sim.base_url.startswith("http://0.0.0.0:")
@@ -173,7 +207,7 @@ def test_credentials_are_made_only_for_known_orgs_roles_and_scopes():
 
 
 async def test_only_so_many_workloads_run_at_once(serving):
-    async with serving(max_running=2) as api:
+    async with serving(bounds=Bounds(max_running=2)) as api:
         scripts = [api.sim.script(hold=True) for _ in range(4)]
         for _ in scripts:
             await api.create()
@@ -241,7 +275,7 @@ async def test_a_webhook_gets_the_outcome_and_how_that_went_is_in_the_trail(serv
     assert document["result"]["json"] == {"a": 1}
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://a..b/", "https://" + "x" * 300])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "https://127.0.0.1:1/", "https://" + "x" * 300])
 async def test_a_webhook_that_nobody_answers_is_never_fatal(serving, url):
     async with serving() as api:
         api.sim.script()

@@ -7,7 +7,7 @@ import json
 import anyio
 import pytest
 
-from enclave.simulator import Framing
+from enclave.simulator import Bounds, Framing
 from enclave.types import EndFrame, ResultFrame, SessionResult, StderrFrame, StdoutFrame
 
 pytestmark = pytest.mark.anyio
@@ -131,7 +131,7 @@ async def test_without_ids_a_reconnect_replays_everything(serving):
 
 
 async def test_a_quiet_stream_has_heartbeats_and_its_headers_come_at_once(serving):
-    async with serving(heartbeat_seconds=0.05) as api:
+    async with serving(bounds=Bounds(heartbeat_seconds=0.05)) as api:
         api.sim.script(raw=True, hold=True)
         session = await api.create()
         with anyio.fail_after(10):
@@ -173,7 +173,7 @@ async def test_a_reader_that_reads_nothing_holds_back_neither_the_workload_nor_o
 
 
 async def test_output_beyond_the_bound_is_dropped_with_one_notice_and_the_result_still_counts(serving):
-    async with serving(max_log_bytes=100_000, max_capture_bytes=1000) as api:
+    async with serving(bounds=Bounds(max_log_bytes=100_000, max_capture_bytes=1000)) as api:
         run = await api.run("for _ in range(100_000): print('0123456789')\nenclave.result('done')")
         assert run.phase == "succeeded"
         assert run.result["json"] == "done"
@@ -264,7 +264,7 @@ async def test_the_result_of_a_script_holds_what_its_frames_print(serving):
         '{"kind":"stdout","data":"\\ud83d"}',
         {"kind": "novel"},
     ]
-    async with serving(max_capture_bytes=6) as api:
+    async with serving(bounds=Bounds(max_capture_bytes=6)) as api:
         script = api.sim.script(frames, hold=True)
         script.push(StdoutFrame("b beyond the bound"))
         script.release()

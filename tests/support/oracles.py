@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 from enclave import EnclaveClient, EnclaveError, EndFrame
 from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
+from enclave._streams._history import History
 from enclave.errors import EventTooLargeError
 from enclave.transport import SSEDecoder
 
@@ -33,7 +34,7 @@ def frames_one_by_one(data: bytes, max_event_bytes: int) -> list[Seen]:
 
 def frames_in_bulk(data: bytes, max_event_bytes: int, read_bytes: int) -> list[Seen]:
     """The same by the decoder that takes whole reads at once."""
-    decoder, seen = FrameDecoder(max_event_bytes=max_event_bytes), list[Seen]()
+    decoder, seen = FrameDecoder(History(), max_event_bytes=max_event_bytes), list[Seen]()
     for start in range(0, len(data), read_bytes):
         if decoder.ended:
             break

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from zlib import crc32
 
 import pytest
 from hypothesis import example, given, settings
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
-from enclave._streams._position import HistoryMismatch, Position, UnprovenContinuation
+from enclave._streams._history import History, HistoryMismatch
 from enclave.errors import EventTooLargeError
 from enclave.transport import SSEDecoder
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
@@ -114,13 +112,13 @@ def decode(decoder: FrameDecoder, pieces: list[bytes]) -> list[StreamFrame]:
 @example(b'data: {}\n\ndata: {"kind":"stdout"\n\ndata: "data":"x"}\n\ndata: {"kind":"end"}{"kind":"end"}\n\n', [])
 @example(b'data: {}\r\rdata: {"kind":"progress"}\r\r', [10])
 def test_reads_decoded_at_once_give_what_events_decoded_one_by_one_give(stream: bytes, cut_sizes: list[int]) -> None:
-    assert decode(FrameDecoder(), pieces_of(stream, cut_sizes)) == exact(stream)
+    assert decode(FrameDecoder(History()), pieces_of(stream, cut_sizes)) == exact(stream)
 
 
 @settings(max_examples=300)
 @given(streams(), sizes)
 def test_frames_come_with_the_read_that_completes_them(stream: bytes, cut_sizes: list[int]) -> None:
-    decoder, position = FrameDecoder(), 0
+    decoder, position = FrameDecoder(History()), 0
     seen: list[StreamFrame] = []
     for piece in pieces_of(stream, cut_sizes):
         position += len(piece)
@@ -130,16 +128,15 @@ def test_frames_come_with_the_read_that_completes_them(stream: bytes, cut_sizes:
 
 @settings(max_examples=300)
 @given(streams(), sizes)
-def test_the_position_does_not_depend_on_how_the_stream_was_cut(stream: bytes, cut_sizes: list[int]) -> None:
-    events = SSEDecoder()
-    data = [event.data.encode() for event in events.feed(stream)]
-    decoder = FrameDecoder()
+def test_what_a_stream_remembers_does_not_depend_on_how_it_was_cut(stream: bytes, cut_sizes: list[int]) -> None:
+    one, other = History(), History()
+    decoder = FrameDecoder(one)
     decode(decoder, pieces_of(stream, cut_sizes))
-    if decoder.ended:
-        return
-    checksum = crc32(b"".join(text + b"\n" for text in data))
-    assert (decoder.position.count, decoder.position.checksum) == (len(data), checksum)
-    assert decoder.position.last_event_id == events.last_event_id
+    decode(FrameDecoder(other), [stream[index : index + 1] for index in range(len(stream))])
+    assert one.count == other.count == len(exact(stream))
+    if not decoder.ended:
+        assert one.resume_id() == other.resume_id()
+        assert one.has_ended_workload == other.has_ended_workload
 
 
 @settings(max_examples=300)
@@ -147,116 +144,106 @@ def test_the_position_does_not_depend_on_how_the_stream_was_cut(stream: bytes, c
 def test_a_stream_cut_anywhere_and_replayed_gives_every_frame_once(
     stream: bytes, cut_sizes: list[int], cut: int, ignores_id: bool
 ) -> None:
-    first = FrameDecoder()
+    history = History()
+    first = FrameDecoder(history)
     seen = decode(first, pieces_of(stream[:cut], cut_sizes))
     if first.ended:
         return
-    by_id = ignores_id and first.position.can_resume_by_id
-    second = FrameDecoder(position=first.position, replays=not by_id)
-    assert seen + decode(second, pieces_of(stream, cut_sizes)) == exact(stream)
+    history.connected(asked_to_go_on=ignores_id and history.resume_id() is not None)
+    assert seen + decode(FrameDecoder(history), pieces_of(stream, cut_sizes)) == exact(stream)
 
 
-def frame_block(index: int, text: str) -> bytes:
-    return b"id: %d\nevent: stdout\ndata: %s\n\n" % (index, json.dumps({"kind": "stdout", "data": text}).encode())
+def frame_block(event_id: object, text: str, line_end: str = "\n") -> bytes:
+    data = json.dumps({"kind": "stdout", "data": text})
+    return "".join(f"{line}{line_end}" for line in (f"id: {event_id}", "event: stdout", f"data: {data}", "")).encode()
+
+
+def resumed(history: History) -> FrameDecoder:
+    """The decoder of a connection that was asked to go on after the last event."""
+    assert history.resume_id() is not None
+    history.connected(asked_to_go_on=True)
+    return FrameDecoder(history)
+
+
+def replayed(history: History) -> FrameDecoder:
+    history.connected(asked_to_go_on=False)
+    return FrameDecoder(history)
 
 
 @given(st.integers(1, 20), st.integers(0, 25), sizes)
 def test_a_server_that_goes_on_after_the_last_id_is_followed(total: int, cut: int, cut_sizes: list[int]) -> None:
     stream = [frame_block(index, f"line {index}") for index in range(total)]
-    first = FrameDecoder()
-    seen = decode(first, pieces_of(b"".join(stream[:cut]), cut_sizes))
-    second = FrameDecoder(position=first.position)
-    seen += decode(second, pieces_of(b"".join(stream[cut:]), cut_sizes))
+    history = History()
+    seen = decode(FrameDecoder(history), pieces_of(b"".join(stream[:cut]), cut_sizes))
+    history.connected(asked_to_go_on=history.resume_id() is not None)
+    seen += decode(FrameDecoder(history), pieces_of(b"".join(stream[cut:]), cut_sizes))
     assert seen == [StdoutFrame(f"line {index}") for index in range(total)]
-    assert second.position.count == total
+    assert history.count == total
 
 
-def test_a_replay_with_other_frames_is_refused() -> None:
-    first = FrameDecoder()
-    decode(first, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"stdout","data":"b"}\n\n'])
-    second = FrameDecoder(position=first.position, replays=True)
+@pytest.mark.parametrize("per_read", [1, 2, 500], ids=["event by event", "in pairs", "at once"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("changed", [0, 1, 137, 298, 299])
+def test_a_replay_with_another_frame_is_refused_however_it_was_read(per_read: int, line_end: str, changed: int) -> None:
+    old = [frame_block(index, f"line {index}", line_end) for index in range(300)]
+    new = [*old, frame_block(300, "more", line_end)]
+    history = History()
+    decode(FrameDecoder(history), in_reads(old, per_read))
+    assert decode(replayed(history), in_reads(new, per_read)) == [StdoutFrame("more")]
+    new[changed] = frame_block(changed, "another line", line_end)
+    decoder = replayed(history)
     with pytest.raises(HistoryMismatch, match="differs"):
-        decode(second, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"stdout","data":"c"}\n\n'])
-    assert second.ended
+        decode(decoder, in_reads(new, per_read))
+    assert decoder.ended
 
 
-def test_a_replay_that_ends_too_early_is_refused() -> None:
-    first = FrameDecoder()
-    decode(first, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"stdout","data":"b"}\n\n'])
-    second = FrameDecoder(position=first.position, replays=True)
-    with pytest.raises(HistoryMismatch, match="has 1 of the 2 frames received before"):
-        decode(second, [b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"end"}\n\n'])
+def in_reads(events: list[bytes], per_read: int) -> list[bytes]:
+    return [b"".join(events[start : start + per_read]) for start in range(0, len(events), per_read)]
 
 
 @pytest.mark.parametrize(
-    ("next_id", "doubt"),
-    [(20, "sent '20' again"), (17, "sent '17' again"), (22, "ids were consecutive, and '22' came after '20'")],
-    ids=["the last again", "an earlier one again", "one left out"],
+    "end", [b'data: {"kind":"end"}\n\n', b'event: end\ndata: {"ts":null}\n\n', b'id: 9\ndata: { "kind" : "end" }\n\n']
 )
-@pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])
-def test_a_server_that_goes_on_elsewhere_proves_nothing_and_calls_for_a_replay(
-    next_id: int, doubt: str, cut_sizes: list[int]
-) -> None:
-    first = FrameDecoder()
-    seen = decode(first, pieces_of(b"".join(frame_block(index, str(index)) for index in range(1, 21)), cut_sizes))
-    second = FrameDecoder(position=first.position)
-    second.feed(frame_block(next_id, "x"))
-    assert isinstance(second.failure, UnprovenContinuation)
-    assert doubt in str(second.failure)
-    assert second.position.count == len(seen) == 20
-    assert not second.position.can_resume_by_id
+@pytest.mark.parametrize("count", [2, 200])
+def test_a_replay_that_ends_too_early_is_refused(end: bytes, count: int) -> None:
+    events = [frame_block(index, f"line {index}") for index in range(count)]
+    history = History()
+    decode(FrameDecoder(history), [b"".join(events)])
+    with pytest.raises(HistoryMismatch, match=f"has {count - 1} of the {count} frames received before"):
+        decode(replayed(history), [b"".join(events[:-1]) + end])
 
 
-@pytest.mark.parametrize("text", ["x", "x" * 5000], ids=["short", "long"])
-@pytest.mark.parametrize("per_read", [1, 2, 10, 200])
-def test_however_many_events_a_read_held_one_left_out_or_sent_again_is_noticed(per_read: int, text: str) -> None:
-    events = [frame_block(index, text) for index in range(1, 121)]
-    first = FrameDecoder()
-    decode(first, [b"".join(events[start : start + per_read]) for start in range(0, 120, per_read)])
-    for next_id in (171, 117):
-        decoder = FrameDecoder(position=first.position)
-        decoder.feed(frame_block(next_id, "y"))
-        assert isinstance(decoder.failure, UnprovenContinuation)
-    assert decode(FrameDecoder(position=first.position), [frame_block(121, "y")]) == [StdoutFrame("y")]
+def test_an_end_that_cannot_be_read_is_compared_like_any_other_frame_of_a_replay() -> None:
+    stream = b'data: {"kind":"stdout","data":"a"}\n\ndata: {"kind":"end","ts":7}\n\n'
+    history = History()
+    before, end = decode(FrameDecoder(history), [stream])
+    assert before == StdoutFrame("a")
+    assert isinstance(end, UnknownFrame)
+    assert decode(replayed(history), [stream + b'data: {"kind":"end"}\n\n']) == [EndFrame()]
 
 
-def test_ids_that_are_no_series_may_go_on_anywhere_but_back() -> None:
-    first = FrameDecoder()
-    decode(first, [b"".join(frame_block(index, "x") for index in (5, 9, 10, 30))])
-    assert decode(FrameDecoder(position=first.position), [frame_block(77, "y")]) == [StdoutFrame("y")]
+def test_the_name_of_an_event_counts_in_a_replay_if_it_is_the_kind_of_the_frame() -> None:
+    history = History()
+    decode(FrameDecoder(history), [b'event: stdout\ndata: {"data":"a"}\n\n'])
+    with pytest.raises(HistoryMismatch, match="differs"):
+        decode(replayed(history), [b'event: stderr\ndata: {"data":"a"}\n\n'])
 
 
-def test_a_connection_that_broke_before_its_first_event_leaves_the_position_as_it_was() -> None:
-    first = FrameDecoder()
-    decode(first, [frame_block(1, "a")])
-    for replays in (True, False):
-        assert FrameDecoder(position=first.position, replays=replays).position == first.position
-
-
-def test_an_id_less_event_after_a_resume_proves_nothing_and_calls_for_a_replay() -> None:
-    first = FrameDecoder()
-    decode(first, [frame_block(1, "a")])
-    second = FrameDecoder(position=first.position)
-    second.feed(b'data: {"kind":"stdout","data":"b"}\n\n')
-    assert isinstance(second.failure, UnprovenContinuation)
-    assert second.position.count == first.position.count
-    assert not second.position.can_resume_by_id
-
-
-def test_an_empty_id_line_takes_the_id_away() -> None:
-    first = FrameDecoder()
-    decode(first, [frame_block(1, "a")])
-    second = FrameDecoder(position=first.position)
-    decode(second, [frame_block(2, "b") + b'id\ndata: {"kind":"stdout","data":"c"}\n\n'])
-    assert second.position.last_event_id == ""
-    assert not second.position.can_resume_by_id
+def test_a_replay_of_a_replay_that_broke_starts_over() -> None:
+    events = [frame_block("", f"line {index}") for index in range(30)]
+    history = History()
+    decode(FrameDecoder(history), [b"".join(events[:20])])
+    assert decode(replayed(history), [b"".join(events[:10])]) == []
+    assert history.is_replaying
+    assert decode(replayed(history), [b"".join(events)]) == [StdoutFrame(f"line {index}") for index in range(20, 30)]
+    assert not history.is_replaying
 
 
 def test_a_frame_that_cannot_be_read_stands_among_its_neighbours_and_is_told_with_its_place() -> None:
     blocks = [frame_block(index, str(index)) for index in range(100)]
     blocks[41] = b"id: 41\nevent: stdout\ndata: {broken}\n\n"
     told: list[tuple[UnknownFrame, int]] = []
-    frames = FrameDecoder(on_unknown=lambda frame, index: told.append((frame, index))).feed(b"".join(blocks))
+    frames = FrameDecoder(History(), on_unknown=lambda frame, index: told.append((frame, index))).feed(b"".join(blocks))
     assert len(frames) == 100
     unknown = frames[41]
     assert isinstance(unknown, UnknownFrame)
@@ -266,12 +253,13 @@ def test_a_frame_that_cannot_be_read_stands_among_its_neighbours_and_is_told_wit
 
 
 def test_an_unknown_kind_keeps_its_json_and_its_place() -> None:
-    frames = decode(FrameDecoder(), [b'data: {"kind":"stderr","data":"x"}\n\ndata: {"kind":"odd","n":1}\n\n'])
+    stream = b'data: {"kind":"stderr","data":"x"}\n\ndata: {"kind":"odd","n":1}\n\n'
+    frames = decode(FrameDecoder(History()), [stream])
     assert frames == [StderrFrame("x"), UnknownFrame("odd", b'{"kind":"odd","n":1}')]
 
 
 def test_frames_before_an_oversized_event_come_before_the_error() -> None:
-    decoder = FrameDecoder(max_event_bytes=100)
+    decoder = FrameDecoder(History(), max_event_bytes=100)
     frames = decoder.feed(b'data: {"kind":"stdout","data":"x"}\n\n' * 3 + b"data: " + b"y" * 200)
     assert frames == [StdoutFrame("x")] * 3
     assert isinstance(decoder.failure, EventTooLargeError)
@@ -279,37 +267,30 @@ def test_frames_before_an_oversized_event_come_before_the_error() -> None:
     assert decoder.feed(b"more") == []
 
 
-def test_nothing_after_the_end_frame_is_given_out() -> None:
-    decoder = FrameDecoder()
-    assert decode(decoder, [b'data: {"kind":"end"}\n\ndata: {"kind":"stdout","data":"late"}\n\n']) == [EndFrame()]
-    assert decoder.ended
+def test_a_read_larger_than_the_bound_of_an_event_is_no_event_that_is_too_large() -> None:
+    decoder = FrameDecoder(History(), max_event_bytes=3000)
+    block = frame_block("", "x" * 1000)
+    assert decode(decoder, [block * 50, block * 50]) == [StdoutFrame("x" * 1000)] * 100
 
 
 @pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])
-def test_what_comes_after_the_end_frame_is_not_counted(cut_sizes: list[int]) -> None:
-    decoder = FrameDecoder()
-    end = b'data: {"kind":"end"}\n\n'
-    stream = (
-        frame_block(1, "a") + frame_block(2, "b") + end + frame_block(3, "c") + b"data: {}\n\n" + frame_block(4, "d")
-    )
+def test_what_comes_after_the_end_frame_is_neither_given_out_nor_counted(cut_sizes: list[int]) -> None:
+    history = History()
+    decoder = FrameDecoder(history)
+    end = b'id: 9\nevent: end\ndata: {"kind":"end"}\n\n'
+    stream = frame_block(1, "a") + frame_block(2, "b") + end + frame_block(3, "c") + frame_block(4, "d") * 100
     assert decode(decoder, pieces_of(stream, cut_sizes)) == [StdoutFrame("a"), StdoutFrame("b"), EndFrame()]
-    assert decoder.position.count == 3
+    assert decoder.ended
+    assert history.count == 3
 
 
-def test_a_position_knows_whether_its_id_can_be_trusted() -> None:
-    assert not Position(count=3, last_event_id="9").can_resume_by_id
-    assert Position(count=3, first_event_id="1", last_event_id="9").can_resume_by_id
-
-
-@pytest.mark.parametrize(
-    "block", [b":\n\n", b"id: 1\n\n", b"\n\n", b"retry: 1\r\n\r\n", b"dat\n\n", b"database: 1\n\n"]
-)
-def test_what_comes_before_the_first_event_is_taken_in_linear_time(block: bytes) -> None:
-    def seconds(size: int) -> float:
-        flood = block * (size // len(block))
-        started = time.process_time()
-        FrameDecoder().feed(flood)
-        return time.process_time() - started
-
-    small, large = min(seconds(16_384) for _ in range(3)), min(seconds(262_144) for _ in range(2))
-    assert large < 50 * small + 0.05  # 16 times as much; quadratic would be 256 times
+@pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])
+@pytest.mark.parametrize("phase", ["succeeded", "failed", "killed", "torn_down"])
+def test_a_terminal_phase_is_noticed_wherever_it_stands(cut_sizes: list[int], phase: str) -> None:
+    history = History()
+    frames = [{"kind": "phase", "phase": "running"}, {"kind": "phase", "phase": phase}, {"kind": "stdout", "data": "x"}]
+    blocks = [f"data: {json.dumps(frame)}\n\n".encode() for frame in frames]
+    decode(FrameDecoder(history), [blocks[0]])
+    assert not history.has_ended_workload
+    decode(FrameDecoder(history), pieces_of(b"".join(blocks[1:]), cut_sizes))
+    assert history.has_ended_workload
