@@ -1,15 +1,14 @@
-"""Following one run: what is told while it goes on, and its outcome.
+"""Following one run: what the host is told while it goes on, and its outcome.
 
 A run's frames become log notifications (its output, as it comes) and progress notifications (phases, and the latest
-line of output). The host reads them at its own pace, and a host that does not read slows the session's stream down.
+line of output). The host reads them at its own pace. A host that does not read slows the session's stream down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Protocol, cast
-
-import msgspec
 
 from enclave import (
     AuditEvent,
@@ -17,8 +16,6 @@ from enclave import (
     AuditType,
     EventTooLargeError,
     PhaseFrame,
-    ResultFrame,
-    Session,
     SessionHandle,
     SessionResult,
     StderrFrame,
@@ -28,36 +25,33 @@ from enclave import (
     UnknownFrame,
 )
 
+from ._bounded import Tail, one_line, problem_of, short
 from ._schema import DeniedEgress, Outcome, Output
-from ._text import Tail, one_line
 
 MAX_TAIL_CHARS = 8_000
 """How much of the end of each output stream the outcome holds, in characters."""
 MAX_TOLD_CHARS = 256_000
-"""How much output is told while a run goes on, in characters; the tail of the rest comes with the outcome."""
-MAX_VALUE_BYTES = 64_000
-"""How large a value the outcome holds, in bytes of JSON: it goes into a language model's context."""
+"""How much output is sent while a run goes on, in characters. The tail of the rest comes with the outcome."""
 MAX_DENIED_HOSTS = 50
 """How many different hosts of denied connections the outcome names."""
-MAX_HOST_CHARS = 255
 MAX_WARNINGS = 10
-"""How many warnings an outcome has, besides those about its own bounds."""
+"""How many warnings about the stream an outcome has."""
 
 
 class Listener(Protocol):
-    """Who is told while a run goes on."""
+    """Who is told what goes on during a run."""
 
     async def progress(self, done: float, message: str) -> None:
-        """`done` grows with every call."""
+        """A step of the run. `done` grows with every call."""
         ...
 
     async def output(self, stream: str, text: str) -> None:
-        """Some output of the workload: `stream` is stdout or stderr."""
+        """Some output of the workload. `stream` is stdout or stderr."""
         ...
 
 
 class DeniedHosts:
-    """How often connections to which hosts were denied."""
+    """The hosts to which connections were denied, and how often."""
 
     def __init__(self) -> None:
         self._attempts: dict[str, int] = {}
@@ -65,10 +59,10 @@ class DeniedHosts:
         """Whether there are hosts beyond `MAX_DENIED_HOSTS`."""
 
     def note(self, event: AuditEvent) -> str | None:
-        """Take an entry of the trail; gives the host if it is about a denied connection."""
+        """Take an entry of the trail. If it is about a denied connection, give the host."""
         if event.type != AuditType.EGRESS_DENIED:
             return None
-        host = str(event.particulars.get("host", "unknown"))[:MAX_HOST_CHARS]
+        host = short(str(event.particulars.get("host", "unknown")))
         if host in self._attempts or len(self._attempts) < MAX_DENIED_HOSTS:
             self._attempts[host] = self._attempts.get(host, 0) + 1
         else:
@@ -76,12 +70,12 @@ class DeniedHosts:
         return host
 
     def entries(self) -> tuple[DeniedEgress, ...]:
-        """For an outcome, in the order of the first attempts."""
+        """The hosts, in the order of the first attempts."""
         return tuple(DeniedEgress(host, attempts) for host, attempts in self._attempts.items())
 
 
 class Run:
-    """What was seen of one run so far."""
+    """One run, and what was seen of it so far."""
 
     def __init__(self, session: SessionHandle, listener: Listener) -> None:
         self._session = session
@@ -89,44 +83,25 @@ class Run:
         self._tails = {"stdout": Tail(MAX_TAIL_CHARS), "stderr": Tail(MAX_TAIL_CHARS)}
         self._told_chars = 0
         self._steps = 0
-        self._last_phase: PhaseFrame | None = None
-        self._result: SessionResult[Any] | None = None
         self._denied = DeniedHosts()
         self._warnings: list[str] = []
 
     async def follow(self) -> None:
-        """Read the session's stream to its end, and tell what comes."""
+        """Read the session's stream to its end, and tell the listener what arrives."""
         try:
             async with self._session.stream() as frames:
                 async for batch in frames.batches():
                     await self._take(batch)
-        except (StreamError, EventTooLargeError) as error:  # its result can be had all the same
+        except (StreamError, EventTooLargeError) as error:  # the result can be had all the same
             self._warn(str(error))
 
     async def outcome(self) -> Outcome:
-        """How the run ended; waits for its end where the stream did not tell."""
-        result = self._result or await self._session.result()
-        phase, kill_reason = await self._ending(result)
+        """How the run ended. This waits for the end if the stream did not tell of it."""
+        result = await self._session.result()
         stdout, stderr = (Output(tail.text(), tail.cut_chars) for tail in self._tails.values())
-        return build_outcome(
-            self._session.id,
-            result,
-            phase=phase,
-            kill_reason=kill_reason,
-            stdout=stdout,
-            stderr=stderr,
-            denied=self._denied,
-            warnings=tuple(self._warnings),
+        return _build_outcome(
+            self._session.id, result, self._denied, stdout=stdout, stderr=stderr, warnings=self._warnings
         )
-
-    async def _ending(self, result: SessionResult[Any]) -> tuple[str, str | None]:
-        last = self._last_phase
-        if last is not None and last.phase.is_terminal:
-            kill_reason = last.kill_reason or result.kill_reason
-            if kill_reason is not None or result.exit_code is not None:
-                return str(last.phase), kill_reason
-        session = await self._session.refresh()
-        return str(session.phase or "unknown"), session.kill_reason
 
     async def _take(self, batch: list[StreamFrame]) -> None:
         for stream, frames in groupby(batch, _stream_of):
@@ -151,10 +126,7 @@ class Run:
         """Remember what the outcome needs, and give what is worth a progress message."""
         match frame:
             case PhaseFrame():
-                self._last_phase = frame
                 return str(frame.phase) + (f": {frame.kill_reason}" if frame.kill_reason else "")
-            case ResultFrame():
-                self._result = frame.result
             case UnknownFrame(problem=str(problem)):
                 self._warn(f"a frame of the stream cannot be read: {problem}")
             case AuditFrame():
@@ -177,45 +149,43 @@ class Run:
             self._warnings.append(one_line(text))
 
 
-def outcome_of(session: Session, result: SessionResult[Any], trail: list[AuditEvent]) -> Outcome:
+def outcome_of(session_id: str, result: SessionResult[Any], trail: list[AuditEvent]) -> Outcome:
     """The outcome of a session that ended some time ago, from what the server kept of it."""
     denied = DeniedHosts()
     for event in trail:
         denied.note(event)
-    return build_outcome(
-        session.id,
-        result,
-        phase=str(session.phase or "unknown"),
-        kill_reason=session.kill_reason or result.kill_reason,
-        stdout=_output(result.stdout or ""),
-        stderr=_output(result.stderr or ""),
-        denied=denied,
+    return _build_outcome(
+        session_id, result, denied, stdout=_output(result.stdout or ""), stderr=_output(result.stderr or "")
     )
 
 
-def build_outcome(
+def _build_outcome(
     session_id: str,
     result: SessionResult[Any],
-    *,
     denied: DeniedHosts,
-    warnings: tuple[str, ...] = (),
-    **fields: Any,
+    *,
+    stdout: Output,
+    stderr: Output,
+    warnings: Sequence[str] = (),
 ) -> Outcome:
-    """An outcome whose value is bounded."""
+    """An outcome within all bounds. Its warnings tell what is missing."""
+    warnings = list(warnings)
     if denied.more:
-        warnings += (f"deniedEgress names the first {MAX_DENIED_HOSTS} of the hosts whose connections were denied",)
-    size_bytes = len(msgspec.json.encode(result.value))
-    fits = size_bytes <= MAX_VALUE_BYTES
-    if not fits:
-        warnings += (f"json was left out: it has {size_bytes} bytes, and at most {MAX_VALUE_BYTES} are shown",)
+        warnings.append(f"deniedEgress names the first {MAX_DENIED_HOSTS} of the hosts whose connections were denied")
+    problem = problem_of(result.value)
+    if problem:
+        warnings.append(f"json was left out: {problem}")
     return Outcome(
         session_id=session_id,
+        phase=short(result.phase or "unknown"),
         exit_code=result.exit_code,
-        value=result.value if fits else None,
+        kill_reason=result.kill_reason and short(result.kill_reason),
+        value=None if problem else result.value,
+        stdout=stdout,
+        stderr=stderr,
         denied_egress=denied.entries(),
         duration_ms=result.duration_ms,
-        warnings=warnings,
-        **fields,
+        warnings=tuple(warnings),
     )
 
 

@@ -1,26 +1,23 @@
-"""What the tools take and give, with descriptions for the model that calls them. Imports msgspec only.
+"""What the tools take and give, with descriptions for the model that calls them, and their JSON schemas.
 
-The wire's own types serve programs; these serve a language model: every field is described, lists and texts are bounded
-and say what was left out, and unknown arguments are refused, so that a misspelt limit is not silently no limit.
+The wire's own types serve programs. These serve a language model. Every argument is described. Lists and texts are
+bounded, and say what was left out. Unknown arguments are refused, so that a misspelt limit is not silently no limit.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import Meta
 
-PositiveInt = Annotated[int, Meta(ge=1)]
+from enclave import CreateSessionRequest, EgressPolicy, SessionLimits, SessionPhase
 
+MAX_SESSIONS = 100
+"""How many sessions one call lists at most."""
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Resource limits; those left out are the server's defaults."""
-
-    cpu_millis: Annotated[PositiveInt | None, Meta(description="CPU share in thousandths of a core.")] = None
-    memory_mb: Annotated[PositiveInt | None, Meta(description="Memory in mebibytes.")] = None
-    wall_clock_ms: Annotated[PositiveInt | None, Meta(description="Wall-clock time in milliseconds.")] = None
-    pids: Annotated[PositiveInt | None, Meta(description="Processes and threads alive at once.")] = None
+_LIMITS = {name: {"type": "integer", "minimum": 1} for name in SessionLimits.wire_names().values()}
 
 
 class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +25,7 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     mode: Annotated[
         Literal["deny_all", "allowlist"] | None,
-        Meta(description="By default allowlist if allow names any, else deny_all."),
+        Meta(description="By default allowlist if allow names any network, and otherwise deny_all."),
     ] = None
     allow: Annotated[
         tuple[str, ...], Meta(description='Networks in CIDR form, as in "203.0.113.0/24". Only these can be reached.')
@@ -36,40 +33,80 @@ class Egress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RunCode(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Arguments of `run_code`: the fields of the wire's `CreateSessionRequest`."""
+    """The arguments of `run_code`. They are the fields of `CreateSessionRequest`."""
 
     code: Annotated[
         str,
-        Meta(description="Source text. enclave.result(value) in it returns any JSON value; print goes to stdout."),
+        Meta(description="Source text. enclave.result(value) in it returns any JSON value, and print goes to stdout."),
     ]
-    language: Annotated[Literal["python", "node"] | None, Meta(description="python unless given.")] = None
-    limits: Annotated[Limits | None, Meta(description="Resource limits. A run that exceeds one is killed.")] = None
+    language: Annotated[Literal["python", "node"] | None, Meta(description="python by default.")] = None
+    limits: Annotated[
+        dict[str, Any] | None,  # `to_request` checks them
+        Meta(
+            description=(
+                "Resource limits: cpuMillis in thousandths of a core, memoryMb in mebibytes, wallClockMs in "
+                "milliseconds, pids in processes and threads. A run that exceeds one is killed."
+            ),
+            extra_json_schema={"properties": _LIMITS, "additionalProperties": False},
+        ),
+    ] = None
     egress: Annotated[
         Egress | None, Meta(description="Network policy. By default every outgoing connection is denied.")
     ] = None
     service_bindings: Annotated[
         tuple[str, ...] | None,
-        Meta(description="Names of services; the code finds the base URL of each in ENCLAVE_SVC_<NAME>."),
+        Meta(description="Ids of services. The code finds the base URL of each in ENCLAVE_SVC_<NAME>."),
     ] = None
     webhook_url: Annotated[str | None, Meta(description="Where the result event is POSTed on completion.")] = None
-    labels: Annotated[dict[str, str] | None, Meta(description="Free-form strings to find the session by.")] = None
+    labels: Annotated[dict[str, str] | None, Meta(description="Strings to find the session by.")] = None
+
+    def to_request(self) -> CreateSessionRequest:
+        """The request that creates the session.
+
+        Raises:
+            TypeError, ValueError: an argument has a value that no server can take. The message names it.
+        """
+        fields = msgspec.structs.asdict(self)
+        if self.limits is not None:
+            fields["limits"] = _limits(self.limits)
+        if self.egress is not None:
+            mode = self.egress.mode or ("allowlist" if self.egress.allow else "deny_all")
+            fields["egress"] = EgressPolicy(mode, self.egress.allow)
+        return CreateSessionRequest(**fields)
+
+
+def _limits(limits: Mapping[str, object]) -> SessionLimits:
+    numbers: dict[str, int] = {}
+    for name, value in limits.items():
+        if name not in _LIMITS:
+            raise ValueError(f"limits: unknown limit {name!r}, expected one of {', '.join(_LIMITS)}")
+        try:
+            if value is not None:
+                numbers[name] = msgspec.convert(value, int, strict=False)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"limits.{name}: {error}") from None
+    return msgspec.convert(numbers, SessionLimits)
 
 
 class SessionId(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """Arguments of the tools that are about one session."""
+    """The arguments of the tools that are about one session."""
 
     session_id: Annotated[str, Meta(description="A session's id, as run_code and list_sessions give it.")]
 
 
-class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """No arguments."""
+class ListSessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The arguments of `list_sessions`."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_SESSIONS, description="How many sessions to list at most.")] = 20
+    phase: Annotated[SessionPhase | None, Meta(description="Only sessions in this phase.")] = None
 
 
 class Output(msgspec.Struct, frozen=True, rename="camel"):
     """The end of an output stream."""
 
-    tail: Annotated[str, Meta(description="The end of the text; all of it unless cutChars is positive.")]
-    cut_chars: Annotated[int, Meta(description="How many characters before the tail were left out.")] = 0
+    tail: str
+    cut_chars: int = 0
+    """How many characters before the tail were left out."""
 
 
 class DeniedEgress(msgspec.Struct, frozen=True):
@@ -80,25 +117,23 @@ class DeniedEgress(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """How a run ended. Untrusted: the code can forge the value and the output."""
+    """How a run ended. It is untrusted: the code can forge the value and the output."""
 
     session_id: str
     phase: Annotated[str, Meta(description="succeeded, failed (non-zero exit code), killed or torn_down.")]
-    exit_code: Annotated[int | None, Meta(description="null when the platform killed the run.")]
+    exit_code: int | None
     kill_reason: Annotated[
-        str | None, Meta(description="The limit that was exceeded, as in memory_exceeded; null unless killed.")
+        str | None, Meta(description="The limit that was exceeded, as in memory_exceeded. null unless killed.")
     ] = None
-    value: Annotated[Any, Meta(description="The value given to enclave.result; null if there was none.")] = (
-        msgspec.field(default=None, name="json")
+    value: Annotated[Any, Meta(description="The value given to enclave.result.")] = msgspec.field(
+        default=None, name="json"
     )
     stdout: Output = Output("")
     stderr: Output = Output("")
-    denied_egress: Annotated[
-        tuple[DeniedEgress, ...], Meta(description="Connections that the network policy denied, by host.")
-    ] = ()
+    denied_egress: tuple[DeniedEgress, ...] = ()
     duration_ms: float | None = None
     warnings: Annotated[
-        tuple[str, ...], Meta(description="What was left out of this answer, or went wrong besides.")
+        tuple[str, ...], Meta(description="What was left out of this answer, and what else went wrong.")
     ] = ()
 
 
@@ -111,10 +146,10 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditTrail(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A session's trail."""
+    """A session's trail, oldest first."""
 
     session_id: str
-    events: Annotated[tuple[AuditEntry, ...], Meta(description="In order; the latest ones if cutEvents is positive.")]
+    events: tuple[AuditEntry, ...]
     cut_events: Annotated[int, Meta(description="How many earlier entries were left out.")]
 
 
@@ -132,10 +167,10 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class SessionList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The org's sessions."""
+    """The organisation's sessions, newest first."""
 
-    sessions: Annotated[tuple[SessionSummary, ...], Meta(description="Newest first.")]
-    cut_sessions: Annotated[int, Meta(description="How many older sessions were left out.")]
+    sessions: tuple[SessionSummary, ...]
+    cut_sessions: Annotated[int, Meta(description="How many more sessions there are.")]
 
 
 class TornDown(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -145,10 +180,42 @@ class TornDown(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     torn_down: bool = True
 
 
-def json_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The JSON schema of a Struct with an object at its root, as MCP demands, and no `$ref` there."""
-    (root,), definitions = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
-    schema = dict(definitions.pop(root["$ref"].rpartition("/")[2]))
-    if definitions:
-        schema["$defs"] = definitions
-    return schema
+def input_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a tool's arguments. An optional argument is described as what it is when it is given."""
+    return _schema(struct, is_answer=False)
+
+
+def output_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The JSON schema of a tool's answer."""
+    return _schema(struct, is_answer=True)
+
+
+def _schema(struct: type[msgspec.Struct], *, is_answer: bool) -> dict[str, Any]:
+    """A schema without `$ref`, `anyOf` and what a model does not need. So it is short, and plain for every host."""
+    (root,), definitions = msgspec.json.schema_components([struct], ref_template="{name}")
+    for definition in definitions.values():
+        del definition["description"]  # the docstring of the Struct, which is for readers of this file
+
+    def plain(schema: dict[str, Any]) -> dict[str, Any]:
+        found = {**definitions.get(schema.get("$ref", ""), {}), **schema}
+        if "anyOf" in found:
+            (given,) = (option for option in found.pop("anyOf") if option != {"type": "null"})
+            found = {**plain(given), **found}
+            if is_answer:
+                found["type"] = [found["type"], "null"]
+        if "enum" in found:
+            found["type"] = "string"
+        for name, inner in found.items():
+            if name == "properties":
+                found[name] = {key: plain(value) for key, value in inner.items()}
+            elif name in ("items", "additionalProperties") and isinstance(inner, dict):
+                found[name] = plain(cast("dict[str, Any]", inner))
+        return {name: value for name, value in found.items() if not _is_noise(name, value, is_answer=is_answer)}
+
+    return plain(root)
+
+
+def _is_noise(name: str, value: Any, *, is_answer: bool) -> bool:
+    if name == "default":
+        return is_answer or not value
+    return name in ("$ref", "title") or (name == "required" and not value)

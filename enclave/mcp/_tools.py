@@ -1,35 +1,22 @@
-"""The five tools, as functions of a client and of arguments that were checked already. Knows nothing of MCP.
-
-Wire: contract "Neighbours".
-"""
+"""The five tools, as functions of a client and of arguments that were checked already. Knows nothing of MCP."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from enclave import (
-    AuditEvent,
-    CreateSessionRequest,
-    EgressPolicy,
-    EnclaveClient,
-    EnclaveError,
-    Session,
-    SessionHandle,
-    SessionLimits,
-    UsageError,
-)
+from enclave import AuditEvent, EnclaveClient, EnclaveError, Session, SessionHandle, SessionPhase, UsageError
 
+from ._bounded import entries_of, fitting, short
 from ._run import Listener, Run, outcome_of
 from ._schema import (
     AuditEntry,
     AuditTrail,
-    Egress,
-    Limits,
-    Nothing,
+    ListSessions,
     Outcome,
     RunCode,
     SessionId,
@@ -40,8 +27,6 @@ from ._schema import (
 
 MAX_AUDIT_EVENTS = 200
 """How many entries of a trail are shown."""
-MAX_SESSIONS = 100
-"""How many sessions are listed."""
 
 
 class BadArguments(Exception):
@@ -65,10 +50,21 @@ class Tool(msgspec.Struct, Generic[A], frozen=True, kw_only=True):
     open_world: bool = False
 
 
+@contextmanager
+def _checked() -> Generator[None]:
+    """Turn what the SDK refuses before it sends anything into `BadArguments`."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise BadArguments(str(error)) from None
+
+
 async def _run_code(client: EnclaveClient, arguments: RunCode, listener: Listener) -> Outcome:
+    with _checked():
+        request = arguments.to_request()
     outcome: Outcome | None = None
     try:
-        async with client.session(_request(arguments)) as session:
+        async with client.session(request) as session:
             await listener.progress(0, f"session {session.id}")
             run = Run(session, listener)
             await run.follow()
@@ -85,28 +81,29 @@ async def _get_result(client: EnclaveClient, arguments: SessionId, _: Listener) 
     handle = _attached(client, arguments)
     session = await handle.refresh()
     if not session.has_ended:
-        raise UsageError(
-            f"session {session.id} is {session.phase or 'in an unknown phase'}: it has no result yet; ask again later"
-        )
+        phase = session.phase or "in an unknown phase"
+        raise UsageError(f"session {session.id} is {phase}: it has no result yet. Ask again later")
     result = session.result or await handle.result()
-    return outcome_of(session, result, await handle.audit())
+    return outcome_of(session.id, result, await handle.audit())
 
 
 async def _get_audit(client: EnclaveClient, arguments: SessionId, _: Listener) -> AuditTrail:
-    events = await _attached(client, arguments).audit()
+    trail = await _attached(client, arguments).audit()
+    latest_first = fitting(_entry(event) for event in reversed(trail[-MAX_AUDIT_EVENTS:]))
     return AuditTrail(
         session_id=arguments.session_id,
-        events=tuple(_entry(event) for event in events[-MAX_AUDIT_EVENTS:]),
-        cut_events=max(0, len(events) - MAX_AUDIT_EVENTS),
+        events=tuple(reversed(latest_first)),
+        cut_events=len(trail) - len(latest_first),
     )
 
 
-async def _list_sessions(client: EnclaveClient, _: Nothing, __: Listener) -> SessionList:
-    sessions = await client.list()
-    return SessionList(
-        sessions=tuple(_summary(session) for session in sessions[:MAX_SESSIONS]),
-        cut_sessions=max(0, len(sessions) - MAX_SESSIONS),
-    )
+async def _list_sessions(client: EnclaveClient, arguments: ListSessions, _: Listener) -> SessionList:
+    phase = arguments.phase
+    if phase is not None and not phase.is_known:
+        raise BadArguments(f"phase: unknown phase {str(phase)!r}, expected one of {', '.join(SessionPhase)}")
+    sessions = [session for session in await client.list() if phase is None or session.phase == phase]
+    shown = fitting(_summary(session) for session in sessions[: arguments.limit])
+    return SessionList(sessions=tuple(shown), cut_sessions=len(sessions) - len(shown))
 
 
 async def _teardown_session(client: EnclaveClient, arguments: SessionId, _: Listener) -> TornDown:
@@ -122,7 +119,7 @@ TOOLS: tuple[Tool[Any], ...] = (
             "Run untrusted Python or Node code in an isolated, ephemeral session and wait for its end. Output is sent "
             "while it runs. Gives the exit code, the JSON value passed to enclave.result(value), the end of stdout and "
             "stderr, and the connections that were denied. A non-zero exit code is an outcome, not a tool error. The "
-            "session is torn down afterwards, and also when the call is cancelled; files do not survive it."
+            "session is torn down afterwards, also when the call is cancelled. Files do not survive it."
         ),
         takes=RunCode,
         gives=Outcome,
@@ -132,7 +129,7 @@ TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         name="get_result",
         title="Get a session's result",
-        description="The outcome of a session that has ended. A tool error while it still runs.",
+        description="The outcome of a session that has ended. While it still runs, this is a tool error.",
         takes=SessionId,
         gives=Outcome,
         call=_get_result,
@@ -150,8 +147,8 @@ TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         name="list_sessions",
         title="List sessions",
-        description="All sessions of the organisation, newest first.",
-        takes=Nothing,
+        description="The organisation's sessions, newest first.",
+        takes=ListSessions,
         gives=SessionList,
         call=_list_sessions,
         read_only=True,
@@ -159,7 +156,7 @@ TOOLS: tuple[Tool[Any], ...] = (
     Tool(
         name="teardown_session",
         title="Tear a session down",
-        description="Stop a session's code if it runs, and reclaim everything. Harmless when repeated.",
+        description="Stop a session's code if it runs, and reclaim everything. Repeating it does no harm.",
         takes=SessionId,
         gives=TornDown,
         call=_teardown_session,
@@ -169,43 +166,22 @@ TOOLS: tuple[Tool[Any], ...] = (
 
 
 def _attached(client: EnclaveClient, arguments: SessionId) -> SessionHandle:
-    try:
+    with _checked():
         return client.attach(arguments.session_id)
-    except ValueError as error:
-        raise BadArguments(str(error)) from None
-
-
-def _request(arguments: RunCode) -> CreateSessionRequest:
-    try:
-        fields = msgspec.structs.asdict(arguments)
-        fields |= {"limits": _limits(arguments.limits), "egress": _egress(arguments.egress)}
-        return CreateSessionRequest(**fields)
-    except ValueError as error:
-        raise BadArguments(str(error)) from None
-
-
-def _limits(limits: Limits | None) -> SessionLimits | None:
-    return None if limits is None else SessionLimits(**msgspec.structs.asdict(limits))
-
-
-def _egress(egress: Egress | None) -> EgressPolicy | None:
-    if egress is None:
-        return None
-    return EgressPolicy(egress.mode or ("allowlist" if egress.allow else "deny_all"), egress.allow)
 
 
 def _entry(event: AuditEvent) -> AuditEntry:
-    return AuditEntry(type=str(event.type or "unknown"), ts=_iso(event.ts), detail=event.particulars)
+    return AuditEntry(type=short(event.type or "unknown"), ts=_iso(event.ts), detail=entries_of(event.particulars))
 
 
 def _summary(session: Session) -> SessionSummary:
     return SessionSummary(
         session_id=session.id,
-        phase=str(session.phase or "unknown"),
-        language=session.language,
+        phase=short(session.phase or "unknown"),
+        language=session.language and short(session.language),
         exit_code=session.result.exit_code if session.result else None,
-        kill_reason=session.kill_reason,
-        labels=session.labels,
+        kill_reason=session.kill_reason and short(session.kill_reason),
+        labels=entries_of(session.labels),
         created_at=_iso(session.created_at),
         finished_at=_iso(session.finished_at),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 
 pytest.importorskip("mcp.server", reason="the extra mcp is not installed")
 
-from enclave.mcp import _run, _tools
+from enclave import SessionLimits
+from enclave.mcp import _bounded, _run, _schema, _tools
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "mcp.md").read_text()
 
@@ -25,14 +27,24 @@ def test_the_program_of_the_page_prints_what_the_page_says() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
 
 
+def test_every_configuration_on_the_page_is_json_that_starts_the_command() -> None:
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+    servers = [block.get("servers", block.get("mcpServers"))["enclave"] for block in blocks]
+    assert [server["command"] for server in servers] == ["enclave-mcp"] * 2
+    assert all(server["env"].keys() == {"ENCLAVE_BASE_URL", "ENCLAVE_API_KEY"} for server in servers)
+
+
 def test_the_page_names_every_tool_argument_and_bound() -> None:
     arguments = {field.encode_name for tool in _tools.TOOLS for field in msgspec.structs.fields(tool.takes)}
+    arguments |= set(SessionLimits.wire_names().values())
     bounds = (
         _run.MAX_TAIL_CHARS,
         _run.MAX_TOLD_CHARS,
-        _run.MAX_VALUE_BYTES,
+        _bounded.MAX_VALUE_BYTES,
+        _bounded.MAX_LIST_BYTES,
+        _bounded.MAX_VALUE_DEPTH,
         _tools.MAX_AUDIT_EVENTS,
-        _tools.MAX_SESSIONS,
+        _schema.MAX_SESSIONS,
     )
     expected = [*(tool.name for tool in _tools.TOOLS), *arguments, *(f"{bound:,}" for bound in bounds)]
     assert [text for text in expected if text not in PAGE] == []

@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from enclave.mcp import _stdin
-from enclave.mcp._stdin import StdinLines
+from enclave.mcp import _stdio
+from enclave.mcp._stdio import StdinLines
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_files_and_the_null_device_are_read_too(tmp_path: Path) -> None:
 
 
 async def test_a_line_beyond_all_bounds_ends_the_input_and_is_logged(pipe, monkeypatch, caplog) -> None:
-    monkeypatch.setattr(_stdin, "MAX_MESSAGE_BYTES", 100)
+    monkeypatch.setattr(_stdio, "MAX_MESSAGE_BYTES", 100)
     read, write = pipe
     os.write(write, b"one\n" + b"x" * 101)
     with anyio.fail_after(10):

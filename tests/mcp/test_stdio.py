@@ -131,16 +131,18 @@ class Process:
 
 
 @asynccontextmanager
-async def launched(simulator: Simulator) -> AsyncIterator[Process]:
-    environment = os.environ | {"ENCLAVE_BASE_URL": simulator.base_url, "ENCLAVE_API_KEY": simulator.api_key}
+async def launched(simulator: Simulator | None, *arguments: str) -> AsyncIterator[Process]:
+    environment = {**os.environ}
+    if simulator is not None:
+        environment |= {"ENCLAVE_BASE_URL": simulator.base_url, "ENCLAVE_API_KEY": simulator.api_key}
     with anyio.fail_after(TIMEOUT_SECONDS):
-        process = await anyio.open_process(COMMAND, env=environment, stderr=subprocess.PIPE)
+        process = await anyio.open_process([*COMMAND, *arguments], env=environment, stderr=subprocess.PIPE)
         async with process:
             yield Process(process)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize("way", ["closes stdin", "sends SIGTERM", "sends SIGINT", "closes stdout"])
+@pytest.mark.parametrize("way", ["closes stdin", "sends SIGTERM", "sends SIGINT", "sends SIGHUP", "closes stdout"])
 async def test_a_host_that_goes_away_leaves_no_session_behind(way) -> None:
     async with Simulator().serve() as simulator, launched(simulator) as server:
         script = simulator.script([StdoutFrame("up")], hold=True)
@@ -154,7 +156,7 @@ async def test_a_host_that_goes_away_leaves_no_session_behind(way) -> None:
             server.process._process._transport.get_pipe_transport(1).close()
             script.push(StdoutFrame("nobody reads this"))
         else:
-            server.process.send_signal(signal.SIGTERM if "TERM" in way else signal.SIGINT)
+            server.process.send_signal(signal.Signals[way.removeprefix("sends ")])
         await simulator.until(lambda simulator: list(simulator.phases.values()) == ["torn_down"])
         if way == "closes stdout":
             assert await server.process.wait() == 1
@@ -167,16 +169,46 @@ async def test_a_host_that_goes_away_leaves_no_session_behind(way) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_host_that_stopped_reading_can_still_end_it_and_leaves_no_session_behind() -> None:
+@pytest.mark.parametrize("way", ["closes stdin", "sends SIGTERM"])
+async def test_a_host_that_stopped_reading_can_still_end_it_and_leaves_no_session_behind(way) -> None:
     async with Simulator().serve() as simulator, launched(simulator) as server:
         script = simulator.script([StdoutFrame("up")], hold=True)
         await server.initialize()
         await server.start_run()
         script.push(*[StdoutFrame("x" * 1000)] * 1000)
+        if way == "closes stdin":
+            await server.process.stdin.aclose()
+        else:
+            server.process.send_signal(signal.SIGTERM)
+        assert await server.process.wait() == 0
+        assert list(simulator.phases.values()) == ["torn_down"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_half_a_character_in_an_argument_is_replaced_and_the_call_answered() -> None:
+    async with Simulator().serve() as simulator, launched(simulator) as server:
+        await server.initialize()
+        code = "enclave.result('caf\u00e9 \U0001f40d|\ud83d|')"
+        await server.send("tools/call", {"name": "run_code", "arguments": {"code": code}}, id_=2)
+        while (answer := await server.receive()).get("id") != 2:
+            pass
+        assert answer["result"]["structuredContent"]["json"] == "café \U0001f40d|\ufffd|"
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_local_needs_no_server_and_ends_with_the_command() -> None:
+    async with launched(None, "--local") as server:
+        await server.initialize()
+        code = "import sys; print(sys.stdin.read(), flush=True)"
+        await server.send("tools/call", {"name": "run_code", "arguments": {"code": code}}, id_=2)
+        while (answer := await server.receive()).get("id") != 2:
+            pass
+        outcome = answer["result"]["structuredContent"]
+        assert (outcome["phase"], outcome["stdout"]["tail"]) == ("succeeded", "\n")
         server.process.send_signal(signal.SIGTERM)
-        await simulator.until(lambda simulator: list(simulator.phases.values()) == ["torn_down"])
-        server.process.send_signal(signal.SIGTERM)  # it waits for the pipe to be read; a second signal ends that
-        assert await server.process.wait() in {0, -signal.SIGTERM}
+        assert await server.process.wait() == 0
+        with pytest.raises(anyio.EndOfStream):
+            await server.process.stderr.receive()
 
 
 def test_without_a_base_url_it_says_so_in_one_line_and_does_not_start() -> None:

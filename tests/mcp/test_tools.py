@@ -13,9 +13,8 @@ pytest.importorskip("mcp.server", reason="the extra mcp is not installed")
 from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 
 from enclave import CreateSessionRequest, EnclaveClient, SessionLimits, StderrFrame, StdoutFrame
-from enclave.mcp import _run, _tools
-from enclave.mcp._schema import json_schema
-from enclave.mcp._text import MAX_LINE_CHARS, Tail, one_line
+from enclave.mcp import _bounded, _run, _tools
+from enclave.mcp._bounded import MAX_LINE_CHARS, Tail, one_line
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{MCPDeprecationWarning.__module__}.{MCPDeprecationWarning.__name__}")
 
@@ -28,20 +27,39 @@ def hosting_client(host) -> EnclaveClient:
 # What a host is told of the tools
 
 
-def test_run_code_takes_every_field_of_a_request_and_describes_it() -> None:
-    schema = json_schema(_tools.TOOLS[0].takes)
+async def test_run_code_takes_every_field_of_a_request_and_describes_it(hosting) -> None:
+    async with hosting() as host:
+        schema = (await host.client.list_tools()).tools[0].input_schema
     fields = {field.encode_name for field in msgspec.structs.fields(CreateSessionRequest)} - {"__extra__"}
     assert schema["properties"].keys() == fields
     assert (schema["required"], schema["additionalProperties"]) == (["code"], False)
-    limits = schema["$defs"]["Limits"]["properties"]
-    assert limits.keys() == {field.encode_name for field in msgspec.structs.fields(SessionLimits)} - {"__extra__"}
-    for described in (*schema["properties"].values(), *limits.values()):
+    for described in schema["properties"].values():
         assert described["description"]
+    limits = schema["properties"]["limits"]
+    assert limits["properties"] == {
+        name: {"type": "integer", "minimum": 1} for name in SessionLimits.wire_names().values()
+    }
+    assert limits["additionalProperties"] is False
+    assert all(name in limits["description"] for name in limits["properties"])
+
+
+def schemas_within(schema: dict):
+    yield schema
+    children = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    for child in children:
+        if isinstance(child, dict):
+            yield from schemas_within(child)
 
 
 async def test_every_tool_has_a_typed_input_and_output(hosting) -> None:
     async with hosting() as host:
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}
+        for tool in tools.values():
+            for schema in (tool.input_schema, tool.output_schema):
+                for inner in schemas_within(schema):
+                    assert "type" in inner or inner == tool.output_schema["properties"]["json"]
+                    assert not {"$ref", "anyOf", "title"} & inner.keys()
+            assert not [inner for inner in schemas_within(tool.input_schema) if isinstance(inner["type"], list)]
         for tool in tools.values():
             assert (tool.input_schema["type"], tool.output_schema["type"]) == ("object", "object")
             assert tool.description
@@ -71,6 +89,15 @@ async def test_every_argument_reaches_the_control_plane(hosting) -> None:
         assert session.limits == SessionLimits(cpu_millis=500, memory_mb=64, wall_clock_ms=1000, pids=8)
         assert (session.egress.mode, list(session.egress.allow)) == ("allowlist", ["203.0.113.0/24"])
         assert (session.language, session.labels) == ("python", {"for": "test"})
+
+
+@pytest.mark.parametrize("number", ["5000", 5000.0, "5000.0"])
+async def test_numbers_are_taken_however_a_host_writes_them(hosting, number) -> None:
+    async with hosting() as host, hosting_client(host) as client:
+        host.simulator.script()
+        outcome = await host.run(limits={"wallClockMs": number})
+        assert (await client.get(outcome["sessionId"])).limits.wall_clock_ms == 5000
+        await host.call("list_sessions", limit=str(number))
 
 
 async def test_code_that_fails_or_is_killed_is_an_outcome_and_no_tool_error(hosting) -> None:
@@ -122,12 +149,23 @@ async def test_long_output_is_cut_to_its_tail_and_the_outcome_says_by_how_much(h
 
 
 async def test_a_value_too_large_for_a_model_is_left_out_and_the_outcome_says_so(hosting, monkeypatch) -> None:
-    monkeypatch.setattr(_run, "MAX_VALUE_BYTES", 100)
+    monkeypatch.setattr(_bounded, "MAX_VALUE_BYTES", 100)
     async with hosting() as host:
         host.simulator.script(result="x" * 99)
         outcome = await host.run()
         assert outcome["json"] is None
         assert outcome["warnings"] == ["json was left out: it has 101 bytes, and at most 100 are shown"]
+
+
+@pytest.mark.parametrize("depth", [51, 300, 900])
+async def test_a_value_nested_too_deep_costs_itself_and_not_the_outcome(hosting, depth) -> None:
+    async with hosting() as host:
+        outcome = await host.run(
+            f"print('__ENCLAVE__ {{\"t\":\"result\",\"json\":' + '['*{depth} + ']'*{depth} + '}}')"
+        )
+        assert (outcome["phase"], outcome["json"]) == ("succeeded", None)
+        assert outcome["warnings"] == ["json was left out: it is nested deeper than 50 levels"]
+        assert (await host.run(f"enclave.result({'[' * 50 + ']' * 50})"))["warnings"] == []
 
 
 async def test_denied_hosts_are_counted_and_bounded(hosting, monkeypatch) -> None:
@@ -236,7 +274,7 @@ async def test_a_session_that_runs_has_no_result_yet_and_can_be_torn_down(hostin
         session = await client.run("x")
         await host.simulator.until(lambda simulator: simulator.phases[session.id] == "running")
         text = await host.error("get_result", sessionId=session.id)
-        assert text == f"get_result: session {session.id} is running: it has no result yet; ask again later"
+        assert text == f"get_result: session {session.id} is running: it has no result yet. Ask again later"
         for _ in range(2):
             answer = await host.call("teardown_session", sessionId=session.id)
             assert answer.structured_content == {"sessionId": session.id, "tornDown": True}
@@ -245,19 +283,61 @@ async def test_a_session_that_runs_has_no_result_yet_and_can_be_torn_down(hostin
 
 
 async def test_lists_are_bounded_newest_first_and_say_what_was_cut(hosting, monkeypatch) -> None:
-    monkeypatch.setattr(_tools, "MAX_SESSIONS", 2)
     monkeypatch.setattr(_tools, "MAX_AUDIT_EVENTS", 1)
     async with hosting() as host:
         for number in range(3):
             host.simulator.script(exit_code=number)
             await host.run(labels={"number": str(number)})
-        listed = (await host.call("list_sessions")).structured_content
+        listed = (await host.call("list_sessions", limit=2)).structured_content
         assert [session["labels"]["number"] for session in listed["sessions"]] == ["2", "1"]
         assert [session["exitCode"] for session in listed["sessions"]] == [2, 1]
         assert listed["cutSessions"] == 1
         trail = (await host.call("get_audit", sessionId=listed["sessions"][0]["sessionId"])).structured_content
         assert [event["type"] for event in trail["events"]] == ["session_torn_down"]
         assert trail["cutEvents"] > 0
+
+
+async def test_sessions_are_listed_by_phase(hosting) -> None:
+    async with hosting() as host, hosting_client(host) as client:
+        host.simulator.script(hold=True)
+        session = await client.run("x")
+        host.simulator.script()
+        ended = await host.run()
+        await host.simulator.until(lambda simulator: simulator.phases[session.id] == "running")
+        for phase, expected in (("running", session.id), ("torn_down", ended["sessionId"])):
+            listed = (await host.call("list_sessions", phase=phase)).structured_content
+            assert [found["sessionId"] for found in listed["sessions"]] == [expected]
+            assert listed["cutSessions"] == 0
+        await client.teardown(session.id)
+
+
+BIG = "x" * 2_000_000
+
+
+async def test_no_answer_is_larger_than_its_bound_whatever_a_server_sends(hosting) -> None:
+    session = {"phase": "running" + BIG, "killReason": BIG, "language": BIG, "createdAt": "2026-01-02T03:04:05Z"}
+    session["labels"] = {"a": "b", "big": BIG} | {f"more{n}{BIG[:1000]}": "x" for n in range(100)}
+    sessions = [{"id": f"s-{n}{'-' * 1000}"} | session for n in range(100)] + [{"id": BIG} | session]
+    event = {"ts": "2026-01-02T03:04:05Z", "type": "novel" + BIG}
+    event["detail"] = {"host": "h", "big": BIG, "deep": 0} | {f"more{n}": "x" for n in range(100)}
+    for _ in range(300):
+        event["detail"]["deep"] = [event["detail"]["deep"]]
+    async with hosting(client_options={"max_response_bytes": 1 << 30}) as host:
+        host.simulator.faults.respond(200, method="GET", body=json.dumps(sessions[-5:]).encode())
+        answer = await host.call("list_sessions", limit=100)
+        listed = answer.structured_content
+        assert len(answer.content[0].text.encode()) < 66_000
+        assert len(listed["sessions"]) + listed["cutSessions"] == 5
+        labels = listed["sessions"][0]["labels"]
+        assert (labels["a"], labels["big"], len(labels)) == ("b", "… 2000002 bytes left out", 21)
+        assert labels["…"] == "82 more left out"
+        host.simulator.faults.respond(200, method="GET", body=json.dumps([event] * 5).encode())
+        answer = await host.call("get_audit", sessionId="s-1")
+        trail = answer.structured_content
+        assert len(answer.content[0].text.encode()) < 66_000
+        assert len(trail["events"]) + trail["cutEvents"] == 5
+        assert trail["events"][0]["detail"]["host"] == "h"
+        assert trail["events"][0]["detail"]["deep"] == "… 601 bytes left out"
 
 
 # Errors
@@ -267,8 +347,24 @@ MISTAKES = [
     ("run_code", {}, "Object missing required field `code`"),
     ("run_code", {"code": 1}, "Expected `str`, got `int` - at `$.code`"),
     ("run_code", {"code": "x", "limit": {}}, "Object contains unknown field `limit`"),
-    ("run_code", {"code": "x", "limits": {"memoryMb": 0}}, "Expected `int` >= 1 - at `$.limits.memoryMb`"),
-    ("run_code", {"code": "x", "limits": {"memory": 1}}, "Object contains unknown field `memory` - at `$.limits`"),
+    ("run_code", {"code": "x", "limits": {"memoryMb": 0}}, "limits.memory_mb: must be positive, got 0"),
+    ("run_code", {"code": "x", "limits": {"memory": 1}}, "limits: unknown limit 'memory', expected one of cpuMillis"),
+    (
+        "run_code",
+        {"code": "x", "limits": {"memoryMb": "much"}},
+        "limits.memoryMb: Expected `int`, got `str`",
+    ),
+    (
+        "run_code",
+        {"code": "x", "limits": {"memoryMb": 5.5}},
+        "limits.memoryMb: Expected `int`, got `float`",
+    ),
+    ("run_code", {"code": "x", "limits": {"__extra__": {"gpus": 1}}}, "limits: unknown limit '__extra__'"),
+    (
+        "run_code",
+        {"code": "x", "labels": {"a": "b"}, "webhookUrl": 1},
+        "Expected `str | null`, got `int` - at `$.webhookUrl`",
+    ),
     ("run_code", {"code": "x", "language": "cobol"}, "Invalid enum value 'cobol' - at `$.language`"),
     (
         "run_code",
@@ -280,6 +376,8 @@ MISTAKES = [
     ("get_result", {"sessionId": "s-none"}, "404 session s-none not found"),
     ("get_audit", {"sessionId": "s-none"}, "404 session s-none not found"),
     ("get_audit", {"sessionId": ".."}, "id"),
+    ("list_sessions", {"limit": 101}, "Expected `int` <= 100 - at `$.limit`"),
+    ("list_sessions", {"phase": "runing"}, "phase: unknown phase 'runing', expected one of pending, running"),
     ("list_sessions", {"org": "other"}, "Object contains unknown field `org`"),
     ("teardown_session", {}, "Object missing required field `sessionId`"),
 ]
@@ -296,7 +394,7 @@ async def test_an_error_is_one_line_that_names_the_tool_and_the_fault(hosting) -
 
 async def test_a_tool_that_does_not_exist_is_an_error_of_the_protocol(hosting) -> None:
     async with hosting() as host:
-        with pytest.raises(MCPError, match="no tool rm; there are run_code, get_result"):
+        with pytest.raises(MCPError, match=r"no tool rm\. The tools are run_code, get_result"):
             await host.client.session.call_tool("rm", {})
 
 
@@ -323,7 +421,7 @@ async def test_an_unexpected_failure_is_a_tool_error_without_its_inside(hosting,
     async with hosting() as host:
         monkeypatch.setattr("enclave.EnclaveClient.list", fail)
         text = await host.error("list_sessions")
-        assert text == "list_sessions: internal error (ZeroDivisionError); the server's log says more"
+        assert text == "list_sessions: internal error (ZeroDivisionError). The server's log says more"
         assert "secret inside" in caplog.text
 
 
