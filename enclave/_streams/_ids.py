@@ -96,7 +96,7 @@ class Series:
         return [self._template % (self._first + index * self._step) for index in range(self.count)]
 
     def _step_to(self, second: bytes) -> int:
-        match = _NUMBER.fullmatch(second)
+        match = _NUMBER.fullmatch(second[: MAX_ID_BYTES + 1])
         return 0 if match is None or match[1] != self._prefix else int(match[2]) - self._first
 
 
@@ -177,6 +177,8 @@ class EventIds:
         after = f"after the event {_shown(last)} the server sent"
         if not event_id:
             return f"{after} one without an id"
+        if len(event_id) > MAX_ID_BYTES:
+            return f"{after} one whose id is too long to compare"
         expected = self._expected(event_id) if self._series is None else self._series.next(event_id)
         if expected is not None:
             return None if event_id == expected else f"{after} {_shown(event_id)}, and {_shown(expected)} is the next"

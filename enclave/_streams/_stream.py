@@ -7,6 +7,8 @@ a group, and an exception of the body passes through as it is.
 
 from __future__ import annotations
 
+import enum
+from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_BUFFERED_BYTES = 256 * 1024
 """Default bound of what was read from the network and not yet taken by the consumer, in bytes."""
+
+
+class _State(enum.Enum):
+    NEW = "new"
+    OPEN = "open"
+    CLOSED = "closed"
 
 
 class FrameStream:
@@ -49,9 +57,13 @@ class FrameStream:
         self._reader: StreamReader | None = None
         self._task: BackgroundTask | None = None
         self._watch = watch  # is shown each batch that the consumer takes
-        self._state = "new"
-        self._batch: list[StreamFrame] = []
-        self._next = 0
+        self._state = _State.NEW
+        self._taken = 0  # frames that left the buffer, those that are still in `_left` included
+        self._left: deque[StreamFrame] = deque()  # of the batch that is given out one by one
+
+    def __repr__(self) -> str:
+        given = self._taken - len(self._left)
+        return f"<FrameStream session={self.session_id!r} {self._state.value} frames={given} resumes={self.resumes}>"
 
     @property
     def resumes(self) -> int:
@@ -62,8 +74,7 @@ class FrameStream:
         """Stop the stream: iteration ends without an error, frames not yet taken are dropped. From any task."""
         if self._task:
             self._task.cancel()
-        self._buffer.discard()
-        self._batch, self._next = [], 0
+        self._discard()
 
     @uninterrupted
     async def __aenter__(self) -> Self:
@@ -74,10 +85,10 @@ class FrameStream:
             APIStatusError: the server refuses, as with `NotFoundError`. APIConnectionError: it cannot be reached.
             ProtocolError: it answers something that is no event stream.
         """
-        if self._state != "new":
+        if self._state is not _State.NEW:
             raise UsageError("a FrameStream is entered once; call stream() again for another one")
         self._http.check_open()
-        self._state = "open"
+        self._state = _State.OPEN
         from ._reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
 
         self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)
@@ -98,10 +109,15 @@ class FrameStream:
         await self._close()
 
     async def _close(self) -> None:
-        self._state = "closed"
-        self._buffer.discard()
+        self._state = _State.CLOSED
+        self._discard()
         if self._task:
             await self._task.aclose()
+
+    def _discard(self) -> None:
+        self._buffer.discard()
+        self._taken -= len(self._left)
+        self._left.clear()
 
     def __aiter__(self) -> Self:
         self._check_open()
@@ -114,14 +130,10 @@ class FrameStream:
             StreamInterrupted: the stream broke and could not be resumed exactly.
             EventTooLargeError: an event exceeds the client's `max_event_bytes`.
         """
-        if self._next >= len(self._batch):
-            batch = await self._take()
-            # Another task may have taken a batch meanwhile; what is left of it comes first.
-            left = self._batch[self._next :]
-            self._batch, self._next = left + batch if left else batch, 0
-        frame = self._batch[self._next]
-        self._next += 1
-        return frame
+        if not self._left:
+            # Another task may take a batch meanwhile. What is left of that comes first, and this goes behind it.
+            self._left.extend(await self._take())
+        return self._left.popleft()
 
     def batches(self) -> FrameBatches:
         """The same frames in lists, as they arrived together: the fast lane for much output.
@@ -136,8 +148,9 @@ class FrameStream:
         return FrameBatches(self._next_batch)
 
     async def _next_batch(self) -> list[StreamFrame]:
-        if self._next < len(self._batch):
-            rest, self._batch = self._batch[self._next :], []
+        if self._left:
+            rest = list(self._left)
+            self._left.clear()
             return rest
         return await self._take()
 
@@ -146,16 +159,17 @@ class FrameStream:
         batch = await self._buffer.get()
         if not batch:
             raise StopAsyncIteration
+        self._taken += len(batch)
         if self._watch is not None:
             self._watch(batch)
         return batch
 
     def _check_open(self) -> None:
-        if self._state == "new":
+        if self._state is _State.NEW:
             raise UsageError(
                 "this stream is not open; write: async with session.stream() as frames: async for frame in frames: ..."
             )
-        if self._state == "closed":
+        if self._state is _State.CLOSED:
             raise UsageError("this stream is closed; iterate inside its async with block")
 
 

@@ -92,7 +92,7 @@ async def test_each_sort_of_unreadable_frame_is_logged_once_and_a_flood_does_not
     server.streams(event("0") + bad * 1000, flood + END)
     async with client.stream("s-1") as frames:
         assert len([frame async for frame in frames]) == 2502
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "enclave"]
     assert "frame 1 (kind '') cannot be read: Object missing required field `kind`" in warnings[0]
     assert "frame 2 (kind 'new') cannot be read: this version does not know the kind" in warnings[1]
     assert len(warnings) == 8
@@ -241,6 +241,21 @@ async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
         async with client.stream("s-1"):
             pytest.fail("opened")
     assert len(server.requests) == 1
+
+
+async def test_the_repr_of_a_stream_tells_where_it_stands(server: ControlPlane, client: EnclaveClient):
+    server.streams(lines(3))
+    server.streams(lines(3) + lines(2) + END)
+    frames = client.stream("s-1")
+    assert repr(frames) == "<FrameStream session='s-1' new frames=0 resumes=0>"
+    async with frames:
+        await anext(frames)
+        assert repr(frames).startswith("<FrameStream session='s-1' open frames=1 resumes=")
+        assert await anext(frames.batches()) == [StdoutFrame("1\n"), StdoutFrame("2\n")]
+        await anext(frames)
+        assert repr(frames) == "<FrameStream session='s-1' open frames=4 resumes=1>"
+        frames.cancel()
+    assert repr(frames) == "<FrameStream session='s-1' closed frames=4 resumes=1>"
 
 
 async def test_what_the_body_raises_passes_through_as_it_is(server: ControlPlane, client: EnclaveClient):
