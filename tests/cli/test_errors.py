@@ -57,7 +57,7 @@ def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_t
 def test_what_cannot_be_a_sessions_id_is_wrong_usage(cli, command) -> None:
     done = cli("--base-url", "http://127.0.0.1:1", command, "..")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "enclave: session_id: '..' is no session's id; pass the id of a Session\n"
+    assert done.err == "enclave: session_id: '..' cannot be the id of a session. Pass the id of a Session\n"
 
 
 def test_every_fix_is_reachable() -> None:

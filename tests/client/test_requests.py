@@ -344,12 +344,12 @@ async def test_a_creation_takes_any_success(server: ControlPlane, client: Enclav
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (response(), "it is empty"),
+        (response(), "It is empty"),
         (response(b"<html>hello</html>", content_type="text/html"), "<html>hello"),
         (response({"sessions": []}), "Expected `array`, got `object`"),
         (response([session(), {"phase": "running"}]), r"missing required field `id`.*\$\[1\]"),
         (response([session(), {"id": 7}]), r"Expected `str`, got `int` - at `\$\[1\]\.id`"),
-        (response([session(), session("..", createdAt=7)]), r"session_id: '\.\.' is no.*\$\[1\]"),
+        (response([session(), session("..", createdAt=7)]), r"session_id: '\.\.' cannot be the id.*\$\[1\]"),
         (response([session(), "s-2"]), r"Expected `object`, got `str` - at `\$\[1\]`"),
         (response(b'[{"id":'), "Input data was truncated"),
         (response(b"\xff\xfe"), "not what the route promises"),
