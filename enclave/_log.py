@@ -1,4 +1,8 @@
-"""The SDK's one logger: retries at INFO, resumed streams at DEBUG, what a cancellation left behind at WARNING."""
+"""The SDK's one logger.
+
+Each response, of a stream too, and each resumed stream is a record at DEBUG, and each retry one at INFO. What a
+cancellation left behind, or cannot be read, is a WARNING. No record holds a credential.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from . import _calls
 from ._create import Creates, create, discard
 from ._log import logger
+from ._observed import ObservedSession
 from ._result import result_decoder, wait_for_result
 from ._routes import session_path
 from ._streams import FrameStream
@@ -30,7 +31,6 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from ._observed import ObservedSession
     from .transport import Http
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class SessionHandle:
         """The session's opaque identifier."""
         self._http = http
         self._last_seen = session
-        self._observed = observed
+        self._observed = observed or ObservedSession()
 
     def __repr__(self) -> str:
         phase = f" {self.phase}" if self.phase else ""
@@ -70,8 +70,7 @@ class SessionHandle:
     async def refresh(self) -> Session:
         """Fetch the session as it is now. Raises as `EnclaveClient.get` does."""
         self._last_seen = session = await _calls.get(self._http, self.id)
-        if self._observed is not None:
-            self._observed.seen(session)
+        self._observed.seen(session)
         return session
 
     def stream(self) -> FrameStream:
@@ -116,8 +115,7 @@ class SessionHandle:
 
     def _finished(self, result: SessionResult[Any]) -> None:
         self._saw(result=result, phase=_phase_after(result))
-        if self._observed is not None:
-            self._observed.finished(result)
+        self._observed.finished(result)
 
     def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
         """Note what was learned. A second stream replays phases that have passed, and these change nothing."""
@@ -153,7 +151,7 @@ class SessionBlock:
         self._http = http
         self._creates = creates
         self._request = request
-        self._observed: ObservedSession | None = None
+        self._observed = ObservedSession()
         self._handle: SessionHandle | None = None
         self._entered = False
 
@@ -162,8 +160,7 @@ class SessionBlock:
         if self._entered:
             raise UsageError("a session block is entered once; call session() again for another one")
         self._entered = True
-        if self._http.observing is not None:
-            self._observed = self._http.observing.session(self._request)
+        self._observed = self._http.observing.session(self._request)
         try:
             session = await create(self._http, self._creates, self._request, self._observed)
         except BaseException as error:
@@ -186,21 +183,17 @@ class SessionBlock:
         self._end(exc)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._observed is not None:
-            self._observed.__exit__(None if error is None else type(error), error, None)
+        self._observed.__exit__(None if error is None else type(error), error, None)
 
 
-async def _leave(
-    http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession | None
-) -> None:
+async def _leave(http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession) -> None:
     """Discard the session of a block. What goes wrong is a note on the block's own exception, where it has one."""
     # A scope that was cancelled before is no news to the block, and its exception may be the answer to that.
     cancelled_before = body_error is not None and current_effective_deadline() == -math.inf
 
     async def tear_down() -> None:
         await discard(http, session_id)
-        if observed is not None:
-            observed.torn_down = True
+        observed.torn_down = True
 
     # Tearing down can be repeated, so it is, where somebody cuts it short.
     work = BackgroundTask(tear_down, f"tearing down session {session_id}", again=tear_down)

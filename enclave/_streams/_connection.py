@@ -113,13 +113,13 @@ class Connection:
         """
         self._clocks.read = self._clocks.frame = anyio.current_time()
         while True:
-            with self._source.errors(), anyio.CancelScope(deadline=self._deadline()) as scope:
+            with anyio.CancelScope(deadline=self._deadline()) as scope:
                 return await self._read(scope)
             now = anyio.current_time()
             if now >= self._end_deadline():
                 return True  # silence after a terminal phase: nothing more will come
             if now >= self._idle_deadline():
-                raise APITimeoutError(f"{self._source.operation}: no bytes came within {self._timeout.stream_idle:g} s")
+                raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
 
     def _deadline(self) -> float:
         return min(self._idle_deadline(), self._end_deadline())

@@ -36,7 +36,7 @@ class StreamReader:
         self._buffer = buffer
         self._history = History()
         self._unknown_frames = UnknownFrameLog(session_id)
-        self._observed: ObservedStream | None = None
+        self._observed = ObservedStream()
         self._is_complete = False  # the end was read; whatever happens to the connection then
         self._failures = 0  # attempts in a row that brought nothing, the latest included
         self._retry_ms: int | None = None
@@ -47,9 +47,8 @@ class StreamReader:
 
     async def run(self) -> None:
         """Read to the end of the session, or until cancelled."""
-        if self._http.observing is not None:
-            # Here and not where the stream is entered: this task's context is the reader's own.
-            self._observed = self._http.observing.stream(self._session_id)
+        # Here and not where the stream is entered: this task's context is the reader's own.
+        self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
         except anyio.get_cancelled_exc_class() as cancellation:
@@ -69,8 +68,7 @@ class StreamReader:
     def _end(self, error: Exception | None, reason: BaseException | None) -> None:
         self._buffer.end(error)
         self.opened.set()
-        if self._observed is not None:
-            self._observed.ended(reason, self._history.count, self.resumes)
+        self._observed.ended(reason, self._history.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short. None if it is complete."""
@@ -143,9 +141,9 @@ class StreamReader:
             self._http.retry.attempts - 1,
             wait,
         )
-        if self._observed is not None and self.opened.is_set():
+        if self.opened.is_set():
             self._observed.resuming(error, attempt, wait, self._history.count)
-        elif self._observed is not None:
+        else:
             self._observed.retrying(error, attempt, wait)
         return wait
 
