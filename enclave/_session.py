@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from . import _calls
 from ._create import Creates, create, discard
 from ._log import logger
+from ._observed import ObservedSession
 from ._result import ResultQuery
 from ._routes import session_path
 from ._streams import FrameStream
@@ -31,7 +32,6 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from ._observed import ObservedSession
     from .transport import Http
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class SessionHandle:
         self._last_seen = session
         self._is_created = session is not None  # by this client, so a stream of it has everything yet to give
         self._is_through = False  # a stream of this handle was read to its end
-        self._observed = observed
+        self._observed = observed or ObservedSession()
 
     def __repr__(self) -> str:
         phase = f" {self.phase}" if self.phase else ""
@@ -73,8 +73,7 @@ class SessionHandle:
     async def refresh(self) -> Session:
         """Fetch the session as it is now. Raises as `EnclaveClient.get` does."""
         self._last_seen = session = await _calls.get(self._http, self.id)
-        if self._observed is not None:
-            self._observed.seen(session)
+        self._observed.seen(session)
         return session
 
     def stream(self) -> FrameStream:
@@ -134,8 +133,7 @@ class SessionHandle:
 
     def _finished(self, result: SessionResult[Any]) -> None:
         self._saw(result=result, phase=_phase_after(result), kill_reason=result.kill_reason)
-        if self._observed is not None:
-            self._observed.finished(result)
+        self._observed.finished(result)
 
     def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
         """Note what was learned. A second stream replays phases that have passed, and these change nothing."""
@@ -173,7 +171,7 @@ class SessionBlock:
         self._http = http
         self._creates = creates
         self._request = request
-        self._observed: ObservedSession | None = None
+        self._observed = ObservedSession()
         self._handle: SessionHandle | None = None
         self._entered = False
 
@@ -182,8 +180,7 @@ class SessionBlock:
         if self._entered:
             raise UsageError("a session block is entered once; call session() again for another one")
         self._entered = True
-        if self._http.observing is not None:
-            self._observed = self._http.observing.session(self._request)
+        self._observed = self._http.observing.session(self._request)
         try:
             session = await create(self._http, self._creates, self._request, self._observed)
         except BaseException as error:
@@ -206,21 +203,17 @@ class SessionBlock:
         self._end(exc)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._observed is not None:
-            self._observed.__exit__(None if error is None else type(error), error, None)
+        self._observed.__exit__(None if error is None else type(error), error, None)
 
 
-async def _leave(
-    http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession | None
-) -> None:
+async def _leave(http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession) -> None:
     """Discard the session of a block. What goes wrong is a note on the block's own exception, where it has one."""
     # A scope that was cancelled before is no news to the block, and its exception may be the answer to that.
     cancelled_before = body_error is not None and current_effective_deadline() == -math.inf
 
     async def tear_down() -> None:
         await discard(http, session_id)
-        if observed is not None:
-            observed.torn_down = True
+        observed.torn_down = True
 
     # Tearing down can be repeated, so it is, where somebody cuts it short.
     work = BackgroundTask(tear_down, f"tearing down session {session_id}", again=tear_down)

@@ -149,7 +149,12 @@ def serve(portal: BlockingPortal, options: Mapping[str, Any]) -> Generator[LiveS
 def connect(simulator: LiveSimulator) -> Generator[EnclaveClient]:
     """A client for any event loop, or for several one after the other. It retries without waiting."""
     transport = OriginTransport(simulator.base_url, max_connections=_CLIENT_CONNECTIONS, keepalive_seconds=0)
-    client = EnclaveClient(simulator.base_url, api_key=simulator.api_key, transport=transport, retry=_WITHOUT_WAITS)
+    client = EnclaveClient(
+        simulator.base_url,
+        api_key=simulator.api_key,
+        transport=transport,  # type: ignore[arg-type]  # one of the SDK's own, no part of its public interface
+        retry=_WITHOUT_WAITS,
+    )
     try:
         yield client
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import types
 from collections import UserDict, UserList
 from collections.abc import AsyncIterator
@@ -17,12 +19,13 @@ from enclave import (
     EnclaveClient,
     Health,
     MalformedResponseError,
+    NotFoundError,
     Session,
     SessionLimits,
     SessionPhase,
     SessionResult,
 )
-from tests.support.messages import response, session
+from tests.support.messages import END, response, session
 from tests.support.plane import ControlPlane
 
 CREATED = response(session(), 201)
@@ -384,3 +387,31 @@ async def test_what_decodes_from_a_null_is_not_shared_between_objects(server: Co
     assert first.labels is not second.labels
     one, other = await client.audit("s-1")
     assert one.detail is not other.detail
+
+
+async def test_each_response_is_one_debug_record_of_a_request_and_of_a_stream_alike(
+    server: ControlPlane, client: EnclaveClient, caplog
+):
+    caplog.set_level(logging.DEBUG, "enclave")
+    server.answers(response([]), response({"message": "no"}, 404))
+    server.streams(END)
+    await client.list()
+    with pytest.raises(NotFoundError):
+        await client.get("s-1")
+    async with client.stream("s-1") as frames:
+        assert [frame.kind async for frame in frames] == ["end"]
+    records = [record for record in caplog.records if record.name == "enclave"]
+    assert [record.levelname for record in records] == ["DEBUG"] * 3
+    texts = [re.sub(r"\d+\.\d{3} s", "T", record.getMessage()) for record in records]
+    assert texts == [
+        "GET /sessions: 200 after T",
+        "GET /sessions/s-1: 404 after T",
+        "GET /sessions/s-1/stream: 200 after T",
+    ]
+
+
+async def test_a_cookie_is_neither_kept_nor_sent(server: ControlPlane, client: EnclaveClient):
+    server.answers(response([], set_cookie="a=b; Path=/"), response([]))
+    await client.list()
+    await client.list()
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
