@@ -22,6 +22,7 @@ from enclave import (
     ResultFrame,
     ResultTypeError,
     Session,
+    SessionHandle,
     SessionLimits,
     SessionPhase,
     SessionResult,
@@ -172,11 +173,7 @@ async def test_a_result_keeps_what_cannot_be_read_and_its_value_has_the_callers_
     server: ControlPlane, client: EnclaveClient
 ):
     body = {"exitCode": "0", "json": [1], "stdout": 5, "durationMs": "2 s", "truncated": True}
-    done = b'data: {"kind":"phase","phase":"succeeded"}\n\n'
-    server.streams(done)
-    server.answers(response(body), response(session(phase="succeeded")))
-    server.streams(done)
-    server.answers(response(body))
+    server.answers(response(body), response(session(phase="succeeded")), response(body))
     got = await client.result("s-1", list[int])
     assert (got.value, got.exit_code, got.stdout, got.duration_ms) == ([1], None, None, None)
     assert got.extra == {"exitCode": "0", "stdout": 5, "durationMs": "2 s", "truncated": True}
@@ -187,12 +184,20 @@ async def test_a_result_keeps_what_cannot_be_read_and_its_value_has_the_callers_
     assert caught.value.result.extra == got.extra
 
 
-async def test_a_killed_session_is_killed_with_any_exit_code(server: ControlPlane, client: EnclaveClient):
+@pytest.mark.parametrize("exit_code", [0, 1, 137, None])
+async def test_a_killed_session_is_killed_with_any_exit_code(
+    server: ControlPlane, client: EnclaveClient, handle: SessionHandle, exit_code: int | None
+):
+    result = {"exitCode": exit_code}
     server.streams(b'data: {"kind":"phase","phase":"killed","killReason":"memory_exceeded"}\n\n')
-    result = {"exitCode": 137}
-    server.answers(response(result), response(session(phase="torn_down", killReason="cpu_exceeded", result=result)))
+    server.answers(response(result))
     with pytest.raises(WorkloadKilled, match="memory_exceeded"):
+        (await handle.result()).raise_for_exit()
+    killed = response(session(phase="killed", killReason="cpu_exceeded", result=result))
+    server.answers(response(result), killed)
+    with pytest.raises(WorkloadKilled, match="cpu_exceeded"):
         (await client.result("s-1")).raise_for_exit()
+    server.answers(killed)
     with pytest.raises(WorkloadKilled, match="cpu_exceeded"):
         (await client.get("s-1")).result.raise_for_exit()
 
