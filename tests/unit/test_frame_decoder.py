@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
-from enclave._streams._history import History, HistoryMismatch
+from enclave._streams._history import History, HistoryMismatch, UnprovenContinuation
 from enclave.errors import EventTooLargeError
 from enclave.transport import SSEDecoder
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
