@@ -11,7 +11,8 @@ transport/         one request and its response
 _streams/          a stream of frames, from the socket to the loop body
 _calls.py          single requests
 _result.py         result(): wait for the end of a session, fetch its result, decode it
-_session.py        SessionHandle; create a session, discard it, hold it for the length of a block
+_create.py         create a session and leave none behind; tear one down
+_session.py        SessionHandle; hold a session for the length of a block
 _fan_out.py        FanOut: many sessions at once; _outcome.py: what became of each
 _client.py         EnclaveClient; _request_arguments.py: what run and session are called with
 

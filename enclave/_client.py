@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 import msgspec
 
 from . import _calls
+from ._create import Creates, create
 from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Progress, Requests
 from ._observer import Observer
 from ._outcome import Outcome, RequestLike
 from ._request_arguments import as_request
 from ._result import result_decoder, wait_for_result
 from ._routes import session_path
-from ._session import SessionBlock, SessionHandle, create
+from ._session import SessionBlock, SessionHandle
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
 from ._tasks import uninterrupted
 from .transport import (
@@ -66,6 +68,10 @@ class EnclaveClient:
             streams and requests alike, so a pool needs room for a connection a stream.
         timeout: a `Timeout`, or one number of seconds for connect, read, write and acquire, or None for none of these.
         retry: a `RetryPolicy`, or None to try everything once, the resuming of streams included.
+        labels: go on every session that the client creates. A request's own labels win over these.
+        recover_creates: whether each create carries a label of its own, ``enclave-sdk.create``. If the answer to a
+            create is lost, the client finds the session by that label, and adopts it or tears it down. Without it such
+            a session is left to itself.
         ssl_context: for TLS with authorities or a client certificate of one's own; not with `transport`, which has its
             own. By default the authorities of certifi, or of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
         max_event_bytes: bound of one event of a stream.
@@ -86,6 +92,8 @@ class EnclaveClient:
         transport: httpx.AsyncBaseTransport | None = None,
         timeout: float | Timeout | None = _DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = _DEFAULT_RETRY,
+        labels: Mapping[str, str] | None = None,
+        recover_creates: bool = True,
         ssl_context: ssl.SSLContext | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
@@ -96,6 +104,7 @@ class EnclaveClient:
         # until it is known to hold no password.
         secrets = Secret(api_key), Secret(token), Secret(base_url)
         del api_key, token, base_url
+        self._creates = Creates(labels, recover=recover_creates)
         settings = Settings.resolve(
             secrets[2],
             api_key=secrets[0],
@@ -161,7 +170,8 @@ class EnclaveClient:
     ) -> SessionHandle:
         """Create a session, which starts at once and outlives this call. Use `session` to have it torn down for sure.
 
-        Cancelled while the request is under way, the call still learns the session's id and tears it down.
+        Cancelled while the request is under way, the call still learns the session's id and tears it down. A session
+        whose creation was not answered is found and adopted, see `EnclaveClient(recover_creates=...)`.
 
         Args:
             request: the source text, or a whole `CreateSessionRequest`.
@@ -170,9 +180,11 @@ class EnclaveClient:
         Raises:
             TypeError, ValueError: the request is not valid; the message names the field.
             APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
-            APIConnectionError: it cannot be reached.
+            APIConnectionError: it cannot be reached, or its answer was lost and no session shows up. Then
+                `EnclaveError.create_label` says by which label one that is late can be found.
         """
-        return await create(self._http, as_request(request, fields))
+        session = await create(self._http, self._creates, as_request(request, fields))
+        return SessionHandle(self._http, session.id, session)
 
     def session(
         self, request: CreateSessionRequest | str | None = None, **fields: Unpack[SessionFields]
@@ -190,7 +202,7 @@ class EnclaveClient:
         If tearing down fails, that is raised. If the block itself raised, its exception goes on, and the failure is
         attached to it as a note. A session that is gone already counts as torn down.
         """
-        return SessionBlock(self._http, as_request(request, fields))
+        return SessionBlock(self._http, self._creates, as_request(request, fields))
 
     def attach(self, session_id: str) -> SessionHandle:
         """A handle for an existing session. Sends nothing, so whether the session exists shows with the first call.

@@ -1,15 +1,18 @@
 """Many sessions at once: `FanOut` gives their outcomes as they come, and takes requests as outcomes are taken.
 
 One task, the feeder, takes requests from the input, never more than `max_concurrency` ahead of the outcomes that were
-taken out; so a slow consumer slows the intake. Each request runs in a task of its own, inside a `session` block, so its
+taken out. So a slow consumer slows the intake. Each request runs in a task of its own, inside a `session` block, so its
 session is torn down however the fan-out ends.
+
+A fan-out is complete when the input is through and each of its requests has an outcome. If it ends before that and
+nobody asked for it, somebody else has cancelled its tasks, and the consumer is told so.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -19,8 +22,8 @@ from anyio.lowlevel import checkpoint
 
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
 from ._session import SessionHandle
-from ._tasks import BackgroundTask, uninterrupted
-from .errors import UsageError
+from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, uninterrupted
+from .errors import UsageError, WorkInterrupted
 from .types import CreateSessionRequest, SessionResult
 
 T = TypeVar("T")
@@ -56,11 +59,13 @@ class FanOut(Generic[T]):
         self._fail_fast = fail_fast
         self._outcomes: deque[Outcome[T]] = deque()
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
-        self._changed: anyio.Event | None = None
+        self._running = 0  # taken from the input, and without an outcome yet
+        self._changed = Wakeup()
+        self._input_is_through = False
         self._ended = False
-        self._input_error: Exception | None = None  # raised once the outcomes are through
+        self._error: BaseException | None = None  # raised once the outcomes are through
         self._close_error: Exception | None = None  # of the input; raised when the block is left
-        self._task: BackgroundTask | None = None
+        self._task: BackgroundTask[None] | None = None
         self._state = "new"
 
     @uninterrupted
@@ -68,7 +73,7 @@ class FanOut(Generic[T]):
         if self._state != "new":
             raise UsageError("a fan-out is entered once; call fan_out() again for another one")
         self._state = "open"
-        self._task = BackgroundTask(self._feed, "enclave fan-out")
+        self._task = BackgroundTask(self._feed, "a fan-out")
         try:
             await self._task.start()
         except BaseException:
@@ -108,13 +113,13 @@ class FanOut(Generic[T]):
         await checkpoint()
         while not self._outcomes:
             if self._ended:
-                if self._input_error is not None:
-                    raise self._input_error
+                if self._error is not None:
+                    raise self._error
                 raise StopAsyncIteration
-            await self._change()
+            await self._changed.wait()
         outcome = self._outcomes.popleft()
         self._in_flight -= 1
-        self._notify()
+        self._changed.wake()
         if self._fail_fast:
             self._raise_error_of(outcome)
         return outcome
@@ -124,7 +129,7 @@ class FanOut(Generic[T]):
         error = outcome.error if isinstance(outcome, Errored) else outcome.teardown_error
         if error is None:
             return
-        self._input_error = error
+        self._error = error
         self._ended = True
         self._outcomes.clear()
         if self._task:
@@ -145,58 +150,60 @@ class FanOut(Generic[T]):
             async with anyio.create_task_group() as task_group:
                 await self._take_requests(task_group)
         finally:
+            if self._error is None and not (self._input_is_through and self._running == 0):
+                self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
             self._ended = True
-            self._notify()
+            self._changed.wake()
 
     async def _take_requests(self, task_group: TaskGroup) -> None:
+        requests: AsyncIterator[RequestLike] | None = None
         try:
             requests = _as_async(self._requests)
-        except Exception as error:  # noqa: BLE001 - the consumer raises it
-            self._input_error = error
-            return
-        try:
             for index in itertools.count():
                 while self._in_flight >= self._max_concurrency:
-                    await self._change()
+                    await self._changed.wait()
                 request = await anext(requests)
                 self._in_flight += 1
+                self._running += 1
                 task_group.start_soon(self._run_one, index, request)
         except StopAsyncIteration:
-            pass  # the input is through
-        except Exception as error:  # noqa: BLE001 - the consumer raises it
-            self._input_error = error
+            self._input_is_through = True
+        except BaseException as error:
+            if not (isinstance(error, Exception) or cancelled_by_others(error)):
+                raise
+            self._error = error  # the consumer raises it
         finally:
             await self._close(requests)
 
-    async def _close(self, requests: AsyncIterator[RequestLike]) -> None:
-        """Close a generator we stopped early, so that what it holds open is not left to the garbage collector."""
-        if isinstance(requests, AsyncGenerator):
-            with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
-                try:
+    async def _close(self, requests: Any) -> None:
+        """Close an input that we stopped early, so that what it holds open is not left to the garbage collector."""
+        with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
+            try:
+                if hasattr(requests, "aclose"):
                     await requests.aclose()
-                except Exception as error:  # noqa: BLE001 - raised by, or noted on, what leaves the block
-                    self._close_error = error
+                elif hasattr(requests, "close"):
+                    requests.close()
+            except Exception as error:  # noqa: BLE001 - raised by, or noted on, what leaves the block
+                self._close_error = error
 
     async def _run_one(self, index: int, request: RequestLike) -> None:
         progress = Progress[T]()
         error: Exception | None = None
         try:
             await self._run(request, progress)
-        except Exception as exception:  # noqa: BLE001 - handed to the consumer in the outcome
-            error = exception
-        outcome = progress.outcome(index, request, error)
+        except BaseException as exception:
+            if isinstance(exception, Exception):
+                error = exception
+            elif cancelled_by_others(exception):
+                # Left to itself it would end this task and, as anyio has it, all the others, without a word.
+                error = WorkInterrupted("a session of a fan-out: cancelled by somebody else")
+                error.__cause__ = exception
+            else:
+                raise
+        self._running -= 1
         if not self._ended:
-            self._outcomes.append(outcome)
-        self._notify()
-
-    async def _change(self) -> None:
-        self._changed = self._changed or anyio.Event()
-        await self._changed.wait()
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+            self._outcomes.append(progress.outcome(index, request, error))
+        self._changed.wake()
 
 
 class Progress(Generic[T]):
@@ -259,3 +266,8 @@ class _IteratedInLoop:
         except StopIteration:
             raise StopAsyncIteration from None
         return item
+
+    def close(self) -> None:
+        close = getattr(self._items, "close", None)
+        if callable(close):
+            close()

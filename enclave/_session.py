@@ -1,22 +1,23 @@
-"""A session of a caller's: `SessionHandle`, and how one is created, discarded, and held for the length of a block."""
+"""A session of a caller's: `SessionHandle`, and `SessionBlock`, which holds one for the length of a block."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import anyio
 import msgspec
+from anyio import current_effective_deadline
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from . import _calls
+from ._create import Creates, create, discard
 from ._log import logger
 from ._result import result_decoder, wait_for_result
 from ._routes import session_path
 from ._streams import FrameStream
-from ._tasks import finish, finish_or_undo, uninterrupted
-from .errors import APITimeoutError, NotFoundError, UsageError, WorkloadError
-from .transport import decoded
+from ._tasks import BackgroundTask, TaskState, uninterrupted
+from .errors import APITimeoutError, UsageError, WorkloadError
 from .types import (
     AuditEvent,
     CreateSessionRequest,
@@ -27,7 +28,6 @@ from .types import (
     SessionResult,
     StreamFrame,
 )
-from .types._answers import decode_session
 
 if TYPE_CHECKING:
     from ._observed import ObservedSession
@@ -149,8 +149,9 @@ _RANK = {
 class SessionBlock:
     """What `EnclaveClient.session` gives: an async context manager that holds a session for the length of a block."""
 
-    def __init__(self, http: Http, request: CreateSessionRequest) -> None:
+    def __init__(self, http: Http, creates: Creates, request: CreateSessionRequest) -> None:
         self._http = http
+        self._creates = creates
         self._request = request
         self._observed: ObservedSession | None = None
         self._handle: SessionHandle | None = None
@@ -164,10 +165,11 @@ class SessionBlock:
         if self._http.observing is not None:
             self._observed = self._http.observing.session(self._request)
         try:
-            self._handle = await create(self._http, self._request, self._observed)
+            session = await create(self._http, self._creates, self._request, self._observed)
         except BaseException as error:
             self._end(error)
             raise
+        self._handle = SessionHandle(self._http, session.id, session, observed=self._observed)
         return self._handle
 
     @uninterrupted
@@ -188,59 +190,52 @@ class SessionBlock:
             self._observed.__exit__(None if error is None else type(error), error, None)
 
 
-async def create(http: Http, request: CreateSessionRequest, observed: ObservedSession | None = None) -> SessionHandle:
-    """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
-    body = request.to_json()
-
-    async def post() -> Session:
-        session = await _post(http, body)
-        if observed is not None:
-            observed.seen(session)
-        return session
-
-    session = await finish_or_undo(
-        post,
-        lambda session: _discard(http, session.id, observed),
-        seconds=http.settings.timeout.teardown,
-        what="creating a session",
-    )
-    return SessionHandle(http, session.id, session, observed=observed)
-
-
-async def _post(http: Http, body: bytes) -> Session:
-    answer = await http.request("POST", "/sessions", content=body)
-    return decoded(decode_session, answer, "POST /sessions", http.settings.credential)
-
-
-async def _discard(http: Http, session_id: str, observed: ObservedSession | None) -> None:
-    with suppress(NotFoundError):  # gone already, which is what was wanted
-        await _calls.teardown(http, session_id)
-    if observed is not None:
-        observed.torn_down = True
-
-
-async def _discard_within(http: Http, session_id: str, seconds: float, observed: ObservedSession | None) -> None:
-    with anyio.move_on_after(seconds) as scope:
-        await _discard(http, session_id, observed)
-    if scope.cancelled_caught:
-        raise APITimeoutError(f"DELETE {session_path(session_id)}: not done within {seconds:g} s")
-
-
 async def _leave(
     http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession | None
 ) -> None:
-    """Discard the session of a block; what goes wrong is a note on the block's own exception, where it has one."""
-    seconds = http.settings.timeout.teardown
-    what = f"tearing down session {session_id}"
+    """Discard the session of a block. What goes wrong is a note on the block's own exception, where it has one."""
+    # A scope that was cancelled before is no news to the block, and its exception may be the answer to that.
+    cancelled_before = body_error is not None and current_effective_deadline() == -math.inf
 
-    async def discard() -> None:
-        try:
-            await _discard_within(http, session_id, seconds, observed)
-        except Exception as error:
-            if body_error is None:
-                raise
-            body_error.add_note(f"{what} failed as well: {error}")
-            if not isinstance(body_error, Exception):  # a cancellation: nobody may see its notes
-                logger.warning("%s failed: %s", what, error)
+    async def tear_down() -> None:
+        await discard(http, session_id)
+        if observed is not None:
+            observed.torn_down = True
 
-    await finish(discard, seconds=2 * seconds, what=what)
+    # Tearing down can be repeated, so it is, where somebody cuts it short.
+    work = BackgroundTask(tear_down, f"tearing down session {session_id}", again=tear_down)
+    work.end_within(http.settings.timeout.teardown)
+    cancellation = await work.complete()
+    if cancellation is None and not cancelled_before:
+        cancellation = await _pending_cancellation()
+    error = work.error
+    if work.state is TaskState.CANCELLED:
+        error = APITimeoutError(f"DELETE {session_path(session_id)}: not done within {work.seconds:.1f} s")
+    if error is not None:
+        _tell(work.name, error, body_error, cancellation)
+    if cancellation is not None:
+        raise cancellation
+    if error is not None and body_error is None:
+        raise error
+
+
+def _tell(
+    what: str, error: BaseException, body_error: BaseException | None, cancellation: BaseException | None
+) -> None:
+    """Note a failure on the block's own exception, and log it where that gives way to a cancellation, or is one."""
+    said = str(error) or type(error).__name__
+    if body_error is not None:
+        body_error.add_note(f"{what} failed as well: {said}")
+    if body_error is not None and not isinstance(body_error, Exception):
+        logger.warning("%s failed: %s", what, said)
+    elif cancellation is not None:
+        logger.warning("%s failed, and was cancelled: %s", what, said)
+
+
+async def _pending_cancellation() -> BaseException | None:
+    """What the next checkpoint would raise, where a scope around here was cancelled."""
+    try:
+        await checkpoint_if_cancelled()
+    except BaseException as cancellation:  # noqa: BLE001 - given to the caller, who raises it
+        return cancellation
+    return None

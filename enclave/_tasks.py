@@ -1,23 +1,30 @@
-"""Tasks of the SDK's own: work that must end although its caller is cancelled, and a task inside a block.
+"""Tasks of the SDK's own, and what the event loops do to them.
 
-Work that must end is learning a session's id, and tearing a session down. A shielded scope alone does not do it: under
-asyncio a ``Task.cancel()`` (and so ``asyncio.timeout``, and Ctrl-C through ``asyncio.run``) goes through shields, into
-whatever the task awaits. So the work runs in a task of its own, in a shield of its own, inside a task group that the
-caller cannot leave before the work has ended. Every shield here has a deadline. Under trio Ctrl-C is raised in whatever
-code runs, be it the work, or between entering a task group and noting that. So there it is kept out of what is marked
-as `uninterrupted`, and the caller gets it when that is done.
+A `BackgroundTask` runs one call in a task of its own, inside a task group that its owner cannot leave before the call
+has ended. It never raises into the group, so there is nothing to wrap: what the call has to say is kept for the owner.
+The call ends in one of two ways:
 
-A `BackgroundTask` lives inside an ``async with`` block and never raises into it. The task group's own scope is never
-cancelled and never sees the block's exception, so it has nothing to wrap. What the block raises passes through as it
-is, and what the task has to say it leaves where the block will look.
+- with its owner. A stream's reader and the feeder of a fan-out are cancelled when their block is left.
+- on its own terms, although its owner is cancelled. That is work that must end: learning the id of a session that is
+  being created, and tearing a session down. See `BackgroundTask.complete` and `finish_or_undo`.
 
-A `Wakeup` tells waiting tasks that something has changed.
+A shielded scope alone would not do for work that must end. Under asyncio `Task.cancel` goes through shields, into
+whatever the task awaits, and so do `asyncio.timeout`, and Ctrl-C through `asyncio.run`. A task of its own is out of
+reach of whoever cancels the caller. It is not out of reach of whoever cancels every task there is: the end of
+`asyncio.run`, a handler of SIGTERM, a web server whose patience is over. So work that must end is begun again when
+somebody else has cut it short, and its owner, who was cancelled as well, remembers that and waits. This works because
+all those who cancel every task then wait for these tasks to end. Every wait here that ignores cancellation has a
+deadline.
 
-`runs_on_asyncio` is the one place that looks at which event loop is running.
+Under trio there is no `Task.cancel`. There Ctrl-C is raised in whatever code is running, be it the work, or the moment
+between entering a task group and noting that. So it is kept out of what is marked as `uninterrupted`, and the caller
+gets it when that is done.
 """
 
 from __future__ import annotations
 
+import enum
+import math
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -26,27 +33,49 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from ._log import logger
+from .errors import WorkInterrupted
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+Call = Callable[[], Awaitable[T]]
+
+
+# The adapter to the event loops: nothing else in the SDK looks at which one is running.
 
 _uninterrupted: list[Callable[..., Any]] = []
 
 
-def runs_on_asyncio() -> bool:
-    """Whether the caller is a task of asyncio's; a trio program may run inside asyncio's loop, and is none."""
+def _asyncio_task() -> Any:
+    """The running task of asyncio's, if the caller is in one. A trio program inside asyncio's loop is in none."""
     asyncio = sys.modules.get("asyncio")
     try:
-        return asyncio is not None and asyncio.current_task() is not None
+        return None if asyncio is None else asyncio.current_task()
     except RuntimeError:  # no loop is running
-        return False
+        return None
+
+
+def runs_on_asyncio() -> bool:
+    """Whether the caller is a task of asyncio's."""
+    return _asyncio_task() is not None
+
+
+def cancelled_by_others(error: BaseException) -> bool:
+    """Where an exception is caught: whether it is a cancellation that no cancel scope around here has asked for.
+
+    Only asyncio has that: `Task.cancel` on the running task, or a wait for something that was cancelled.
+    """
+    return (
+        runs_on_asyncio()
+        and isinstance(error, anyio.get_cancelled_exc_class())
+        and anyio.current_effective_deadline() > -math.inf
+    )
 
 
 def uninterrupted(function: F) -> F:
-    """Mark a function that Ctrl-C must not leave halfway; what it waits for can still be interrupted."""
+    """Mark a function that Ctrl-C must not leave halfway. What it waits for can still be interrupted."""
     _uninterrupted.append(function)
     return function
 
@@ -110,164 +139,267 @@ class Wakeup:
             self._event = None
 
 
-class _Work(Generic[T]):
-    """A call in a task of its own: how it ended, and a deadline that can be set while it runs."""
+class TaskState(enum.Enum):
+    """Where a `BackgroundTask` stands.
 
-    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+    ::
+
+        NEW ──> RUNNING ──┬──> RETURNED      the call gave a value
+           start    ↺     ├──> RAISED        the call raised an exception of its own
+              cut short,  ├──> CANCELLED     by its owner, or its time was over
+              begun again └──> INTERRUPTED   somebody else cancelled it, and it is not to be begun again
+    """
+
+    NEW = enum.auto()
+    RUNNING = enum.auto()
+    RETURNED = enum.auto()
+    RAISED = enum.auto()
+    CANCELLED = enum.auto()
+    INTERRUPTED = enum.auto()
+
+
+class BackgroundTask(Generic[T]):
+    """A call in a task of its own. Its owner, always one and the same task, begins it and waits for its end.
+
+    Args:
+        call: what to run.
+        name: what it is, for people who look at tasks, and for messages.
+        again: what to run in the place of `call` after somebody else has cut it short. With it, the call is work that
+            must end: it is shielded from the owner's cancellation, so the owner must set it a deadline once it no
+            longer wants to wait. Without it, being cut short is the end.
+    """
+
+    def __init__(self, call: Call[T], name: str, *, again: Call[T] | None = None) -> None:
+        self.name = name
+        self.state = TaskState.NEW
+        self.seconds = 0.0
+        """How long the call ran, once it has ended."""
         self._call = call
-        self._scope = anyio.CancelScope(shield=True)
-        self._finished = anyio.Event()
-        self.values: list[T] = []  # the value, once there is one
-        self.error: Exception | None = None
-
-    def end_within(self, seconds: float) -> None:
-        self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
-
-    async def wait(self) -> None:
-        await self._finished.wait()
-
-    @uninterrupted
-    async def run(self) -> None:
-        try:
-            with self._scope:
-                self.values.append(await self._call())
-        except Exception as error:  # noqa: BLE001 - the caller raises it, outside the task group
-            self.error = error
-        finally:
-            self._finished.set()
-
-    def result(self) -> T:
-        if self.error is not None:
-            raise self.error
-        if not self.values:
-            raise TimeoutError("not finished in time")
-        return self.values[0]
-
-
-def _start(task_group: TaskGroup, work: _Work[Any]) -> None:
-    keep_interrupts_out()
-    task_group.start_soon(work.run)
-
-
-@uninterrupted
-async def finish(call: Callable[[], Awaitable[T]], *, seconds: float, what: str) -> T:
-    """Run `call` to its end, cancelled or not, for at most `seconds`.
-
-    A failure that gives way to the cancellation is logged, with `what` failed, since nobody may see the cancellation.
-
-    Raises:
-        TimeoutError: it took longer. What `call` raises. The caller's cancellation, after `call` has ended.
-    """
-    work = _Work(call)
-    work.end_within(seconds)
-    try:
-        with plain_exceptions():
-            async with anyio.create_task_group() as task_group:
-                _start(task_group, work)
-        await checkpoint_if_cancelled()  # trio's nurseries do not raise it by themselves
-    except BaseException:
-        if work.error is not None:
-            logger.warning("%s failed, and was cancelled: %s", what, work.error)
-        raise
-    return work.result()
-
-
-@uninterrupted
-async def finish_or_undo(
-    call: Callable[[], Awaitable[T]],
-    undo: Callable[[T], Awaitable[object]],
-    *,
-    seconds: float,
-    what: str,
-) -> T:
-    """Run `call`; if the caller is cancelled meanwhile, let it end all the same and `undo` what it made.
-
-    `call` is not bounded by `seconds` as long as nobody cancels: from then on it has `seconds`, and `undo` as long
-    again. What goes wrong then is logged, with `what` was cancelled, since nobody may see the cancellation.
-
-    Raises:
-        What `call` raises. The caller's cancellation, after the undoing.
-    """
-    work = _Work(call)
-    try:
-        with plain_exceptions():
-            async with anyio.create_task_group() as task_group:
-                _start(task_group, work)
-                try:
-                    await work.wait()
-                except BaseException:
-                    work.end_within(seconds)
-                    raise
-    except BaseException:
-        await _undo(work, undo, seconds, what)
-        raise
-    return work.result()
-
-
-async def _undo(work: _Work[T], undo: Callable[[T], Awaitable[object]], seconds: float, what: str) -> None:
-    if not work.values and work.error is None:
-        logger.warning("%s was cancelled and did not end within %g s; it may have left something behind", what, seconds)
-    for value in work.values:
-
-        async def attempt(value: T = value) -> None:
-            try:
-                with anyio.fail_after(seconds):
-                    await undo(value)
-            except Exception as error:  # noqa: BLE001 - the cancellation goes first, and nobody may see it
-                logger.warning("%s was cancelled, and undoing it failed: %s", what, str(error) or "not done in time")
-
-        await finish(attempt, seconds=2 * seconds, what=what)
-
-
-_PATIENCE_SECONDS = 10.0  # how long a cancelled close ignores further cancellation while the task cleans up
-
-
-class BackgroundTask:
-    """Runs one call in the background, from `start` to `aclose`; both are awaited in the same task.
-
-    The call must not raise: it stores its failure for the block to find.
-    """
-
-    def __init__(self, call: Callable[[], Awaitable[None]], name: str) -> None:
-        self._call = call
-        self._name = name
-        self._scope = anyio.CancelScope()
+        self._again = again
+        self._deadline = math.inf
+        self._cancel_requested = False
+        self._scope: anyio.CancelScope | None = None  # of the attempt that is running
+        self._values: list[T] = []
+        self._error: BaseException | None = None
         self._finished = anyio.Event()
         self._task_group: TaskGroup | None = None
 
     @uninterrupted
     async def start(self) -> None:
-        """Start the task. `aclose` must follow, whatever happens in between."""
-        keep_interrupts_out()
-        task_group = anyio.create_task_group()
-        await task_group.__aenter__()
-        self._task_group = task_group
-        task_group.start_soon(self._run, name=self._name)
+        """Begin the call. `aclose` must follow, whatever this raises.
+
+        Raises:
+            WorkInterrupted: somebody else cancelled the task before its first step, and there is no `again`.
+        """
+        cancellation = await self._begin()
+        if cancellation is not None:
+            raise cancellation
+        if self.state is TaskState.INTERRUPTED:
+            raise self._failure()
 
     def cancel(self) -> None:
         """Cancel the call. From any task."""
-        if not self._finished.is_set():
+        self._cancel_requested = True
+        if self._scope is not None:
             self._scope.cancel()
+
+    def end_within(self, seconds: float) -> None:
+        """Cancel the call unless it ends within so many seconds from now. A deadline that is sooner holds."""
+        self._deadline = min(self._deadline, anyio.current_time() + seconds)
+        if self._scope is not None:
+            self._scope.deadline = self._deadline
+
+    async def wait(self) -> None:
+        """Wait until the call has ended. Cancelling the wait does not cancel the call."""
+        await self._finished.wait()
 
     @uninterrupted
     async def aclose(self) -> None:
         """Cancel the call, and wait until it has cleaned up."""
         self.cancel()
-        task_group, self._task_group = self._task_group, None
-        if task_group is None:
-            return
-        try:
-            if not self._finished.is_set():
-                with anyio.move_on_after(_PATIENCE_SECONDS, shield=True):
-                    await self._finished.wait()
-        finally:
-            with plain_exceptions():
-                await task_group.__aexit__(None, None, None)
+        cancellation = await self._join()
+        if cancellation is not None:
+            raise cancellation
+
+    @uninterrupted
+    async def complete(self) -> BaseException | None:
+        """Wait until the call has ended, beginning it if it is new, and ignore all cancellation meanwhile.
+
+        Gives what cancelled the owner by other means than a scope, for the owner to raise when it has done what is
+        left to do. A scope that was cancelled shows at the owner's next checkpoint.
+        """
+        first = await self._begin() if self.state is TaskState.NEW else None
+        second = await self._join()
+        return first or second
+
+    def result(self) -> T:
+        """What the call gave. Raises what it raised, TimeoutError if its time was over, or `WorkInterrupted`."""
+        if self.state is TaskState.RETURNED:
+            return self._values[0]
+        raise self._failure()
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why there is no result; None where there is one."""
+        return None if self.state is TaskState.RETURNED else self._failure()
+
+    def _failure(self) -> BaseException:
+        return self._error or TimeoutError(f"{self.name}: not done within {self.seconds:.1f} s")
+
+    async def _begin(self) -> BaseException | None:
+        keep_interrupts_out()
+        cancellation: BaseException | None = None
+        while True:
+            task_group = anyio.create_task_group()
+            await task_group.__aenter__()
+            self._task_group = task_group
+            handle = task_group.start_soon(self._run, name=f"enclave: {self.name}")
+            try:
+                # asyncio steps tasks in the order of their creation, so the task has had its first step after this.
+                await cancel_shielded_checkpoint()
+            except BaseException as error:  # noqa: BLE001 - given to the owner, who raises it
+                cancellation = error
+            if self.state is not TaskState.NEW or not runs_on_asyncio():
+                return cancellation
+            # A task that is cancelled before its first step never begins, and nothing in it can know.
+            handle.coro.close()
+            cancellation = await self._leave_group() or cancellation
+            if self._again is None:
+                self._interrupted(None)
+                return cancellation
 
     @uninterrupted
     async def _run(self) -> None:
+        self.state = TaskState.RUNNING
+        began = anyio.current_time()
+        call: Call[T] | None = self._call
         try:
-            with self._scope:
-                await self._call()
+            with anyio.CancelScope(shield=self._again is not None):
+                while call is not None:
+                    call = await self._attempt(call)
         finally:
+            self.seconds = anyio.current_time() - began
             self._finished.set()
+
+    async def _attempt(self, call: Call[T]) -> Call[T] | None:
+        """Run a call; give what to run next, if somebody else has cut it short."""
+        cancels = _cancel_requests()
+        try:
+            with anyio.CancelScope(deadline=self._deadline) as self._scope:
+                if self._cancel_requested:
+                    self._scope.cancel()
+                self._values.append(await call())
+                self.state = TaskState.RETURNED
+        except Exception as error:  # noqa: BLE001 - the owner raises it
+            self.state, self._error = TaskState.RAISED, error
+        except anyio.get_cancelled_exc_class() as error:
+            if not cancelled_by_others(error):
+                self.state = TaskState.CANCELLED
+                raise
+            if self._again is None:
+                self._interrupted(error)
+            elif _cancel_requests() > cancels:
+                _forget_cancel_requests(cancels)
+                return self._again
+            else:
+                # Nobody cancelled this task: the call awaited something that was cancelled, and would so again.
+                self.state, self._error = TaskState.RAISED, error
+        if self.state is TaskState.RUNNING:
+            self.state = TaskState.CANCELLED
+        return None
+
+    def _interrupted(self, cause: BaseException | None) -> None:
+        self.state = TaskState.INTERRUPTED
+        self._error = WorkInterrupted(f"{self.name}: cancelled by somebody else")
+        self._error.__cause__ = cause
+        self._finished.set()
+
+    async def _join(self) -> BaseException | None:
+        """Wait for the end of the call, and leave the task group. Give what cancelled the owner meanwhile."""
+        if self._task_group is None:
+            return None
+        cancellation: BaseException | None = None
+        while not self._finished.is_set():
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._finished.wait()
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - Task.cancel() and trio's Ctrl-C pass the shield
+                cancellation = error
+        return await self._leave_group() or cancellation
+
+    async def _leave_group(self) -> BaseException | None:
+        task_group, self._task_group = self._task_group, None
+        if task_group is None:
+            return None
+        try:
+            with plain_exceptions():
+                await task_group.__aexit__(None, None, None)
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as above
+            return error
+        return None
+
+
+def _cancel_requests() -> int:
+    """How often `Task.cancel` was called on the running task, less what cancel scopes have taken back."""
+    task = _asyncio_task()
+    return 0 if task is None else int(task.cancelling())
+
+
+def _forget_cancel_requests(down_to: int) -> None:
+    task = _asyncio_task()
+    while task.cancelling() > down_to:
+        task.uncancel()
+
+
+@uninterrupted
+async def finish_or_undo(
+    work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]], *, seconds: float, leave: Callable[[], None]
+) -> T:
+    """Run `work`; if the caller is cancelled meanwhile, let it end all the same, and `undo` what it made.
+
+    As long as nobody cancels, the work is not bounded. From then on it has `seconds`, and `undo` as long again. `leave`
+    is called at that moment. What goes wrong then is logged, since nobody may see the cancellation.
+
+    Raises:
+        What the work raises. The caller's cancellation, after the undoing.
+    """
+    try:
+        await work.start()
+        await work.wait()
+    except BaseException:
+        work.end_within(seconds)
+        leave()
+        await work.complete()
+        await _undo(work, undo, seconds)
+        raise
+    cancellation = await work.complete()
+    if cancellation is not None:
+        await _undo(work, undo, seconds)
+        raise cancellation
+    return work.result()
+
+
+async def _undo(work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]], seconds: float) -> None:
+    if work.state is not TaskState.RETURNED:
+        if work.state is not TaskState.RAISED:
+            logger.warning(
+                "%s was cancelled and did not end within %.1f s; it may have left something behind",
+                work.name,
+                work.seconds,
+            )
+        return
+    value = work.result()
+
+    async def attempt() -> None:
+        await undo(value)
+
+    undoing = BackgroundTask(attempt, f"undoing {work.name}", again=attempt)
+    undoing.end_within(seconds)
+    await undoing.complete()
+    if undoing.error is not None:
+        why = "not done in time" if undoing.state is TaskState.CANCELLED else undoing.error
+        logger.warning("%s was cancelled, and undoing it failed: %s", work.name, why)

@@ -24,6 +24,7 @@ EnclaveError
 │   └── ResponseTooLargeError     one body or header section exceeds its bound
 ├── StreamError                   a stream gave less than the whole session
 │   └── StreamInterrupted         it broke, and could not be resumed exactly where it broke
+├── WorkInterrupted               somebody else cancelled a task of the SDK's, though its caller was not cancelled
 └── WorkloadError                 the session did its work; the workload did not
     ├── WorkloadFailed            non-zero exit code
     ├── WorkloadKilled            killed by the platform, see `kill_reason`
@@ -67,6 +68,7 @@ __all__ = [
     "StreamError",
     "StreamInterrupted",
     "UsageError",
+    "WorkInterrupted",
     "WorkloadError",
     "WorkloadFailed",
     "WorkloadKilled",
@@ -106,17 +108,20 @@ class EnclaveError(Exception):
 
     retries: int = 0
     """How many times the failed operation was tried again before this was raised."""
+    create_label: str | None = None
+    """Set where the answer to a create was lost and its session did not show up in time. A session that shows up later
+    has this value as its label ``enclave-sdk.create``, and `EnclaveClient.sweep` finds it by that."""
 
     def _describe(self) -> str:
         return super().__str__()
 
     def __str__(self) -> str:
         text = self._describe()
-        return (
-            f"{text} (gave up after {self.retries} {'retry' if self.retries == 1 else 'retries'})"
-            if self.retries
-            else text
-        )
+        if self.retries:
+            text += f" (gave up after {self.retries} {'retry' if self.retries == 1 else 'retries'})"
+        if self.create_label is not None:
+            text += f"; no session labelled enclave-sdk.create={self.create_label} has shown up"
+        return text
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default rebuilds from `args` alone and loses keyword-only fields on the way between processes.
@@ -281,6 +286,13 @@ class StreamInterrupted(StreamError):
 
     def _describe(self) -> str:
         return f"stream of session {self.session_id} interrupted after {self.delivered} frames: {self.reason}"
+
+
+class WorkInterrupted(EnclaveError):
+    """Somebody else cancelled a task of the SDK's, or something that it awaited, though its caller was not cancelled.
+
+    Only asyncio lets a program do that. Sessions inside `session()` and `fan_out()` are torn down all the same.
+    """
 
 
 class WorkloadError(EnclaveError):

@@ -55,7 +55,7 @@ class FrameStream:
         self._http = http
         self._buffer = FrameBuffer(http.settings.max_buffered_bytes)
         self._reader: StreamReader | None = None
-        self._task: BackgroundTask | None = None
+        self._task: BackgroundTask[None] | None = None
         self._watch = watch  # is shown each batch that the consumer takes
         self._state = _State.NEW
         self._taken = 0  # frames that left the buffer, those that are still in `_left` included
@@ -92,7 +92,7 @@ class FrameStream:
         from ._reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
 
         self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)
-        self._task = BackgroundTask(reader.run, f"enclave stream {self.session_id}")
+        self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")
         try:
             await self._task.start()
             await reader.opened.wait()

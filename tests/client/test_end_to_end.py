@@ -50,7 +50,7 @@ async def test_code_runs_its_frames_arrive_live_and_its_result_comes_typed(sim: 
     assert "".join(frame.data for frame in seen if isinstance(frame, StderrFrame)) == "oops\n"
     assert [frame.phase for frame in seen if isinstance(frame, PhaseFrame)][-1] is SessionPhase.SUCCEEDED
     assert isinstance(seen[-1], EndFrame)
-    assert (refreshed.language, refreshed.backend, refreshed.labels) == ("python", "simulator", {"a": "b"})
+    assert (refreshed.language, refreshed.backend, refreshed.labels["a"]) == ("python", "simulator", "b")
     assert trail[:2] == [AuditType.SESSION_CREATED, AuditType.SANDBOX_STARTED]
     assert sim.phases == {session.id: "torn_down"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections import UserDict, UserList
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -25,6 +26,13 @@ from tests.support.messages import response, session
 from tests.support.plane import ControlPlane
 
 CREATED = response(session(), 201)
+
+
+@pytest.fixture
+async def client(server: ControlPlane) -> AsyncIterator[EnclaveClient]:
+    """A client that adds nothing of its own to a request."""
+    async with EnclaveClient(server.base_url, api_key="ek_test_secret", recover_creates=False) as client:
+        yield client
 
 
 async def sent_by_run(server: ControlPlane, client: EnclaveClient, *args: object, **fields: object) -> object:

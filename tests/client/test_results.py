@@ -208,7 +208,7 @@ async def test_a_session_block_gives_its_result_and_tears_down(server: ControlPl
 
 
 async def test_a_session_that_is_gone_already_counts_as_torn_down(server: ControlPlane, client: EnclaveClient):
-    server.answers(response(session(), 201), response({}, 404))
+    server.answers(response(session(), 201), response({}, 404), response({}, 404))
     async with client.session("x"):
         pass
 

@@ -101,7 +101,7 @@ def test_the_marker_configures_the_simulator_and_the_nearest_one_counts_most(run
 
         pytestmark = [
             pytest.mark.anyio,
-            pytest.mark.enclave_simulator(bounds=Bounds(max_body_bytes=100), service_bindings={"db": "http://127.0.0.1:1"}),
+            pytest.mark.enclave_simulator(bounds=Bounds(max_body_bytes=200), service_bindings={"db": "http://127.0.0.1:1"}),
         ]
 
         @pytest.mark.parametrize("anyio_backend", ["asyncio"])

@@ -9,9 +9,33 @@ from typing import Any
 import anyio
 import sniffio
 import trio
+from anyio.lowlevel import checkpoint
+
+from tests.support.plane import Gate
 
 Operation = Callable[[], Awaitable[Any]]
-Moment = Callable[[], Awaitable[None]]
+ROUNDS_BEFORE_RELEASE = 5
+
+
+class Moment:
+    """The time to cancel: the gate is reached. The server goes on once the cancellation has done its worst."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._come = anyio.Event()
+
+    async def __call__(self) -> None:
+        await self._gate.wait()
+        self._come.set()
+
+    async def release_after(self) -> None:
+        await self._come.wait()
+        for _ in range(ROUNDS_BEFORE_RELEASE):
+            await checkpoint()
+        self._gate.opened.set()
+
+
+Due = Callable[[], Awaitable[None]]
 """Returns when it is time to cancel."""
 
 
@@ -19,7 +43,7 @@ class SiblingError(Exception):
     """What a sibling task fails with."""
 
 
-async def _anyio_cancel(operation: Operation, moment: Moment) -> bool:
+async def _anyio_cancel(operation: Operation, moment: Due) -> bool:
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(_then, moment, scope.cancel)
@@ -27,7 +51,7 @@ async def _anyio_cancel(operation: Operation, moment: Moment) -> bool:
     return scope.cancelled_caught
 
 
-async def _anyio_deadline(operation: Operation, moment: Moment) -> bool:
+async def _anyio_deadline(operation: Operation, moment: Due) -> bool:
     with anyio.move_on_after(60) as scope:
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(_then, moment, lambda: setattr(scope, "deadline", anyio.current_time()))
@@ -35,7 +59,7 @@ async def _anyio_deadline(operation: Operation, moment: Moment) -> bool:
     return scope.cancelled_caught
 
 
-async def _anyio_sibling(operation: Operation, moment: Moment) -> bool:
+async def _anyio_sibling(operation: Operation, moment: Due) -> bool:
     failures = 0
     try:
         async with anyio.create_task_group() as task_group:
@@ -46,8 +70,8 @@ async def _anyio_sibling(operation: Operation, moment: Moment) -> bool:
     return failures == 1
 
 
-def _task_cancel(times: int) -> Callable[[Operation, Moment], Awaitable[bool]]:
-    async def cancel(operation: Operation, moment: Moment) -> bool:
+def _task_cancel(times: int) -> Callable[[Operation, Due], Awaitable[bool]]:
+    async def cancel(operation: Operation, moment: Due) -> bool:
         task = asyncio.ensure_future(operation())
         await moment()
         for _ in range(times):
@@ -59,7 +83,7 @@ def _task_cancel(times: int) -> Callable[[Operation, Moment], Awaitable[bool]]:
     return cancel
 
 
-async def _asyncio_timeout(operation: Operation, moment: Moment) -> bool:
+async def _asyncio_timeout(operation: Operation, moment: Due) -> bool:
     try:
         async with asyncio.timeout(None) as timeout:
             now = asyncio.get_running_loop().time
@@ -70,7 +94,7 @@ async def _asyncio_timeout(operation: Operation, moment: Moment) -> bool:
     return False
 
 
-async def _asyncio_sibling(operation: Operation, moment: Moment) -> bool:
+async def _asyncio_sibling(operation: Operation, moment: Due) -> bool:
     failures = 0
     try:
         async with asyncio.TaskGroup() as task_group:
@@ -81,7 +105,7 @@ async def _asyncio_sibling(operation: Operation, moment: Moment) -> bool:
     return failures == 1
 
 
-async def _trio_deadline(operation: Operation, moment: Moment) -> bool:
+async def _trio_deadline(operation: Operation, moment: Due) -> bool:
     with trio.move_on_after(60) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_then, moment, lambda: setattr(scope, "deadline", trio.current_time()))
@@ -89,7 +113,7 @@ async def _trio_deadline(operation: Operation, moment: Moment) -> bool:
     return scope.cancelled_caught
 
 
-async def _trio_nursery(operation: Operation, moment: Moment) -> bool:
+async def _trio_nursery(operation: Operation, moment: Due) -> bool:
     ended = False
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_then, moment, nursery.cancel_scope.cancel)
@@ -98,7 +122,7 @@ async def _trio_nursery(operation: Operation, moment: Moment) -> bool:
     return not ended
 
 
-async def _trio_sibling(operation: Operation, moment: Moment) -> bool:
+async def _trio_sibling(operation: Operation, moment: Due) -> bool:
     failures = 0
     try:
         async with trio.open_nursery() as nursery:
@@ -109,7 +133,7 @@ async def _trio_sibling(operation: Operation, moment: Moment) -> bool:
     return failures == 1
 
 
-async def _then(moment: Moment, act: Callable[[], object]) -> None:
+async def _then(moment: Due, act: Callable[[], object]) -> None:
     await moment()
     act()
 
@@ -136,6 +160,6 @@ WAYS_BY_LOOP = {"asyncio": _ANYIO | _ASYNCIO, "trio": _ANYIO | _TRIO}
 """For each loop and way: a function that runs an operation, cancels it at a moment, and tells whether it was."""
 
 
-def running_ways() -> dict[str, Callable[[Operation, Moment], Awaitable[bool]]]:
+def running_ways() -> dict[str, Callable[[Operation, Due], Awaitable[bool]]]:
     """Those of the running event loop."""
     return WAYS_BY_LOOP[sniffio.current_async_library()]

@@ -1,0 +1,262 @@
+"""Creating a session so that none is left behind, and tearing one down.
+
+The request has no idempotency key, so a create whose answer is lost cannot be sent again: nobody would know whether
+there are two sessions then. Instead each create carries a label of its own. Where the answer is lost, the session is
+looked for by that label in the list of sessions, and is adopted.
+
+::
+
+    POST ──┬── 2xx with an id ──────────────────────────> the session
+           ├── refused, or never sent ──────────────────> raise: there is none
+           └── lost ──> look for the label ──┬── found ─> the session
+                                             └── not ───> raise, and name the label
+
+A session that does not stand in the list at once proves nothing, for the server may still be at work on the request.
+So the list is asked again, with growing waits, for `LOOK_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import msgspec
+
+from . import _calls
+from ._log import logger
+from ._tasks import BackgroundTask, finish_or_undo
+from .errors import (
+    APIConnectionError,
+    APIStatusError,
+    ConfigurationError,
+    ConflictError,
+    ConnectError,
+    EnclaveError,
+    NotFoundError,
+    ProtocolError,
+)
+from .transport import RetryPolicy, decoded
+from .types import CreateSessionRequest, Session
+from .types._answers import decode_session
+from .types._json import decode_text
+
+if TYPE_CHECKING:
+    from ._observed import ObservedSession
+    from .transport import Http
+
+CREATE_LABEL = "enclave-sdk.create"
+"""The label by which a session is found whose create got no answer."""
+
+LOOK_SECONDS = 10.0
+"""How long a session whose create got no answer is looked for."""
+
+_LOOK = RetryPolicy(wait_seconds=0.1, max_wait_seconds=2.0)
+# A proxy's: whether the server behind it did what was asked, it cannot say.
+_UNSURE_STATUSES = frozenset({502, 504})
+_REFUSED_STATUSES = frozenset({400, 422})
+_list = msgspec.json.Decoder(list[Any])
+
+
+class Creates:
+    """How a client creates sessions: with which labels, and whether it looks for those whose answer was lost.
+
+    Raises:
+        ConfigurationError: an argument cannot be used; the message names it.
+    """
+
+    def __init__(self, labels: Mapping[str, str] | None, *, recover: bool) -> None:
+        try:
+            CreateSessionRequest(code="", labels=labels)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(str(error)) from None
+        if not isinstance(recover, bool):
+            raise ConfigurationError(f"recover_creates: expected True or False, got {recover!r}")
+        self._labels = dict(labels or {})
+        self._recover = recover
+
+    def label(self, request: CreateSessionRequest) -> tuple[CreateSessionRequest, str | None]:
+        """The request with the client's labels and one of its own, and the value of that."""
+        value = secrets.token_hex(16) if self._recover else None
+        labels = {**self._labels, **(request.labels or {})}
+        if value is not None:
+            labels[CREATE_LABEL] = value  # also over another create's, which came along with labels of its session
+        return (msgspec.structs.replace(request, labels=labels) if labels else request), value
+
+    def without_label(self) -> Creates:
+        """The same for a server that does not take our label."""
+        return Creates(self._labels, recover=False)
+
+    def stop_labelling(self, error: APIStatusError) -> None:
+        """Send no label of our own from now on."""
+        if self._recover:
+            self._recover = False
+            logger.warning("the server refuses the label %s, so lost creates cannot be found: %s", CREATE_LABEL, error)
+
+
+async def create(
+    http: Http, creates: Creates, request: CreateSessionRequest, observed: ObservedSession | None = None
+) -> Session:
+    """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
+    for attempt in itertools.count(1):
+        creation = _Creation(http, *creates.label(request))
+        try:
+            return await _carry_out(http, creation, observed)
+        except APIStatusError as error:
+            if not creation.refused_for_its_label(error):
+                raise
+            refusal = error
+        except EnclaveError:
+            if not (creation.proved_vain and http.retry.retry_lost_creates and attempt < http.retry.attempts):
+                raise
+            continue
+        # Refused, so nothing was made. If it was for the label that we added, it works without; if not, this says so.
+        session = await _carry_out(http, _Creation(http, *creates.without_label().label(request)), observed)
+        creates.stop_labelling(refusal)
+        return session
+    raise AssertionError("unreachable")
+
+
+async def _carry_out(http: Http, creation: _Creation, observed: ObservedSession | None) -> Session:
+    seconds = http.settings.timeout.teardown
+
+    async def undo(session: Session) -> None:
+        if observed is not None:
+            observed.seen(session)
+        await discard(http, session.id)
+        if observed is not None:
+            observed.torn_down = True
+
+    session = await finish_or_undo(
+        BackgroundTask(creation.post, creation.name, again=creation.look),
+        undo,
+        seconds=seconds,
+        leave=lambda: creation.hurry(seconds),
+    )
+    if observed is not None:
+        observed.seen(session)
+    return session
+
+
+async def discard(http: Http, session_id: str) -> None:
+    """Tear a session down. One that is gone already counts as torn down."""
+    try:
+        await _calls.teardown(http, session_id)
+    except (ConflictError, NotFoundError):
+        if not await _is_gone(http, session_id):
+            raise
+
+
+async def _is_gone(http: Http, session_id: str) -> bool:
+    try:
+        return (await _calls.get(http, session_id)).has_ended
+    except NotFoundError:
+        return True
+    except EnclaveError:
+        return False  # the error of the DELETE says more
+
+
+class _Creation:
+    """One POST, and what follows from its answer or the lack of one."""
+
+    def __init__(self, http: Http, request: CreateSessionRequest, label: str | None) -> None:
+        self._http = http
+        self._body = request.to_json()
+        self._label = label
+        self._post_scope = anyio.CancelScope()
+        self._caller_is_gone = False
+        self._reason: EnclaveError | None = None  # why the answer is lost
+        self._look_until: float | None = None
+        self.proved_vain = False
+        """Whether the list has shown for the whole time that the POST made no session."""
+
+    @property
+    def name(self) -> str:
+        """What is under way, for messages."""
+        return "creating a session" + (f" labelled {CREATE_LABEL}={self._label}" if self._label is not None else "")
+
+    def hurry(self, seconds: float) -> None:
+        """The caller no longer waits, so `seconds` are left. A third of them is kept for looking."""
+        self._caller_is_gone = True
+        self._post_scope.deadline = anyio.current_time() + seconds * 2 / 3
+
+    async def post(self) -> Session:
+        """Send the request, and give the session that it made."""
+        try:
+            with self._post_scope:
+                answer = await self._http.request("POST", "/sessions", content=self._body)
+                return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
+        except EnclaveError as error:
+            if not _is_lost(error):
+                raise
+            reason = error
+        else:
+            reason = APIConnectionError("POST /sessions: no answer came before its caller's time was over")
+        return await self._find(reason)
+
+    async def look(self) -> Session:
+        """What to do in the place of `post`, or of `look`, where somebody has cut it short."""
+        return await self._find(
+            APIConnectionError("POST /sessions: somebody else cancelled the request before its answer was there")
+        )
+
+    def refused_for_its_label(self, error: APIStatusError) -> bool:
+        """Whether the server says that it does not take our label, or may mean that."""
+        said = f"{error.message} {error.code} {error.body}"
+        return self._label is not None and error.status in _REFUSED_STATUSES and "label" in said.lower()
+
+    async def _find(self, reason: EnclaveError) -> Session:
+        """The session with our label.
+
+        Raises:
+            EnclaveError: `reason`, where there is none, or none can be looked for.
+        """
+        reason = self._reason = self._reason or reason
+        if self._label is None:
+            raise reason
+        now = anyio.current_time()
+        self._look_until = self._look_until or now + LOOK_SECONDS
+        with anyio.CancelScope(deadline=self._look_until):
+            for attempt in itertools.count(1):
+                session = await self._listed(self._label)
+                if session is not None:
+                    logger.info("%s; found its session %s by the label", reason, session.id)
+                    return session
+                await anyio.sleep(_LOOK.wait_before(attempt))
+        reason.create_label = self._label
+        if self._caller_is_gone:
+            logger.warning("%s was cancelled, and it may still come to be: %s", self.name, reason)
+        raise reason
+
+    async def _listed(self, label: str) -> Session | None:
+        self.proved_vain = False
+        try:
+            answer = await self._http.request("GET", "/sessions")
+            found = [entry for entry in decode_text(_list, answer) if _has_label(entry, label)]
+        except (EnclaveError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            logger.debug("looking for the session labelled %s=%s: %s", CREATE_LABEL, label, error)
+            return None
+        self.proved_vain = not found
+        return decode_session(msgspec.json.encode(found[0])) if found else None
+
+
+def _has_label(entry: Any, label: str) -> bool:
+    """Whether an entry of the list is ours. Nothing is demanded of it besides: other entries may be of any shape."""
+    if not isinstance(entry, dict):
+        return False
+    fields = cast(dict[str, Any], entry)
+    labels = fields.get("labels")
+    if not isinstance(labels, dict):
+        return False
+    return cast(dict[str, Any], labels).get(CREATE_LABEL) == label and isinstance(fields.get("id"), str)
+
+
+def _is_lost(error: EnclaveError) -> bool:
+    """Whether the request may have made a session all the same."""
+    if isinstance(error, APIStatusError):
+        return error.status in _UNSURE_STATUSES
+    if isinstance(error, ConnectError):
+        return False
+    return isinstance(error, APIConnectionError | ProtocolError)
