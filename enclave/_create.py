@@ -27,6 +27,7 @@ import msgspec
 
 from . import _calls
 from ._log import logger
+from ._observed import ObservedSession
 from ._tasks import BackgroundTask, finish_or_undo
 from .errors import (
     APIConnectionError,
@@ -44,7 +45,6 @@ from .types._answers import decode_session
 from .types._json import decode_text
 
 if TYPE_CHECKING:
-    from ._observed import ObservedSession
     from .transport import Http
 
 CREATE_LABEL = "enclave-sdk.create"
@@ -100,6 +100,7 @@ async def create(
     http: Http, creates: Creates, request: CreateSessionRequest, observed: ObservedSession | None = None
 ) -> Session:
     """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
+    observed = observed or ObservedSession()
     for attempt in itertools.count(1):
         creation = _Creation(http, *creates.label(request))
         try:
@@ -119,15 +120,13 @@ async def create(
     raise AssertionError("unreachable")
 
 
-async def _carry_out(http: Http, creation: _Creation, observed: ObservedSession | None) -> Session:
+async def _carry_out(http: Http, creation: _Creation, observed: ObservedSession) -> Session:
     seconds = http.settings.timeout.teardown
 
     async def undo(session: Session) -> None:
-        if observed is not None:
-            observed.seen(session)
+        observed.seen(session)
         await discard(http, session.id)
-        if observed is not None:
-            observed.torn_down = True
+        observed.torn_down = True
 
     session = await finish_or_undo(
         BackgroundTask(creation.post, creation.name, again=creation.look),
@@ -135,8 +134,7 @@ async def _carry_out(http: Http, creation: _Creation, observed: ObservedSession 
         seconds=seconds,
         leave=lambda: creation.hurry(seconds),
     )
-    if observed is not None:
-        observed.seen(session)
+    observed.seen(session)
     return session
 
 

@@ -1,6 +1,8 @@
 """The one way to call an `Observer`: what it raises is logged and goes no further. Without I/O.
 
-Requests and sessions are observed inside a ``with`` block; leaving it ends the observation.
+Requests and sessions are observed inside a ``with`` block; leaving it ends the observation. What nobody observes is an
+`ObservedRequest`, `ObservedStream` or `ObservedSession` too: the classes of these names do nothing, and those derived
+from them tell an observer. So nobody has to ask whether there is one.
 """
 
 from __future__ import annotations
@@ -59,27 +61,137 @@ class Guard:
 
 
 class ObservedRequest:
-    """A request under observation."""
+    """A request that nobody observes."""
 
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What to send along with the next attempt."""
+        return []
+
+    def answered(self, status: int) -> None:
+        """The attempt got a response."""
+
+    def retrying(self, error: EnclaveError, retry: int, wait_seconds: float) -> None:
+        """The attempt failed, and another one follows."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """It is over."""
+
+
+class ObservedStream:
+    """A stream that nobody observes."""
+
+    def retrying(self, error: EnclaveError, retry: int, wait_seconds: float) -> None:
+        """It could not be opened, and will be tried again."""
+
+    def resuming(self, error: EnclaveError, attempt: int, wait_seconds: float, frames: int) -> None:
+        """It broke, and will be resumed."""
+
+    def ended(self, error: BaseException | None, frames: int, resumes: int) -> None:
+        """Nothing more is read."""
+
+
+class ObservedSession:
+    """A session block that nobody observes."""
+
+    def __init__(self) -> None:
+        self.torn_down = False
+        """Whether the session is gone; for the block to set."""
+
+    def seen(self, session: Session) -> None:
+        """The session as the server sees it."""
+
+    def finished(self, result: SessionResult[Any]) -> None:
+        """How the workload ended."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """The block is left."""
+
+
+class Observing:
+    """What begins, where nobody observes it."""
+
+    def request(self, method: str, path: str) -> ObservedRequest:  # noqa: ARG002 - for those who observe
+        """A request begins."""
+        return _NOBODYS_REQUEST
+
+    def stream(self, session_id: str) -> ObservedStream:  # noqa: ARG002
+        """A stream begins."""
+        return _NOBODYS_STREAM
+
+    def session(self, request: CreateSessionRequest) -> ObservedSession:  # noqa: ARG002
+        """A session block begins."""
+        return ObservedSession()
+
+
+# Those of a session are not shared, for each keeps whether its session is gone.
+_NOBODYS_REQUEST = ObservedRequest()
+_NOBODYS_STREAM = ObservedStream()
+
+
+def observing(observer: Observer | None, base_url: str) -> Observing:
+    """An observer, and where the client is that it observes.
+
+    Raises:
+        ConfigurationError: it is no observer, but the class of one, for instance.
+    """
+    if observer is None:
+        return Observing()
+    if not isinstance(observer, Observer):
+        raise ConfigurationError(f"observer: expected an instance of enclave.Observer, got {observer!r:.100}")
+    return _Observing(observer, base_url)
+
+
+class _Observing(Observing):
+    def __init__(self, observer: Observer, base_url: str) -> None:
+        self._observer = observer
+        self._guard = Guard()
+        self._base_url = base_url
+        self._base_path = urlsplit(base_url).path
+
+    def request(self, method: str, path: str) -> ObservedRequest:
+        session_id, route = session_id_of(path)
+        observation = self._guard.call(
+            self._observer.request,
+            method,
+            self._base_path + route,
+            url=self._base_url + path,
+            session_id=session_id,
+        )
+        return _NOBODYS_REQUEST if observation is None else _ObservedRequest(observation, self._guard)
+
+    def stream(self, session_id: str) -> ObservedStream:
+        observation = self._guard.call(self._observer.stream, session_id)
+        return _NOBODYS_STREAM if observation is None else _ObservedStream(observation, self._guard)
+
+    def session(self, request: CreateSessionRequest) -> ObservedSession:
+        observation = self._guard.call(self._observer.session, request)
+        return ObservedSession() if observation is None else _ObservedSession(observation, self._guard)
+
+
+class _ObservedRequest(ObservedRequest):
     def __init__(self, observation: RequestObservation, guard: Guard) -> None:
         self._observation = observation
         self._guard = guard
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What to send along with the next attempt."""
         given = self._guard.call(self._observation.headers)
         return (self._guard.call(self._checked, given) or []) if given else []
 
     def answered(self, status: int) -> None:
-        """The attempt got a response."""
         self._guard.call(self._observation.answered, status)
 
     def retrying(self, error: EnclaveError, retry: int, wait_seconds: float) -> None:
-        """The attempt failed, and another one follows."""
         self._guard.call(self._observation.retrying, error, retry=retry, wait_seconds=wait_seconds)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -102,7 +214,7 @@ class ObservedRequest:
 def _problem(name: str, value: str, size: int) -> str | None:
     """Why a header cannot be sent; names the header only where it is one, and never its value."""
     if not _NAME.fullmatch(name):
-        return "its name is none"
+        return "its name is no header name"
     if name.lower() in _RESERVED:
         return f"{name} is for the SDK to send"
     if not _VALUE.fullmatch(value):
@@ -110,85 +222,34 @@ def _problem(name: str, value: str, size: int) -> str | None:
     return f"{name} exceeds {MAX_ADDED_HEADER_BYTES} bytes in all" if size > MAX_ADDED_HEADER_BYTES else None
 
 
-class ObservedStream:
-    """A stream under observation."""
-
+class _ObservedStream(ObservedStream):
     def __init__(self, observation: StreamObservation, guard: Guard) -> None:
         self._observation = observation
         self._guard = guard
 
     def retrying(self, error: EnclaveError, retry: int, wait_seconds: float) -> None:
-        """It could not be opened, and will be tried again."""
         self._guard.call(self._observation.retrying, error, retry=retry, wait_seconds=wait_seconds)
 
     def resuming(self, error: EnclaveError, attempt: int, wait_seconds: float, frames: int) -> None:
-        """It broke, and will be resumed."""
         self._guard.call(self._observation.resuming, error, attempt=attempt, wait_seconds=wait_seconds, frames=frames)
 
     def ended(self, error: BaseException | None, frames: int, resumes: int) -> None:
-        """Nothing more is read."""
         self._guard.call(self._observation.ended, error, frames=frames, resumes=resumes)
 
 
-class ObservedSession:
-    """A session block under observation."""
-
+class _ObservedSession(ObservedSession):
     def __init__(self, observation: SessionObservation, guard: Guard) -> None:
+        super().__init__()
         self._observation = observation
         self._guard = guard
-        self.torn_down = False
-        """Whether the session is gone; for the block to set."""
 
     def seen(self, session: Session) -> None:
-        """The session as the server sees it."""
         self._guard.call(self._observation.seen, session)
 
     def finished(self, result: SessionResult[Any]) -> None:
-        """How the workload ended."""
         self._guard.call(self._observation.finished, result)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._guard.call(self._observation.ended, exc, torn_down=self.torn_down)
-
-
-class Observing:
-    """An observer, and where the client is that it observes.
-
-    Raises:
-        ConfigurationError: it is no observer, but the class of one, for instance.
-    """
-
-    def __init__(self, observer: Observer, base_url: str) -> None:
-        if not isinstance(observer, Observer):
-            raise ConfigurationError(f"observer: expected an instance of enclave.Observer, got {observer!r:.100}")
-        self._observer = observer
-        self._guard = Guard()
-        self._base_url = base_url
-        self._base_path = urlsplit(base_url).path
-
-    def request(self, method: str, path: str) -> ObservedRequest | None:
-        """A request begins."""
-        session_id, route = session_id_of(path)
-        observation = self._guard.call(
-            self._observer.request,
-            method,
-            self._base_path + route,
-            url=self._base_url + path,
-            session_id=session_id,
-        )
-        return None if observation is None else ObservedRequest(observation, self._guard)
-
-    def stream(self, session_id: str) -> ObservedStream | None:
-        """A stream begins."""
-        observation = self._guard.call(self._observer.stream, session_id)
-        return None if observation is None else ObservedStream(observation, self._guard)
-
-    def session(self, request: CreateSessionRequest) -> ObservedSession | None:
-        """A session block begins."""
-        observation = self._guard.call(self._observer.session, request)
-        return None if observation is None else ObservedSession(observation, self._guard)

@@ -13,7 +13,8 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from . import _calls
 from ._create import Creates, create, discard
 from ._log import logger
-from ._result import result_decoder, wait_for_result
+from ._observed import ObservedSession
+from ._result import ResultQuery
 from ._routes import session_path
 from ._streams import FrameStream
 from ._tasks import BackgroundTask, TaskState, uninterrupted
@@ -21,6 +22,7 @@ from .errors import APITimeoutError, UsageError, WorkloadError
 from .types import (
     AuditEvent,
     CreateSessionRequest,
+    EndFrame,
     PhaseFrame,
     ResultFrame,
     Session,
@@ -30,7 +32,6 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from ._observed import ObservedSession
     from .transport import Http
 
 T = TypeVar("T")
@@ -46,7 +47,9 @@ class SessionHandle:
         """The session's opaque identifier."""
         self._http = http
         self._last_seen = session
-        self._observed = observed
+        self._is_created = session is not None  # by this client, so a stream of it has everything yet to give
+        self._is_through = False  # a stream of this handle was read to its end
+        self._observed = observed or ObservedSession()
 
     def __repr__(self) -> str:
         phase = f" {self.phase}" if self.phase else ""
@@ -70,8 +73,7 @@ class SessionHandle:
     async def refresh(self) -> Session:
         """Fetch the session as it is now. Raises as `EnclaveClient.get` does."""
         self._last_seen = session = await _calls.get(self._http, self.id)
-        if self._observed is not None:
-            self._observed.seen(session)
+        self._observed.seen(session)
         return session
 
     def stream(self) -> FrameStream:
@@ -87,8 +89,14 @@ class SessionHandle:
 
     async def result(self, type: Any = Any) -> SessionResult[Any]:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
+        query = ResultQuery[Any](self._http, self.id, type, stream=self.stream, saw=self._saw_session)
         try:
-            result = await wait_for_result(self._http, self.stream(), result_decoder(type))
+            if self._has_ended:
+                result = await query.fetch(self._last_seen)
+            elif self._is_created:
+                result = await query.wait()
+            else:
+                result = await query.ask_first()
         except WorkloadError as error:  # the value does not fit the type; how the workload ended is known all the same
             if error.result is not None:
                 self._finished(error.result)
@@ -104,6 +112,13 @@ class SessionHandle:
         """Stop the workload if it runs, and reclaim everything. See `EnclaveClient.teardown`."""
         await _calls.teardown(self._http, self.id)
 
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_through or (self._last_seen is not None and self._last_seen.has_ended)
+
+    def _saw_session(self, session: Session) -> None:
+        self._last_seen = session
+
     def _watch(self, frames: list[StreamFrame]) -> None:
         # Output frames are nearly all there is, and this passes them by without a Python step for each.
         if _TELLING.isdisjoint(map(type, frames)):
@@ -113,11 +128,12 @@ class SessionHandle:
                 self._saw(phase=frame.phase, kill_reason=frame.kill_reason)
             elif isinstance(frame, ResultFrame):
                 self._saw(phase=_phase_after(frame.result), result=frame.result)
+            elif isinstance(frame, EndFrame):
+                self._is_through = True
 
     def _finished(self, result: SessionResult[Any]) -> None:
-        self._saw(result=result, phase=_phase_after(result))
-        if self._observed is not None:
-            self._observed.finished(result)
+        self._saw(result=result, phase=_phase_after(result), kill_reason=result.kill_reason)
+        self._observed.finished(result)
 
     def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
         """Note what was learned. A second stream replays phases that have passed, and these change nothing."""
@@ -129,12 +145,14 @@ class SessionHandle:
 
 
 def _phase_after(result: SessionResult[Any]) -> SessionPhase:
+    if result.phase is not None:
+        return result.phase
     if result.is_killed:
         return SessionPhase.KILLED
     return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
 
 
-_TELLING = frozenset({PhaseFrame, ResultFrame})
+_TELLING = frozenset({PhaseFrame, ResultFrame, EndFrame})
 _LAST = 3
 _RANK = {
     SessionPhase.PENDING: 0,
@@ -153,7 +171,7 @@ class SessionBlock:
         self._http = http
         self._creates = creates
         self._request = request
-        self._observed: ObservedSession | None = None
+        self._observed = ObservedSession()
         self._handle: SessionHandle | None = None
         self._entered = False
 
@@ -162,8 +180,7 @@ class SessionBlock:
         if self._entered:
             raise UsageError("a session block is entered once; call session() again for another one")
         self._entered = True
-        if self._http.observing is not None:
-            self._observed = self._http.observing.session(self._request)
+        self._observed = self._http.observing.session(self._request)
         try:
             session = await create(self._http, self._creates, self._request, self._observed)
         except BaseException as error:
@@ -186,21 +203,17 @@ class SessionBlock:
         self._end(exc)
 
     def _end(self, error: BaseException | None) -> None:
-        if self._observed is not None:
-            self._observed.__exit__(None if error is None else type(error), error, None)
+        self._observed.__exit__(None if error is None else type(error), error, None)
 
 
-async def _leave(
-    http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession | None
-) -> None:
+async def _leave(http: Http, session_id: str, body_error: BaseException | None, observed: ObservedSession) -> None:
     """Discard the session of a block. What goes wrong is a note on the block's own exception, where it has one."""
     # A scope that was cancelled before is no news to the block, and its exception may be the answer to that.
     cancelled_before = body_error is not None and current_effective_deadline() == -math.inf
 
     async def tear_down() -> None:
         await discard(http, session_id)
-        if observed is not None:
-            observed.torn_down = True
+        observed.torn_down = True
 
     # Tearing down can be repeated, so it is, where somebody cuts it short.
     work = BackgroundTask(tear_down, f"tearing down session {session_id}", again=tear_down)

@@ -33,7 +33,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import cancel_shielded_checkpoint
+from anyio.lowlevel import EventLoopToken, cancel_shielded_checkpoint
 
 from ._log import logger
 from .errors import WorkInterrupted
@@ -72,6 +72,18 @@ def cancelled_by_others(error: BaseException) -> bool:
         and isinstance(error, anyio.get_cancelled_exc_class())
         and anyio.current_effective_deadline() > -math.inf
     )
+
+
+def loop_is_over(loop: EventLoopToken) -> bool:
+    """Whether an event loop has come to its end. Asks from any thread."""
+    native: Any = loop.native_token
+    if hasattr(native, "is_closed"):  # asyncio's, and uvloop's
+        return bool(native.is_closed())
+    try:
+        native.run_sync_soon(lambda: None)  # trio's token refuses to run anything after the end
+    except RuntimeError:
+        return True
+    return False
 
 
 def uninterrupted(function: F) -> F:

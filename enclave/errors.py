@@ -106,6 +106,8 @@ class EnclaveError(Exception):
     everywhere in Python, before anything is sent.
     """
 
+    operation: str = ""
+    """Method and path of the request that failed, as in ``GET /sessions/s-1``; empty where no request did."""
     retries: int = 0
     """How many times the failed operation was tried again before this was raised."""
     create_label: str | None = None
@@ -116,7 +118,7 @@ class EnclaveError(Exception):
         return super().__str__()
 
     def __str__(self) -> str:
-        text = self._describe()
+        text = f"{self.operation}: {self._describe()}" if self.operation else self._describe()
         if self.retries:
             text += f" (gave up after {self.retries} {'retry' if self.retries == 1 else 'retries'})"
         if self.create_label is not None:
@@ -157,7 +159,6 @@ class APIStatusError(EnclaveError):
         self.message = message
         """What the server said, or the reason phrase where it said nothing readable. Printable, and bounded."""
         self.operation = operation
-        """Method and path, as in ``GET /sessions/s-1``."""
         self.code = None if code is None else excerpt(code)
         """Machine-readable code of the error, where the server gives one. Printable, and bounded."""
         self.body = body
@@ -168,8 +169,7 @@ class APIStatusError(EnclaveError):
         """Seconds after which the server wants to be asked again, from ``Retry-After``."""
 
     def _describe(self) -> str:
-        text = f"{self.operation}: " if self.operation else ""
-        text += f"{self.status} {self.message}"
+        text = f"{self.status} {self.message}"
         details = {"code": self.code, "request id": self.request_id, "retry after": self.retry_after_seconds}
         shown = [f"{name} {value}" for name, value in details.items() if value is not None]
         return f"{text} ({', '.join(shown)})" if shown else text

@@ -7,13 +7,12 @@ row that bring nothing. A quiet session may be resumed any number of times.
 
 from __future__ import annotations
 
-import math
-
 import anyio
 
 from enclave._log import logger
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
+from enclave._tasks import cancelled_by_others
 from enclave.errors import APIStatusError, EnclaveError, EventTooLargeError, StreamInterrupted
 from enclave.transport import Http, may_resume, may_retry
 
@@ -36,8 +35,8 @@ class StreamReader:
         self._buffer = buffer
         self._history = History()
         self._unknown_frames = UnknownFrameLog(session_id)
-        self._observed: ObservedStream | None = None
-        self._is_complete = False  # the end was read; whatever happens to the connection then
+        self._observed = ObservedStream()
+        self._is_complete = False  # the end was read, so a failure of the connection no longer matters
         self._failures = 0  # attempts in a row that brought nothing, the latest included
         self._retry_ms: int | None = None
         self.opened = anyio.Event()
@@ -47,30 +46,25 @@ class StreamReader:
 
     async def run(self) -> None:
         """Read to the end of the session, or until cancelled."""
-        if self._http.observing is not None:
-            # Here and not where the stream is entered: this task's context is the reader's own.
-            self._observed = self._http.observing.stream(self._session_id)
+        # Here and not where the stream is entered, because this task's context is the reader's own.
+        self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
-        except anyio.get_cancelled_exc_class() as cancellation:
-            if anyio.current_effective_deadline() > -math.inf:
-                # No scope around this task is cancelled, so somebody cancelled the task itself, or what it awaited.
-                # The consumer may know nothing of that, and must not take it for the end of the session.
+        except BaseException as cancellation:
+            if cancelled_by_others(cancellation):
+                # Somebody cancelled this task itself, or what it awaited. The consumer may know nothing of that, and
+                # must not take it for the end of the session.
                 error = self._interruption("the task that reads it was cancelled by other code", cancellation)
                 self._end(error, error)
                 return
             self._end(None, None if self._is_complete else cancellation)
-            raise
-        except BaseException as fatal:
-            self._end(None, None if self._is_complete else fatal)
             raise
         self._end(error, error)
 
     def _end(self, error: Exception | None, reason: BaseException | None) -> None:
         self._buffer.end(error)
         self.opened.set()
-        if self._observed is not None:
-            self._observed.ended(reason, self._history.count, self.resumes)
+        self._observed.ended(reason, self._history.count, self.resumes)
 
     async def _read_session(self) -> Exception | None:
         """Give the reason why the stream ended short. None if it is complete."""
@@ -78,7 +72,7 @@ class StreamReader:
             await self._read_connections()
         except EnclaveError as error:
             return self._final(error)
-        except Exception as error:  # noqa: BLE001 - a caller's transport or token callable; the consumer raises it
+        except Exception as error:  # noqa: BLE001 - of a caller's transport or token callable, for the consumer to raise
             return error
         return None
 
@@ -102,6 +96,7 @@ class StreamReader:
                 self.resumes += 1
             self.opened.set()
             await connection.read_to_end()
+            # The consumer gets the end now. It need not wait until the connection is drained.
             self._is_complete = True
             self._buffer.end(None)
             await connection.drain()
@@ -111,7 +106,7 @@ class StreamReader:
         if connection.retry_ms is not None:
             self._retry_ms = connection.retry_ms
         if _is_about_the_id(error, connection):
-            # The server is well, and is asked for something else: that is no failed attempt, and can happen only once.
+            # The server is well and is asked for something else, so this is no failed attempt. It happens only once.
             self._history.distrust_ids()
             return self._tell(error, 0.0)
         self._failures = 1 if connection.was_of_use else self._failures + 1
@@ -135,7 +130,7 @@ class StreamReader:
     def _tell(self, error: EnclaveError, wait: float) -> float:
         attempt = max(self._failures, 1)
         logger.debug(
-            "stream of session %s: %s; resume after %d frames, attempt %d of %d, in %.2f s",
+            "stream of session %s: %s, resume after %d frames, attempt %d of %d, in %.2f s",
             self._session_id,
             error,
             self._history.count,
@@ -143,9 +138,9 @@ class StreamReader:
             self._http.retry.attempts - 1,
             wait,
         )
-        if self._observed is not None and self.opened.is_set():
+        if self.opened.is_set():
             self._observed.resuming(error, attempt, wait, self._history.count)
-        elif self._observed is not None:
+        else:
             self._observed.retrying(error, attempt, wait)
         return wait
 

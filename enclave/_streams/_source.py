@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import NoReturn, Self
 
 import anyio
 
 from enclave._observed import ObservedRequest
-from enclave.errors import MalformedResponseError, excerpt
-from enclave.transport import BodyReader, Headers, Http, redacted, status_error, time_limit, transport_errors
-
-if TYPE_CHECKING:
-    import httpx
+from enclave.errors import EnclaveError, MalformedResponseError, excerpt
+from enclave.transport import BodyReader, Headers, Http, Response, Timeouts, redacted, status_error, time_limit
 
 _EXCERPT_BYTES = 1024
 _DRAIN_SECONDS = 1.0
@@ -34,26 +30,31 @@ class EventSource:
         self._timeout = http.settings.timeout
         self._last_event_id = last_event_id
 
-    @property
-    def operation(self) -> str:
-        """Method and path, for messages."""
-        return f"GET {self._path}"
-
     async def __aenter__(self) -> Self:
-        observed = None if self._http.observing is None else self._http.observing.request("GET", self._path)
-        with observed or nullcontext():
-            await self._open(observed)
-        return self
+        with self._http.observing.request("GET", self._path) as observed:
+            try:
+                await self._open(observed)
+            except EnclaveError as error:
+                failure = error
+            else:
+                return self
+            failure.operation = f"GET {self._path}"
+            raise failure.with_traceback(None)  # the frames below hold headers
 
-    async def _open(self, observed: ObservedRequest | None) -> None:
-        with transport_errors(self.operation), time_limit(self._open_seconds(), "no response came"):
-            response = await self._send([] if observed is None else observed.headers())
-        if observed is not None:
-            observed.answered(response.status_code)
-        self._body = BodyReader(response, self.operation, read_seconds=self._timeout.stream_idle)
+    async def _open(self, observed: ObservedRequest) -> None:
+        credential = await self._http.credential()  # asks code of the caller's, which no timeout of ours is about
+        headers: Headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache"), *observed.headers()]
+        if self._last_event_id is not None:
+            headers.append((b"Last-Event-ID", self._last_event_id))
+        # The head of the response is awaited here. How long its body may be silent is for whoever reads it.
+        timeouts = Timeouts(self._timeout.connect, None, None, self._timeout.acquire)
+        with time_limit(self._open_seconds(), "no response came"):
+            response = await self._http.send("GET", self._path, headers, credential, timeouts=timeouts, is_stream=True)
+        observed.answered(response.status)
+        self._body = BodyReader(response, read_seconds=self._timeout.stream_idle)
         try:
             if not _is_event_stream(response):
-                with transport_errors(self.operation), time_limit(self._timeout.read, "no whole response came"):
+                with time_limit(self._timeout.read, "no whole response came"):
                     await self._refuse(response)
         except BaseException:
             await self._body.aclose()
@@ -66,7 +67,7 @@ class EventSource:
 
     @property
     def idle_seconds(self) -> float | None:
-        """The idle timeout, for the caller to see to; None where there is none, or a read sees to it itself.
+        """The idle timeout that the caller must keep. None if there is none, or if a read keeps it itself.
 
         A read on our own transport can be cancelled and done again. One on another transport cannot.
         """
@@ -74,55 +75,37 @@ class EventSource:
 
     @property
     def read(self) -> Callable[[], Awaitable[bytes]]:
-        """Gives the next bytes of the stream; empty once the server ended it. Raises what `errors` turns into ours."""
+        """Gives the next bytes of the stream, and none once the server ended it. Raises as `BodyReader.read` does."""
         return self._body.fastest_read
-
-    def errors(self) -> AbstractContextManager[None]:
-        """Raises what `read` raises as our errors: one context for many reads."""
-        return transport_errors(self.operation)
 
     async def drain(self) -> None:
         """After the last frame, read on to the end that the server is about to send, so that it is not cut off."""
         if self._body.is_complete:
             return
-        with transport_errors(self.operation), anyio.move_on_after(_DRAIN_SECONDS):
+        with anyio.move_on_after(_DRAIN_SECONDS):
             while await self._body.read():
                 pass
 
-    async def _send(self, added: Headers) -> httpx.Response:
-        headers = [(b"Accept", b"text/event-stream"), (b"Cache-Control", b"no-cache"), *added]
-        if self._last_event_id is not None:
-            headers.append((b"Last-Event-ID", self._last_event_id))
-        return await self._http.send(
-            "GET",
-            self._path,
-            headers=headers,
-            timeout=self._timeout,
-            is_stream=True,
-        )
-
     def _open_seconds(self) -> float | None:
-        # httpx knows one read timeout for a response's head and its body; a stream's head is due sooner.
         connect, read = self._timeout.connect, self._timeout.read
         return None if read is None else (connect or 0.0) + read
 
-    async def _refuse(self, response: httpx.Response) -> NoReturn:
+    async def _refuse(self, response: Response) -> NoReturn:
         if not response.is_success:
-            raise await status_error(response, self._body, self.operation, self._http.settings.credential)
+            raise await status_error(response, self._body, self._http.settings.credential)
         start = await self._body.read_start(_EXCERPT_BYTES)
         said = redacted(start.decode("utf-8", "replace"), self._http.settings.credential)
         shown = f"it starts with: {excerpt(said)}" if start else "its body is empty"
         raise MalformedResponseError(
-            f"{self.operation}: expected an event stream, got {response.status_code} "
-            f"with content-type {excerpt(_content_type(response)) or 'none'}; {shown}"
+            f"expected an event stream, got {response.status} "
+            f"with content-type {excerpt(_content_type(response)) or 'none'} and {shown}"
         )
 
 
-def _content_type(response: httpx.Response) -> str:
+def _content_type(response: Response) -> str:
     # Parameters such as charset are ignored: an event stream is always UTF-8.
-    value: str = response.headers.get("content-type", "")
-    return value.partition(";")[0].strip().lower()
+    return (response.header(b"content-type") or "").partition(";")[0].strip().lower()
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
-    return response.status_code == HTTPStatus.OK and _content_type(response) == "text/event-stream"
+def _is_event_stream(response: Response) -> bool:
+    return response.status == HTTPStatus.OK and _content_type(response) == "text/event-stream"

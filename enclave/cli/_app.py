@@ -16,16 +16,18 @@ import typer
 from enclave import InsecureTransportWarning, __version__
 
 from . import _inspect, _map, _run, _sessions, _simulator
+from ._client import GlobalOptions
 from ._errors import EXIT_ERROR, EXIT_OUTPUT_CLOSED, CommandError, OutputClosed, described
-from ._options import examples
+from ._options import epilog
 from ._output import Screen, leave_if_stuck
-from ._runtime import Context, GlobalOptions, Invocation
+from ._runtime import Context, Invocation
+from ._text import visible
 
 app = typer.Typer(
     name="enclave",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 for module in (_run, _sessions, _inspect, _map, _simulator):
     app.add_typer(module.commands)
@@ -39,7 +41,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback(
     invoke_without_command=True,
-    epilog=examples(
+    epilog=epilog(
         "enclave run --local -c 'print(6 * 7)'",
         "enclave run job.py",
         "enclave --backend trio ls",
@@ -62,11 +64,16 @@ def enclave(
     backend: Annotated[
         Literal["asyncio", "trio"], typer.Option(metavar="asyncio|trio", help="The event loop.")
     ] = "asyncio",
+    color: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(metavar="auto|always|never", help="When to use colour. NO_COLOR and FORCE_COLOR are heeded too."),
+    ] = "auto",
     version: Annotated[  # noqa: ARG001 - its callback does all the work
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Run untrusted code in isolated, ephemeral sessions."""
+    ctx.obj.screen.set_color(color)
     ctx.obj.options = GlobalOptions(
         base_url=base_url, api_key_file=api_key_file, token_file=token_file, backend=backend
     )
@@ -96,11 +103,11 @@ def _exit_code(arguments: list[str] | None, screen: Screen) -> int:
 
 
 def _report(error: Exception, screen: Screen) -> int:
-    if os.environ.get("ENCLAVE_DEBUG") == "1":
-        traceback.print_exception(error)
     usage = _usage_problem(error)
     with suppress(CommandError, OutputClosed):  # without standard error, the exit code still tells
-        screen.warn_now(usage or described(error))
+        if os.environ.get("ENCLAVE_DEBUG") == "1":
+            screen.err.write_now(visible("".join(traceback.format_exception(error))))
+        screen.fail_now(usage or described(error))
     return int(getattr(error, "exit_code", EXIT_ERROR)) if usage or isinstance(error, CommandError) else EXIT_ERROR
 
 

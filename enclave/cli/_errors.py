@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import enclave
 
 from ._text import one_line
@@ -44,10 +46,39 @@ _FIXES: tuple[tuple[type[enclave.EnclaveError], str], ...] = (
 )
 
 
+# The SDK names the parameter that is wrong. Here it is an option, or came from one.
+_PARAMETER = re.compile(r"(\w+)[\w.\[\]']*: ")
+_OPTIONS = {
+    "base_url": "--base-url",
+    "api_key": "the API key",
+    "token": "the token",
+    "session_id": "ID",
+    "host": "--host",
+    "egress": "--allow",
+}
+_HINTS = {
+    "Pass the id of a Session": "`enclave ls` lists the sessions",
+    "pass api_key= or token=": "pass --api-key-file or --token-file",
+    "(allow_remote=True)": "(--allow-remote permits it)",
+}
+
+
+def in_options(message: str) -> str:
+    """A message of the SDK about a wrong argument, with the names of the command line's options."""
+    match = _PARAMETER.match(message)
+    if match and match[1] in _OPTIONS:
+        message = f"{_OPTIONS[match[1]]}: {message[match.end() :]}"
+    for theirs, ours in _HINTS.items():
+        message = message.replace(theirs, ours)
+    return message
+
+
 def described(error: BaseException) -> str:
     """One line about an error, expected or not, with a way to fix it where there is one."""
     if isinstance(error, CommandError):
         return one_line(error)
+    if isinstance(error, enclave.ConfigurationError):
+        return one_line(in_options(str(error)))
     if isinstance(error, enclave.EnclaveError):
         fix = next((fix for kind, fix in _FIXES if isinstance(error, kind)), None)
         return one_line(f"{str(error).rstrip('.')}. {fix}" if fix else error)

@@ -61,7 +61,7 @@ class FrameWriter:
         """Write a stream to its end."""
         async for batch in frames.batches():
             await self.write(batch)
-        await self.end()
+        await self.close()
 
     async def write(self, batch: Sequence[StreamFrame]) -> None:
         """Write some frames. Neighbours of one kind are written at once."""
@@ -77,6 +77,12 @@ class FrameWriter:
         """Write what was held back. What comes next is not the workload's output."""
         for output in self._outputs.values():
             await output.end_untrusted()
+
+    async def close(self) -> None:
+        """Write what was held back, and say so if a terminal was kept from obeying the output."""
+        await self.end()
+        if any(output.has_escapes for output in self._outputs.values()):
+            await self._screen.status("control characters of the output are shown as escapes. --raw obeys them instead")
 
     async def _write_output(self, kind: str, text: str) -> None:
         if self.captured:

@@ -11,19 +11,25 @@ import typer
 
 from enclave import EgressPolicy, SessionLimits, SessionResult
 
+from ._client import Id, attached
 from ._errors import EXIT_ERROR, EXIT_TIMEOUT, CommandError
-from ._options import LIMIT_NAMES, Id, Json, examples, seconds
+from ._options import LIMIT_NAMES, Json, seconds
 from ._output import Screen
-from ._runtime import Context, attached, runs
-from ._text import as_sent
+from ._runtime import Context, command
+from ._text import as_sent, known_time
 
 commands = typer.Typer()
 
 
-@commands.command(epilog=examples("enclave show s-6b44fc-2"))
-@runs
+@command(
+    commands,
+    "enclave show s-6b44fc-2",
+)
 async def show(ctx: Context, session_id: Id, json: Json = False) -> int:
-    """Show one session: its phase, limits, network policy, labels and times."""
+    """Show one session.
+
+    This shows its phase, limits, network policy, labels and times.
+    """
     screen = ctx.obj.screen
     async with ctx.obj.client() as enclave:
         session = await attached(enclave, session_id).refresh()
@@ -41,19 +47,22 @@ async def show(ctx: Context, session_id: Id, json: Json = False) -> int:
                 "backend": session.backend,
                 "limits": _limits(session.limits),
                 "egress": _egress(session.egress),
-                "labels": " ".join(f"{key}={value}" for key, value in session.labels.items()),
+                "labels": " ".join(f"{key}={value}" for key, value in session.labels.items()) or None,
                 "org": session.org_id,
                 "created by": session.created_by,
-                "created": session.created_at,
-                "started": session.started_at,
-                "finished": session.finished_at,
+                "created": known_time(session.created_at),
+                "started": known_time(session.started_at),
+                "finished": known_time(session.finished_at),
             },
         )
     return 0
 
 
-@commands.command(epilog=examples("enclave result s-6b44fc-2", "enclave result s-6b44fc-2 | jq .json"))
-@runs
+@command(
+    commands,
+    "enclave result s-6b44fc-2",
+    "enclave result s-6b44fc-2 | jq .json",
+)
 async def result(
     ctx: Context,
     session_id: Id,
@@ -64,7 +73,10 @@ async def result(
     ] = None,
     json: Json = False,
 ) -> int:
-    """Wait until a session has ended, and show its exit code and result."""
+    """Wait until a session has ended, and show its result.
+
+    The result is the exit code and what the program gave to enclave.result.
+    """
     timeout_seconds = seconds("--timeout", timeout)
     screen = ctx.obj.screen
     found = None
@@ -84,8 +96,10 @@ async def result(
     return 0
 
 
-@commands.command(epilog=examples("enclave audit s-6b44fc-2"))
-@runs
+@command(
+    commands,
+    "enclave audit s-6b44fc-2",
+)
 async def audit(ctx: Context, session_id: Id, json: Json = False) -> int:
     """Show a session's audit trail so far, oldest first."""
     screen = ctx.obj.screen
@@ -97,14 +111,19 @@ async def audit(ctx: Context, session_id: Id, json: Json = False) -> int:
         from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
 
         rows = [(event.ts, event.type, _compact(event.particulars) if event.particulars else "") for event in trail]
-        await screen.out.write(_tables.table(("TIME", "EVENT", "DETAIL"), rows))
+        await screen.out.write(_tables.table(screen.out, ("TIME", "EVENT", "DETAIL"), rows))
     return 0
 
 
-@commands.command(epilog=examples("enclave health"))
-@runs
+@command(
+    commands,
+    "enclave health",
+)
 async def health(ctx: Context, json: Json = False) -> int:
-    """Ask whether the control plane and its backend are well, and exit with 1 if not."""
+    """Ask whether the control plane is well.
+
+    The exit code is 1 if it is not, or if its backend is not.
+    """
     screen = ctx.obj.screen
     async with ctx.obj.client() as enclave:
         found = await enclave.health()
@@ -127,7 +146,7 @@ async def health(ctx: Context, json: Json = False) -> int:
 async def _details(screen: Screen, fields: Mapping[str, object]) -> None:
     from . import _tables  # noqa: PLC0415 - see `audit`
 
-    await screen.out.write(_tables.details(fields))
+    await screen.out.write(_tables.details(screen.out, fields))
 
 
 def _result_fields(found: SessionResult[object]) -> dict[str, object]:

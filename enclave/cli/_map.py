@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from codecs import BOM_UTF8
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -21,11 +22,11 @@ from enclave import (
     PermissionDeniedError,
 )
 
-from ._errors import EXIT_ERROR, CommandError
+from ._errors import EXIT_ERROR, BadUsage, CommandError
 from ._map_output import MapOutput
-from ._options import Local, examples, standard_input
+from ._options import Local, standard_input
 from ._output import Screen, in_thread
-from ._runtime import Context, runs
+from ._runtime import Context, command
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
@@ -35,15 +36,14 @@ _HOPELESS = (AuthenticationError, ConnectError, PermissionDeniedError)
 commands = typer.Typer()
 
 
-@commands.command(
+@command(
+    commands,
+    "enclave map requests.jsonl --output results.jsonl",
+    "enclave map requests.jsonl --output results.jsonl --retry-failed",
+    "enclave map requests.jsonl --max-concurrency 50 | jq .sessionId",
+    "enclave map - --local < requests.jsonl",
     name="map",
-    epilog=examples(
-        "enclave map requests.jsonl --output results.jsonl",
-        "enclave map requests.jsonl --max-concurrency 50 | jq .sessionId",
-        "enclave map - --local < requests.jsonl",
-    ),
 )
-@runs
 async def map_(
     ctx: Context,
     file: Annotated[
@@ -62,20 +62,29 @@ async def map_(
             help="Append results here instead of printing them. Requests with a result in it are skipped.",
         ),
     ] = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Run the requests that failed in --output again, and drop their lines."),
+    ] = False,
     max_concurrency: Annotated[int, typer.Option(metavar="N", help="How many sessions run at once.", min=1)] = 16,
     local: Local = False,
 ) -> int:
-    """Run many requests, and write results as lines of JSON as they come: index, sessionId, and result or error.
+    """Run many requests, and write results as they come.
 
-    The index is the request's line, from 0. The exit code is 1 if any request has failed. A command that was stopped
-    goes on where it was when it is run again with the same --output.
+    A result is a line of JSON with index, sessionId, verdict, and result or error. The index is the request's line,
+    from 0. The exit code is 1 if any request has failed. A command that was stopped goes on where it was when it is run
+    again with the same --output.
     """
+    if retry_failed and output is None:
+        raise BadUsage("--retry-failed needs --output, the file with the failures")
     screen = ctx.obj.screen
-    async with ctx.obj.client(local=local) as enclave:
-        with MapOutput(output, screen) as results, _requests(file, results) as (requests, total):
+    async with ctx.obj.client(local=local, narrate=False) as enclave:
+        with (
+            MapOutput(output, screen, retry_failed=retry_failed) as results,
+            _requests(file, results) as (requests, total),
+        ):
             async with enclave.fan_out(requests, max_concurrency=max_concurrency) as outcomes:
-                with _progress(total, screen, printed=output is None) as advance:
-                    advance(len(results.done), results.failed)
+                with _progress(screen, results, total, printed=output is None) as advance:
                     async for outcome in outcomes:
                         if isinstance(outcome, Errored) and isinstance(outcome.error, _HOPELESS):
                             raise outcome.error
@@ -108,6 +117,8 @@ class Requests:
     async def __anext__(self) -> CreateSessionRequest:
         while line := await self._read():
             self._line += 1
+            if self._line == 0:
+                line = line.removeprefix(BOM_UTF8)  # as Windows writes it
             if not line.strip() or self._line in self._output.done:
                 continue
             try:
@@ -188,10 +199,10 @@ def _count(file: BinaryIO) -> int | None:
 
 
 def _progress(
-    total: int | None, screen: Screen, *, printed: bool
+    screen: Screen, results: MapOutput, total: int | None, *, printed: bool
 ) -> AbstractContextManager[Callable[[int, int], None]]:
     if not screen.err.is_terminal or (printed and screen.out.is_terminal):  # results that scroll by show the progress
         return nullcontext(lambda _done, _failed: None)
     from . import _tables  # noqa: PLC0415 - Rich is slow to import
 
-    return _tables.progress(total)
+    return _tables.progress(screen.err, done=results.count, failed=results.failed, total=total)

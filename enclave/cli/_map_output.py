@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shutil
+import sys
+import tempfile
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import anyio.to_thread
 import msgspec
@@ -16,8 +20,13 @@ from ._errors import CommandError, described
 from ._output import Screen
 from ._text import as_sent, json_line
 
+if sys.platform != "win32":
+    import fcntl
+
 MAX_LINE_BYTES = 256 * 1024 * 1024
-_START = b'{"index":'  # each line of ours starts like this, and a torn one does as far as it goes
+# Each line of ours starts like this, with any number for the index.
+_START = b'{"index":0,"sessionId":'
+_INDEX = re.compile(rb'^(\{"index":)[0-9]+')
 
 
 class _Error(msgspec.Struct):
@@ -26,7 +35,7 @@ class _Error(msgspec.Struct):
 
 
 class _Line(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A line of the output. The index comes first, which `_START` relies on."""
+    """A line of the output. `_START` relies on the order of the first fields."""
 
     index: int
     session_id: str | None
@@ -51,10 +60,11 @@ _earlier = msgspec.json.Decoder(_Earlier)
 class MapOutput:
     """Where results go: a file, or standard output without one."""
 
-    def __init__(self, path: str | None, screen: Screen) -> None:
+    def __init__(self, path: str | None, screen: Screen, *, retry_failed: bool = False) -> None:
         self._path = path
         self._screen = screen
-        self._fd: int | None = None
+        self._retry_failed = retry_failed
+        self._fds: list[int] = []  # the last one is written to, and all of them hold a lock
         self._written = 0
         self.done: set[int] = set()
         """The indexes for which an earlier run wrote a line."""
@@ -70,20 +80,20 @@ class MapOutput:
         """Open the file and read what is in it.
 
         Raises:
-            CommandError: it holds something other than results.
+            CommandError: it holds something other than results, or another run writes to it.
             OSError: it cannot be opened.
         """
-        if self._path is not None:
-            kept_bytes = self._read_earlier(self._path)
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            if kept_bytes is not None:
-                os.ftruncate(self._fd, kept_bytes)
+        try:
+            if self._path is not None:
+                self._open(Path(self._path).resolve())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        while self._fds:
+            os.close(self._fds.pop())
 
     async def rejected(self, index: int, reason: str) -> None:
         """Write that a line of the input is no request."""
@@ -103,41 +113,90 @@ class MapOutput:
         self._written += 1
         self.failed += failed
         line = json_line(document)
-        if self._fd is None:
+        if not self._fds:
             await self._screen.out.write(line)
         else:
             # The thread is not left behind when cancelled, because the file is closed right after.
-            await anyio.to_thread.run_sync(_write_all, self._fd, line.encode())
+            await anyio.to_thread.run_sync(_write_all, self._fds[-1], line.encode())
 
-    def _read_earlier(self, path: str) -> int | None:
-        """Note the earlier results. If the last line is torn, give the length of what is before it."""
-        if not Path(path).exists():
-            return None
-        if not Path(path).is_file():  # to open a named pipe would wait for whoever opens its other end
-            raise CommandError(f"{path}: not a regular file. Leave --output out and redirect standard output")
-        kept_bytes = 0
-        with Path(path).open("rb") as file:
-            for number in itertools.count(1):
-                line = file.readline(MAX_LINE_BYTES)
-                if not line.endswith(b"\n"):
-                    if len(line) >= MAX_LINE_BYTES or line[: len(_START)] != _START[: len(line)]:
-                        raise _foreign(path, number)
-                    return kept_bytes
-                self._note(line, path, number)
-                kept_bytes += len(line)
-        raise AssertionError("unreachable")
+    def _open(self, path: Path) -> None:
+        if path.exists() and not path.is_file():  # to open a named pipe would wait for whoever opens its other end
+            raise CommandError(f"{self._path}: not a regular file. Leave --output out and redirect standard output")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        self._fds.append(fd)
+        _lock(fd, self._path)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            whole_bytes = self._read_earlier(file)
+            if self._retry_failed and self.failed:
+                self._replace(path, file, whole_bytes)
+            elif whole_bytes < os.fstat(fd).st_size:
+                os.ftruncate(fd, whole_bytes)
 
-    def _note(self, line: bytes, path: str, number: int) -> None:
+    def _read_earlier(self, file: BinaryIO) -> int:
+        """Note the earlier results. Gives the length of the file without a last line that is torn."""
+        whole_bytes = 0
+        for number in itertools.count(1):
+            line = file.readline(MAX_LINE_BYTES)
+            try:
+                earlier = _earlier.decode(line) if line else None
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                if not _is_torn(line, after_others=number > 1):
+                    raise CommandError(
+                        f"{self._path}: line {number} is no result of `enclave map`. Choose another --output"
+                    ) from None
+                break
+            if earlier is None:
+                break
+            if not line.endswith(b"\n"):  # an editor has cut the line end off
+                os.write(self._fds[-1], b"\n")
+            self.done.add(earlier.index)
+            self.failed += earlier.failed
+            whole_bytes += len(line.rstrip(b"\n")) + 1
+        return whole_bytes
+
+    def _replace(self, path: Path, file: BinaryIO, whole_bytes: int) -> None:
+        """Put a file without the failed lines in the place of this one, so that these requests are run again."""
+        self.done.clear()
+        self.failed = 0
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        self._fds.append(fd)
         try:
-            earlier = _earlier.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise _foreign(path, number) from None
-        self.done.add(earlier.index)
-        self.failed += earlier.failed
+            _lock(fd, self._path)
+            file.seek(0)
+            while file.tell() < whole_bytes:
+                line = file.readline()
+                earlier = _earlier.decode(line)
+                if not earlier.failed:
+                    _write_all(fd, line)
+                    self.done.add(earlier.index)
+            shutil.copymode(path, name)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
-def _foreign(path: str, number: int) -> CommandError:
-    return CommandError(f"{path}: line {number} is no result of `enclave map`. Choose another --output")
+def _lock(fd: int, path: str | None) -> None:
+    """Keep other runs away from a file for as long as it is open. Raises `CommandError` if one is there already."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CommandError(
+                f"{path}: another `enclave map` writes to it. Wait for it, or choose another --output"
+            ) from None
+
+
+def _is_torn(line: bytes, *, after_others: bool) -> bool:
+    """Whether this is the start of a line of ours, which was cut off.
+
+    A torn line is removed, and the file may be somebody else's. So a line that has none of ours before it must show
+    enough to be recognised.
+    """
+    if line.endswith(b"\n") or len(line) >= MAX_LINE_BYTES:
+        return False
+    start = _INDEX.sub(rb"\g<1>0", line)
+    return start.startswith(_START) or (after_others and _START.startswith(start))
 
 
 def _write_all(fd: int, data: bytes) -> None:

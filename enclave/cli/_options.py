@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
+import typer.core
 
 from enclave import EgressPolicy, SessionLimits
 
-from ._errors import BadUsage, CommandError
+from ._errors import BadUsage, CommandError, in_options
 
 MAX_SOURCE_BYTES = 64 * 1024 * 1024
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The session.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on a terminal too.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Let the program's output control the terminal.")]
 Local = Annotated[
@@ -39,9 +39,32 @@ _DURATION = re.compile(r"[0-9]{1,6}|([0-9]{1,6}[smhdw])+")
 _PART = re.compile(r"([0-9]+)([smhdw]?)")
 
 
-def examples(*lines: str) -> str:
+def epilog(*examples: str) -> str:
     """The end of a command's help. A test runs each example."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose help shows arguments by their names alone, whatever the version of Typer."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # Typer carries its Click
+        """What follows the command's name in the first line of the help."""
+        arguments = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == "argument"]
+        return ["[OPTIONS]", *(_name(each) if each.required else f"[{_name(each)}]" for each in arguments)]
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """The sections about arguments and options."""
+        for title, kind in (("Arguments", "argument"), ("Options", "option")):
+            parameters = [parameter for parameter in self.get_params(ctx) if parameter.param_type_name == kind]
+            records = [(parameter, parameter.get_help_record(ctx)) for parameter in parameters]
+            rows = [(_name(each) if kind == "argument" else record[0], record[1]) for each, record in records if record]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _name(argument: Any) -> str:
+    return f"{argument.metavar}..." if argument.nargs != 1 else str(argument.metavar)
 
 
 def pairs(option: str, values: Sequence[str] | None) -> dict[str, str]:
@@ -159,4 +182,4 @@ def egress(networks: Sequence[str] | None) -> EgressPolicy | None:
     try:
         return EgressPolicy.allowlist(*networks)
     except ValueError as error:
-        raise BadUsage(f"--allow: {error}") from None
+        raise BadUsage(in_options(str(error))) from None

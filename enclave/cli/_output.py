@@ -11,6 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec, TextIO, TypeVar
 
 import anyio.to_thread
@@ -21,7 +22,18 @@ from ._text import VisibleText, json_line, json_pretty, one_line
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+PHASE_COLORS = {"succeeded": "green", "running": "cyan", "pending": "cyan", "failed": "red", "killed": "red"}
+
+_DEFAULT_COLUMNS = 80
+_STYLES = {
+    "plain": "\x1b[0m",
+    "dim": "\x1b[2m",
+    "error": "\x1b[1;31m",
+    "warning": "\x1b[1;33m",
+    "red": "\x1b[31m",
+    "green": "\x1b[32m",
+    "cyan": "\x1b[36m",
+}
 
 _running: set[object] = set()
 
@@ -57,6 +69,35 @@ class Output:
         self.at_line_start = True
         self._encoding = stream.encoding if stream is not None and self.is_terminal else "utf-8"
         self._visible = VisibleText() if self.is_terminal else None
+        self.has_escapes = False
+        """Whether control characters of a workload's output were shown instead of obeyed."""
+        self.set_color("auto")
+
+    def set_color(self, choice: str) -> None:
+        """Decide about colour: always, never, or auto, which asks the environment and the terminal."""
+        self.is_colored = _wants_color(self.is_terminal) if choice == "auto" else choice == "always"
+
+    def styled(self, text: str, style: str) -> str:
+        """The text in a colour, if this output has colours."""
+        return f"{_STYLES[style]}{text}{_STYLES['plain']}" if self.is_colored else text
+
+    def columns(self) -> int:
+        """How wide the terminal is. $COLUMNS decides, if it is a number that makes sense."""
+        given = os.environ.get("COLUMNS", "")
+        if given.isascii() and given.isdigit() and int(given) > 0:
+            return int(given)
+        if self.is_terminal and self._fd is not None:
+            with suppress(OSError):
+                return os.get_terminal_size(self._fd).columns or _DEFAULT_COLUMNS
+        return _DEFAULT_COLUMNS
+
+    def is_abandoned(self) -> bool:
+        """Whether this is a pipe that nobody can read any more."""
+        if sys.platform == "win32" or self._fd is None or self.is_terminal:  # Windows has no poll
+            return False
+        poll = select.poll()
+        poll.register(self._fd, 0)  # errors are reported without being asked for
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
     def obey(self) -> None:
         """From now on, let a terminal act on the control characters of a workload's output."""
@@ -64,7 +105,9 @@ class Output:
 
     async def untrusted(self, text: str) -> None:
         """Write a piece of a workload's output."""
-        await self.write(self._visible.feed(text) if self._visible else text)
+        shown = self._visible.feed(text) if self._visible else text
+        self.has_escapes = self.has_escapes or len(shown) > len(text)
+        await self.write(shown)
 
     async def end_untrusted(self) -> None:
         """Write what was held back of a workload's output."""
@@ -103,13 +146,25 @@ def _write_all(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
+def _wants_color(is_terminal: bool) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal and os.environ.get("TERM") != "dumb"
+
+
 class Screen:
     """Both standard streams. What is said to a person goes to standard error alone, so that pipes stay clean."""
 
     def __init__(self) -> None:
         self.out = Output(sys.stdout, "output")
         self.err = Output(sys.stderr, "error")
-        self._styled = self.err.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    def set_color(self, choice: str) -> None:
+        """Decide about colour: always, never or auto."""
+        self.out.set_color(choice)
+        self.err.set_color(choice)
 
     def obey(self) -> None:
         """From now on, let the terminal act on the control characters of a workload's output."""
@@ -128,8 +183,7 @@ class Screen:
     def status_now(self, text: str) -> None:
         """Do the same without a thread. This may block."""
         if self.err.is_terminal:
-            line = self._line(text)
-            self.err.write_now(f"{_DIM}{line[:-1]}{_PLAIN}\n" if self._styled else line)
+            self._write_line(text, prefix_style="dim", text_style=PHASE_COLORS.get(text, "dim"))
 
     async def warn(self, text: object) -> None:
         """Say something that must not be missed, on a terminal or not."""
@@ -137,12 +191,18 @@ class Screen:
 
     def warn_now(self, text: object) -> None:
         """Do the same without a thread. This may block."""
-        self.err.write_now(self._line(text))
+        self._write_line(text, prefix_style="warning")
 
-    def _line(self, text: object) -> str:
-        """A line of its own, even if the workload has left the terminal in the middle of one."""
+    def fail_now(self, text: object) -> None:
+        """Say what went wrong. This may block."""
+        self._write_line(text, prefix_style="error")
+
+    def _write_line(self, text: object, *, prefix_style: str, text_style: str | None = None) -> None:
+        """Write a line of its own, even if the workload has left the terminal in the middle of one."""
         terminals = [stream for stream in (self.out, self.err) if stream.is_terminal]
         fresh = not self.err.is_terminal or all(stream.at_line_start for stream in terminals)
         for stream in terminals:
             stream.at_line_start = True
-        return f"{'' if fresh else chr(10)}enclave: {one_line(text)}\n"
+        line = one_line(text)
+        shown = self.err.styled(line, text_style) if text_style else line
+        self.err.write_now(f"{'' if fresh else chr(10)}{self.err.styled('enclave:', prefix_style)} {shown}\n")

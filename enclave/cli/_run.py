@@ -17,36 +17,35 @@ from enclave import (
     StreamFrame,
 )
 
+from ._client import Id, attached
 from ._errors import EXIT_ERROR, EXIT_KILLED, EXIT_TIMEOUT, BadUsage, CommandError
 from ._frames import FrameWriter, write_as_json
-from ._options import LIMIT_NAMES, Id, Local, Raw, egress, examples, limits, pairs, program, seconds
+from ._options import LIMIT_NAMES, Local, Raw, egress, limits, pairs, program, seconds
 from ._output import Screen, in_thread
-from ._runtime import Context, attached, runs
+from ._runtime import Context, command
 from ._text import as_sent, json_line
 
 # Nothing in a stream marks where the past ends and the present begins. A pause this long does. Of a program that never
 # pauses, `logs` shows this much.
-IDLE_SECONDS = 1.0
-BUSY_SECONDS = 10.0
+IDLE_SECONDS = 0.5
+BUSY_SECONDS = 3.0
 
 _EXIT_CODES = 256
 
 commands = typer.Typer()
 
 
-@commands.command(
-    epilog=examples(
-        "enclave run job.py",
-        "enclave run -c 'enclave.result({\"answer\": 6 * 7})'",
-        "echo 'console.log(6 * 7)' | enclave run - --language node",
-        "enclave run job.py --limit memory-mb=256 --limit wall-clock-ms=5000",
-        "enclave run job.py --allow 203.0.113.0/24 --label team=data",
-        "enclave run job.py --json | tail -n 1",
-        "enclave run job.py --detach",
-        "enclave run --local job.py",
-    )
+@command(
+    commands,
+    "enclave run job.py",
+    "enclave run -c 'enclave.result({\"answer\": 6 * 7})'",
+    "echo 'console.log(6 * 7)' | enclave run - --language node",
+    "enclave run job.py --limit memory-mb=256 --limit wall-clock-ms=5000",
+    "enclave run job.py --allow 203.0.113.0/24 --label team=data",
+    "enclave run job.py --json | tail -n 1",
+    "enclave run job.py --detach",
+    "enclave run --local job.py",
 )
-@runs
 async def run(
     ctx: Context,
     file: Annotated[
@@ -68,7 +67,11 @@ async def run(
     ] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help=f"A whole number for one of {', '.join(LIMIT_NAMES)}. Repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help=f"A whole number for one of {', '.join(LIMIT_NAMES)}. Repeatable.",
+            autocompletion=lambda: [f"{name}=" for name in LIMIT_NAMES],
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
@@ -90,10 +93,10 @@ async def run(
     local: Local = False,
     raw: Raw = False,
 ) -> int:
-    """Run a program, show its output as it comes, and exit with its exit code.
+    """Run a program and show its output as it comes.
 
-    The session is torn down in the end, whatever happens, also at Ctrl-C. If the platform kills the program, the exit
-    code is 137.
+    The exit code is the program's own. It is 137 if the platform kills the program. The session is torn down in the
+    end, whatever happens, also at Ctrl-C.
     """
     timeout_seconds = seconds("--timeout", timeout)
     if detach and local:
@@ -181,8 +184,11 @@ def _exit_code(result: SessionResult[Any]) -> int:
     return code % _EXIT_CODES or (EXIT_ERROR if code else 0)
 
 
-@commands.command(epilog=examples("enclave logs s-6b44fc-2", "enclave logs --follow s-6b44fc-2"))
-@runs
+@command(
+    commands,
+    "enclave logs s-6b44fc-2",
+    "enclave logs --follow s-6b44fc-2",
+)
 async def logs(
     ctx: Context,
     session_id: Id,
@@ -193,8 +199,7 @@ async def logs(
 ) -> int:
     """Show what a session has printed, from its start.
 
-    Without --follow, this ends at the first second without output. It ends after ten seconds if the program never
-    pauses.
+    Without --follow, this is what there is so far: it ends as soon as the output pauses.
     """
     screen = ctx.obj.screen
     if raw:
@@ -209,7 +214,7 @@ async def logs(
             until = float("inf") if follow else anyio.current_time() + BUSY_SECONDS
             while (batch := await _next(batches, pause)) and anyio.current_time() < until:
                 await (write_as_json(screen, batch) if json else writer.write(batch))
-        await writer.end()
+        await writer.close()
         if batch != []:
             await screen.warn(f"session {session_id} goes on. --follow shows the rest")
     return 0

@@ -1,7 +1,6 @@
-"""What a command runs on: an event loop, signals that cancel it, and a client.
+"""What a command runs on: an event loop, signals that cancel it, and the time in which it has a client.
 
-`runs` turns a coroutine function into the plain function that Typer calls. The coroutine finds its `Invocation` in
-Typer's context.
+`command` turns a coroutine function into a command. The coroutine finds its `Invocation` in Typer's context.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial, wraps
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Concatenate, ParamSpec
+from typing import Any, TypeVar
 
 import anyio
 import typer
 
-from enclave import EnclaveClient, SessionHandle
+from enclave import EnclaveClient
 
+from ._client import GlobalOptions, Narrator, connect
 from ._errors import BadUsage, CommandError, OutputClosed
+from ._options import Command, epilog
 from ._output import Screen
 
-P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Awaitable[int]])
 
-MAX_CREDENTIAL_FILE_BYTES = 64 * 1024
 _SAME_PRESS_SECONDS = 1.0  # a terminal and a wrapper such as make may both pass on one Ctrl-C
+_READER_CHECK_SECONDS = 0.5
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -38,36 +37,22 @@ class Context(typer.Context):
     obj: Invocation
 
 
-def runs(function: Callable[Concatenate[Context, P], Awaitable[int]]) -> Callable[..., int]:
-    """Let Typer call a coroutine function. Its result is the exit code."""
+def command(app: typer.Typer, *examples: str, name: str | None = None) -> Callable[[F], F]:
+    """Make a coroutine function a command. Its result is the exit code. The help ends with the examples."""
 
-    @wraps(function)
-    def call(ctx: Context, *args: P.args, **kwargs: P.kwargs) -> int:
-        return ctx.obj.run(partial(function, ctx, *args, **kwargs))
+    def register(function: F) -> F:
+        @wraps(function)
+        def call(ctx: Context, **arguments: Any) -> int:
+            return ctx.obj.run(partial(function, ctx, **arguments))
 
-    return call
+        app.command(name, cls=Command, epilog=epilog(*examples))(call)
+        return function
 
-
-def attached(enclave: EnclaveClient, session_id: str) -> SessionHandle:
-    """A handle for an existing session. Raises `BadUsage` for what cannot be the id of one."""
-    try:
-        return enclave.attach(session_id)
-    except ValueError as error:
-        raise BadUsage(str(error)) from None
+    return register
 
 
 class Interrupted(Exception):
     """A signal has ended the command."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GlobalOptions:
-    """The options that stand before the command."""
-
-    base_url: str | None = None
-    api_key_file: str | None = None
-    token_file: str | None = None
-    backend: str = "asyncio"
 
 
 class Invocation:
@@ -78,6 +63,7 @@ class Invocation:
         self.options = GlobalOptions()
         self._signal: signal.Signals | None = None
         self._scopes: list[anyio.CancelScope] = []
+        self._needs_reader = False
 
     def run(self, work: Callable[[], Awaitable[int]]) -> int:
         """Run a command to its exit code, which is 128 plus the signal's number if a signal ended it."""
@@ -89,21 +75,32 @@ class Invocation:
             return 128 + (self._signal or signal.SIGINT)
 
     @asynccontextmanager
-    async def client(self, *, local: bool = False) -> AsyncGenerator[EnclaveClient]:
+    async def client(self, *, local: bool = False, narrate: bool = True) -> AsyncGenerator[EnclaveClient]:
         """A client for the length of a block. With `local`, it is the client of a simulator that lives as long.
 
-        A signal cancels the block alone. The simulator goes on until the block has torn its sessions down.
+        A signal cancels the block alone. The simulator goes on until the block has torn its sessions down. The block is
+        also cancelled when the reader of standard output has gone, even if there is nothing to write.
+
+        Args:
+            local: start a simulator.
+            narrate: tell a person when the client waits and tries again.
 
         Raises:
             BadUsage: `local`, together with options that name a server.
             CommandError: no server is named, or a credential cannot be read.
             Interrupted: a signal cancelled the block.
+            OutputClosed: the reader of standard output has gone.
         """
-        async with self._connected(local=local) as enclave:
+        observer = Narrator(self.screen) if narrate else None
+        async with connect(self.options, observer, local=local) as enclave:
             with self.interruptible() as block:
-                yield enclave
+                self._needs_reader = True
+                try:
+                    yield enclave
+                finally:
+                    self._needs_reader = False
         if block.cancelled_caught:
-            raise Interrupted
+            raise OutputClosed if self._signal is None else Interrupted
 
     @contextmanager
     def interruptible(self) -> Generator[anyio.CancelScope]:
@@ -115,23 +112,6 @@ class Invocation:
             finally:
                 self._scopes.remove(scope)
 
-    @asynccontextmanager
-    async def _connected(self, *, local: bool) -> AsyncGenerator[EnclaveClient]:
-        options = self.options
-        if not local:
-            async with _configured_client(options) as enclave:
-                yield enclave
-            return
-        if options.base_url or options.api_key_file or options.token_file:
-            raise BadUsage("--local starts a server of its own: leave out --base-url, --api-key-file and --token-file")
-        from ._simulator import load_simulator  # noqa: PLC0415 - an extra, needed by few commands
-
-        async with (
-            load_simulator()().serve() as simulator,
-            EnclaveClient(simulator.base_url, api_key=simulator.api_key) as enclave,
-        ):
-            yield enclave
-
     async def _supervised(self, work: Callable[[], Awaitable[int]]) -> int:
         numbers = _signals()
         if not numbers:
@@ -139,7 +119,8 @@ class Invocation:
         outcome: int | Exception = Interrupted()
         with anyio.open_signal_receiver(*numbers) as signals:
             async with anyio.create_task_group() as task_group:
-                task_group.start_soon(self._watch, signals)
+                task_group.start_soon(self._watch_signals, signals)
+                task_group.start_soon(self._watch_reader)
                 with self.interruptible():
                     try:
                         outcome = await work()
@@ -150,7 +131,7 @@ class Invocation:
             raise outcome
         return outcome
 
-    async def _watch(self, signals: AsyncIterable[signal.Signals]) -> None:
+    async def _watch_signals(self, signals: AsyncIterable[signal.Signals]) -> None:
         """Cancel the innermost block at the first signal, and leave the process at a later one."""
         first = 0.0
         async for number in signals:
@@ -163,6 +144,12 @@ class Invocation:
                     self.screen.status_now(f"{number.name}: cleaning up. Repeat it to leave at once")
             elif anyio.current_time() - first > _SAME_PRESS_SECONDS:
                 self._leave(number)
+
+    async def _watch_reader(self) -> None:
+        """Cancel the client's block when nobody reads standard output any more."""
+        while not (self._needs_reader and self.screen.out.is_abandoned()):  # noqa: ASYNC110 - no loop tells of this
+            await anyio.sleep(_READER_CHECK_SECONDS)
+        self._scopes[-1].cancel()
 
     def _leave(self, number: int) -> None:
         with suppress(CommandError, OutputClosed):
@@ -178,31 +165,3 @@ def _signals() -> list[signal.Signals]:
         return []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _configured_client(options: GlobalOptions) -> EnclaveClient:
-    if not options.base_url and not os.environ.get("ENCLAVE_BASE_URL"):
-        raise CommandError(
-            "no control plane is named. Set ENCLAVE_BASE_URL or pass --base-url, as in http://127.0.0.1:8088. "
-            "`enclave simulator` starts one here, and `enclave run --local` needs none"
-        )
-    if options.api_key_file:
-        return EnclaveClient(options.base_url, api_key=read_secret("--api-key-file", options.api_key_file))
-    if options.token_file:
-        return EnclaveClient(options.base_url, token=read_secret("--token-file", options.token_file))
-    return EnclaveClient(options.base_url)
-
-
-def read_secret(option: str, path: str) -> str:
-    """The only line of a file. No message ever shows it.
-
-    Raises:
-        CommandError: the file is empty, too large or holds more than one line.
-        OSError: the file cannot be read.
-    """
-    with Path(path).open("rb") as file:
-        content = file.read(MAX_CREDENTIAL_FILE_BYTES + 1)
-    lines = content.strip().splitlines()
-    if len(lines) != 1 or len(content) > MAX_CREDENTIAL_FILE_BYTES:
-        raise CommandError(f"{option} {path}: expected one line with the credential, got {len(lines)} lines")
-    return lines[0].decode("utf-8", "replace")

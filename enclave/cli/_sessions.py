@@ -12,13 +12,15 @@ import typer
 
 from enclave import EnclaveClient, EnclaveError, Session, SessionPhase, SessionResult
 
+from ._client import attached, complete_session
 from ._errors import EXIT_ERROR, BadUsage, described
-from ._options import Json, Labels, OlderThan, duration, examples, pairs
+from ._options import Json, Labels, OlderThan, duration, pairs
 from ._output import Screen
-from ._runtime import Context, attached, runs
-from ._text import as_sent, json_line, one_line
+from ._runtime import Context, command
+from ._text import as_sent, json_line, known_time, one_line
 
 AT_ONCE = 8
+TABLE_ROWS = 20
 
 commands = typer.Typer()
 
@@ -29,49 +31,80 @@ class Filters:
 
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     older_than: timedelta | None = None
+    phase: str | None = None
 
     @classmethod
-    def of(cls, labels: Sequence[str] | None, older_than: str | None) -> Filters:
+    def of(cls, labels: Sequence[str] | None, older_than: str | None, phase: str | None = None) -> Filters:
         """Filters from the texts of the options. Raises `BadUsage`."""
         age = None if older_than is None else duration("--older-than", older_than)
-        return cls(labels=pairs("--label", labels), older_than=age)
+        if phase is not None and phase not in list(SessionPhase):
+            raise BadUsage(f"--phase: unknown phase {phase!r}, expected one of {', '.join(SessionPhase)}")
+        return cls(labels=pairs("--label", labels), older_than=age, phase=phase)
 
     def __bool__(self) -> bool:
         return bool(self.labels) or self.older_than is not None
 
     def match(self, session: Session) -> bool:
         """Whether a session is meant. One of unknown age is never old enough."""
+        if self.phase is not None and session.phase != self.phase:
+            return False
         if any(session.labels.get(key) != value for key, value in self.labels.items()):
             return False
         if self.older_than is None:
             return True
-        created = session.created_at
-        if created is None:
-            return False
-        return datetime.now(UTC) - (created if created.tzinfo else created.replace(tzinfo=UTC)) > self.older_than
+        created = known_time(session.created_at)
+        return created is not None and datetime.now(UTC) - created > self.older_than
 
 
-@commands.command(
-    epilog=examples("enclave ls", "enclave ls --label team=data --older-than 1h", "enclave ls | jq '.[].id'")
+@command(
+    commands,
+    "enclave ls",
+    "enclave ls --phase running --limit 5",
+    "enclave ls --label team=data --older-than 1h",
+    "enclave ls | jq '.[].id'",
 )
-@runs
-async def ls(ctx: Context, *, label: Labels = None, older_than: OlderThan = None, json: Json = False) -> int:
-    """List the sessions, newest first: a table on a terminal, JSON in a pipe."""
-    filters = Filters.of(label, older_than)
+async def ls(
+    ctx: Context,
+    *,
+    label: Labels = None,
+    older_than: OlderThan = None,
+    phase: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PHASE",
+            help=f"Only sessions in this phase: {', '.join(SessionPhase)}.",
+            autocompletion=lambda: list(SessionPhase),
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help=f"Only the newest N. A table has {TABLE_ROWS} by default.", min=1)
+    ] = None,
+    json: Json = False,
+) -> int:
+    """List the sessions, newest first.
+
+    On a terminal this is a table, and in a pipe it is JSON.
+    """
+    filters = Filters.of(label, older_than, phase)
     screen = ctx.obj.screen
     async with ctx.obj.client() as enclave:
-        sessions = [session for session in await enclave.list() if filters.match(session)]
+        found = [session for session in await enclave.list() if filters.match(session)]
         if json or not screen.out.is_terminal:
-            await screen.document([as_sent(session) for session in sessions])
-        elif sessions:
+            await screen.document([as_sent(session) for session in found[:limit]])
+            return 0
+        sessions = found[: limit or TABLE_ROWS]
+        if sessions:
             from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
 
             rows = [
                 (s.id, s.phase, s.language, _exit_of(s.result), _tables.age(s.created_at), _labels(s.labels))
                 for s in sessions
             ]
-            await screen.out.write(_tables.table(("ID", "PHASE", "LANGUAGE", "EXIT", "AGE", "LABELS"), rows))
-        else:
+            columns = ("ID", "PHASE", "LANGUAGE", "EXIT", "AGE", "LABELS")
+            await screen.out.write(_tables.table(screen.out, columns, rows))
+        if len(sessions) < len(found):
+            await screen.status(f"{len(found) - len(sessions)} more. --limit shows them, and filters narrow the list")
+        elif not sessions:
             await screen.status("no sessions")
     return 0
 
@@ -86,18 +119,17 @@ def _labels(labels: Mapping[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in labels.items())
 
 
-@commands.command(
-    epilog=examples(
-        "enclave rm s-6b44fc-2",
-        "enclave rm --label team=data --dry-run",
-        "enclave rm --older-than 1h",
-    )
+@command(
+    commands,
+    "enclave rm s-6b44fc-2",
+    "enclave rm --label team=data --dry-run",
+    "enclave rm --older-than 1h",
 )
-@runs
 async def rm(
     ctx: Context,
     session_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="The sessions.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The sessions.", show_default=False, autocompletion=complete_session),
     ] = None,
     *,
     label: Labels = None,
@@ -105,7 +137,10 @@ async def rm(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which sessions would be removed.")] = False,
     json: Json = False,
 ) -> int:
-    """Tear sessions down, either by id or by filters. It does not ask, and prints what it removed."""
+    """Tear sessions down, by id or by filters.
+
+    It does not ask, and prints what it removed.
+    """
     filters = Filters.of(label, older_than)
     if not session_ids and not filters:
         raise BadUsage("rm: give at least one ID, or --label or --older-than")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from ._errors import BadUsage, CommandError
-from ._options import examples
-from ._runtime import Context, GlobalOptions, read_secret, runs
+from ._client import GlobalOptions, read_secret
+from ._errors import BadUsage, CommandError, in_options
+from ._runtime import Context, command
 
 if TYPE_CHECKING:
     from enclave.simulator import Simulator
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 
-@commands.command(epilog=examples("enclave simulator", "enclave simulator --port 0"))
-@runs
+@command(
+    commands,
+    "enclave simulator",
+    "enclave simulator --port 0",
+)
 async def simulator(
     ctx: Context,
     *,
@@ -34,10 +37,10 @@ async def simulator(
         ),
     ] = False,
 ) -> int:
-    """Serve a control plane on this machine until Ctrl-C, and print the exports to use it with.
+    """Serve a control plane on this machine until Ctrl-C.
 
-    It is convenient, and NOT a security boundary: programs run as your user. The API key is a new one unless one is
-    given.
+    It prints the exports to use it with. The API key is a new one unless one is given. It is convenient, and NOT a
+    security boundary: programs run as your user.
     """
     screen = ctx.obj.screen
     given = _given_key(ctx.obj.options)
@@ -45,7 +48,7 @@ async def simulator(
         served = load_simulator()(api_key=given)
         serving = served.serve(host=host, port=port, allow_remote=allow_remote)
     except ValueError as error:
-        raise BadUsage(f"simulator: {error}") from None
+        raise BadUsage(in_options(str(error))) from None
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(serving)

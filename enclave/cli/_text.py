@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Protocol
 
 import msgspec
@@ -41,6 +43,25 @@ def as_sent(value: _Wire) -> msgspec.Raw:
     return msgspec.Raw(value.to_json())
 
 
+def visible(text: str) -> str:
+    """A whole text, with every control character but tabs and line ends shown as an escape."""
+    return _IN_TEXT.sub(_shown, text)
+
+
+def known_time(time: datetime | None) -> datetime | None:
+    """A time with its zone. None for the year 1, which is how servers written in Go send a time that is not set."""
+    if time is None or time.year == 1:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def local_time(time: datetime) -> str:
+    """A time in the zone of this machine, or as it is if it has no local form."""
+    with suppress(OverflowError, ValueError, OSError):  # at the ends of the calendar, or of what the platform converts
+        time = time.astimezone()
+    return time.isoformat(" ", "milliseconds")
+
+
 class VisibleText:
     """Shows the control characters of text that arrives in pieces. A line end may be cut between CR and LF."""
 
@@ -51,12 +72,12 @@ class VisibleText:
         """The next piece. A carriage return at its end waits for the piece that follows."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
-        return _IN_TEXT.sub(_shown, text[: len(text) - len(self._held)])
+        return visible(text[: len(text) - len(self._held)])
 
     def end(self) -> str:
         """The carriage return that was held back, if there is one."""
         text, self._held = self._held, ""
-        return _IN_TEXT.sub(_shown, text)
+        return visible(text)
 
 
 def _shown(match: re.Match[str]) -> str:

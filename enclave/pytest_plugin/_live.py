@@ -112,6 +112,7 @@ class LiveSimulator:
 
             await enclave_simulator.until(lambda simulator: simulator.unreclaimed_sessions == 0)
         """
+        # The wait happens on the simulator's loop. A thread carries its end over to the test's loop, whichever it is.
         waiting = self._portal.start_task_soon(self.simulator.until, condition)
         try:
             await anyio.to_thread.run_sync(waiting.result, abandon_on_cancel=True)
@@ -149,7 +150,12 @@ def serve(portal: BlockingPortal, options: Mapping[str, Any]) -> Generator[LiveS
 def connect(simulator: LiveSimulator) -> Generator[EnclaveClient]:
     """A client for any event loop, or for several one after the other. It retries without waiting."""
     transport = OriginTransport(simulator.base_url, max_connections=_CLIENT_CONNECTIONS, keepalive_seconds=0)
-    client = EnclaveClient(simulator.base_url, api_key=simulator.api_key, transport=transport, retry=_WITHOUT_WAITS)
+    client = EnclaveClient(
+        simulator.base_url,
+        api_key=simulator.api_key,
+        transport=transport,  # type: ignore[arg-type]  # one of the SDK's own, no part of its public interface
+        retry=_WITHOUT_WAITS,
+    )
     try:
         yield client
     finally:

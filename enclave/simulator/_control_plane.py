@@ -11,7 +11,7 @@ import msgspec
 from enclave.types import Health
 
 from ._auth import READ, WRITE, Authority, Principal, redacted
-from ._differences import Kind, in_document, rewrite
+from ._differences import Kind, rewrite, rewrite_json
 from ._faults import AnswerFault, DelayFault, Faults, LossFault, RewriteFault, When
 from ._fleet import Fleet, TooManyPending
 from ._limits import effective
@@ -126,7 +126,7 @@ class ControlPlane:
         if instead := self._faults.take(AnswerFault, method, path, when):
             return instead.reply
         if isinstance(answer, Reply) and (rewriting := self._faults.take(RewriteFault, method, path, when)):
-            return in_document(rewriting.change)(answer)
+            return rewrite_json(rewriting.change, answer)
         return answer
 
     async def _answer(self, exchange: Exchange) -> Answer:
@@ -194,7 +194,7 @@ class ControlPlane:
             return Reply.json(session.result)
         if session.is_finished:
             raise ApiError(409, f"session {session.id} was torn down before it had a result", code=TORN_DOWN)
-        raise ApiError(409, f"session {session.id} is {session.phase}; its result is not ready", code=NOT_READY)
+        raise ApiError(409, f"session {session.id} is {session.phase}, and its result is not ready", code=NOT_READY)
 
     async def _audit(self, call: Call) -> Reply:
         return Reply.json(self._session(call).trail)

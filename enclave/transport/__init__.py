@@ -1,22 +1,21 @@
 """One request and its response. The only place that imports httpx. Imports types and errors.
 
-Without httpx, so that importing the SDK does not pay for it:
+Without I/O:
 _settings.py       what a client is configured with; _credential.py: the part of it that must not show
 _retry.py          RetryPolicy
-_decoded.py        the value that a body decodes to
-
-Without I/O:
+_messages.py       the seam: a request, a response, and what a transport is
 _sse.py            SSEDecoder: the event stream by the WHATWG rules
 _encoding.py       decompression within bounds
+_decoded.py        the value that a body decodes to
 
 With I/O:
-http11/            our transport: HTTP/1.1 to one origin
-_clients.py        the httpx clients, on that transport or on another one
-_exceptions.py     the boundary at which foreign exceptions become ours
-_body_reader.py    a response's body, piece by piece
-_responses.py      the error that a response stands for
-_redact.py         the client's credential taken out of what a server says
 _http.py           Http: requests, with credential, timeouts and retries
+_body_reader.py    a response's body, piece by piece
+_responses.py      the error that a response stands for; _redact.py: without the client's credential in it
+_transports.py     which transport carries a client's requests
+http11/            our own: HTTP/1.1 to one origin
+_httpx_transport.py  an adapter for httpx's transports, which the caller or a proxy asks for
+_exceptions.py     the boundary at which foreign exceptions become ours
 """
 
 from importlib import import_module
@@ -37,9 +36,10 @@ from ._settings import Settings as Settings
 if TYPE_CHECKING:
     from ._body_reader import BodyReader as BodyReader
     from ._exceptions import time_limit as time_limit
-    from ._exceptions import transport_errors as transport_errors
-    from ._http import Headers as Headers
     from ._http import Http as Http
+    from ._messages import Headers as Headers
+    from ._messages import Response as Response
+    from ._messages import Timeouts as Timeouts
     from ._responses import status_error as status_error
     from ._sse import Block as Block
     from ._sse import BlockDecoder as BlockDecoder
@@ -55,25 +55,26 @@ __all__ = [
     "TokenSource",
 ]
 
-# Importing httpx takes longer than importing all the rest of the SDK. The first client pays for it, not every process
-# that imports the SDK for its types, its errors or its command line.
-_WITH_HTTPX = {
+# Importing anyio takes longer than importing the types and the errors, and importing httpx, which `SSEDecoder` does,
+# longer than all the rest. The first client pays for it, not every process that imports the SDK.
+_LOADED_WHEN_USED = {
     "Block": "_sse",
     "BlockDecoder": "_sse",
     "BodyReader": "_body_reader",
-    "Headers": "_http",
+    "Headers": "_messages",
     "Http": "_http",
+    "Response": "_messages",
     "SSEDecoder": "_sse",
+    "Timeouts": "_messages",
     "status_error": "_responses",
     "time_limit": "_exceptions",
-    "transport_errors": "_exceptions",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WITH_HTTPX:
+    if name not in _LOADED_WHEN_USED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_WITH_HTTPX[name]}", __name__), name)
+    value = getattr(import_module(f".{_LOADED_WHEN_USED[name]}", __name__), name)
     globals()[name] = value
     return value
 

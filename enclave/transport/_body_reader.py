@@ -1,65 +1,54 @@
-"""Reads a response's body piece by piece, decompressed, and closes it without leaving anything suspended."""
+"""Reads a response's body piece by piece, decompressed."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterator
 
-import anyio
-import httpx
 from anyio.lowlevel import checkpoint
 
 from enclave.errors import ResponseTooLargeError
 
 from ._encoding import inflater_for
 from ._exceptions import time_limit
-from .http11 import raw_body
-
-_CLOSE_SECONDS = 5.0
-_MAX_UNWOUND_PIECES = 10_000  # more than any HTTP library holds of one network read
+from ._messages import Response
 
 
 class BodyReader:
     """The body of one response. One task reads; the same task closes.
 
     Args:
-        response: what httpx gave for ``stream=True``.
-        operation: method and path, for messages.
-        read_seconds: how long a read may take where the transport does not see to that itself.
+        response: the response, with its body unread.
+        read_seconds: how long a read may take where it cannot be cancelled and done again; elsewhere whoever reads a
+            stream sees to that, for many reads at once.
     """
 
-    def __init__(self, response: httpx.Response, operation: str, *, read_seconds: float | None = None) -> None:
-        self._response = response
-        self._operation = operation
-        self._inflater = inflater_for(response.headers.get("content-encoding"), operation)
+    def __init__(self, response: Response, *, read_seconds: float | None = None) -> None:
+        self._body = response.body
+        self._inflater = inflater_for(response.header(b"content-encoding"))
         self._pieces: Iterator[bytes] = iter(())
-        self._own = raw_body(response)
-        # Not `aiter_raw`, which closes at the end of the body: unshielded, so that a cancellation would cut it short.
-        self._foreign: AsyncIterator[bytes] = aiter(cast(httpx.AsyncByteStream, response.stream))
-        self._read_seconds = read_seconds
-        self._suspended = False
+        self._read_seconds = None if response.body.read_is_repeatable else read_seconds
 
     @property
     def read_is_repeatable(self) -> bool:
         """Whether a cancelled `read` loses nothing and can be done again."""
-        return self._own is not None
+        return self._body.read_is_repeatable
 
     @property
     def is_complete(self) -> bool:
         """Whether the end of the body was reached, as far as can be told without reading."""
-        return self._own is not None and self._own.is_complete
+        return self._body.is_complete
 
     @property
     def fastest_read(self) -> Callable[[], Awaitable[bytes]]:
-        """`read`, or what it comes down to where there is no encoding to undo; a stream reads for every few frames."""
-        return self._own.read_some if self._own is not None and self._inflater is None else self.read
+        """`read`, or what it comes down to where nothing has to be undone; a stream reads for every few frames."""
+        return self._body.read if self._inflater is None and self._read_seconds is None else self.read
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end of the body.
 
         Raises:
-            TimeoutError: nothing came in `read_seconds`. What the transport raises. `MalformedResponseError`: the
-                compression cannot be undone.
+            APIConnectionError: the connection broke, or nothing came in `read_seconds`.
+            MalformedResponseError: the compression cannot be undone.
         """
         if self._inflater is None:
             return await self._read_raw()
@@ -71,18 +60,10 @@ class BodyReader:
         return piece
 
     async def _read_raw(self) -> bytes:
-        if self._own is not None:
-            return await self._own.read_some()
+        if self._read_seconds is None:
+            return await self._body.read()
         with time_limit(self._read_seconds, "no bytes came"):
-            return await self._read_foreign()
-
-    async def _read_foreign(self) -> bytes:
-        self._suspended = False
-        async for data in self._foreign:
-            if data:
-                self._suspended = True
-                return data
-        return b""
+            return await self._body.read()
 
     async def read_all(self, max_bytes: int) -> bytes:
         """The whole body.
@@ -95,9 +76,7 @@ class BodyReader:
         while piece := await self.read():
             size += len(piece)
             if size > max_bytes:
-                raise ResponseTooLargeError(
-                    f"{self._operation}: the response's body exceeds max_response_bytes={max_bytes}"
-                )
+                raise ResponseTooLargeError(f"the response's body exceeds max_response_bytes={max_bytes}")
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -112,21 +91,4 @@ class BodyReader:
 
     async def aclose(self) -> None:
         """Close the response, cancelled or not, within a deadline."""
-        if self._own is not None:
-            await self._own.aclose()  # needs no protection
-            return
-        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-            if self._suspended:
-                await self._unwind()
-            await self._response.aclose()
-
-    async def _unwind(self) -> None:
-        # httpx and httpcore read through nested async generators. Left suspended, the inner ones would be finalised by
-        # the garbage collector, in a task of its own under asyncio and with a warning under trio. A cancelled read
-        # leaves each of them through its own clean-up, from the inside out. One that has pieces at hand gives those
-        # without ever waiting, and so is not cancelled; it is read to its end.
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            for _ in range(_MAX_UNWOUND_PIECES):
-                if not await self._read_foreign():
-                    break
+        await self._body.aclose()

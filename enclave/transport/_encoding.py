@@ -19,9 +19,8 @@ class Inflater:
         MalformedResponseError: another encoding, or data that is not of this one.
     """
 
-    def __init__(self, encoding: str, operation: str) -> None:
+    def __init__(self, encoding: str) -> None:
         self._encoding = encoding.strip().lower()
-        self._operation = operation
         self._wbits = _WBITS.get(self._encoding)
         self._inflater = zlib.decompressobj(self._wbits or zlib.MAX_WBITS)
 
@@ -29,7 +28,7 @@ class Inflater:
         """The decompressed pieces of the next bytes; stop iterating and nothing more is decompressed."""
         if self._wbits is None:
             raise MalformedResponseError(
-                f"{self._operation}: content-encoding {excerpt(self._encoding)} was not asked for and is not understood"
+                f"content-encoding {excerpt(self._encoding)} was not asked for and is not understood"
             )
         while data:
             if self._inflater.eof:
@@ -39,14 +38,14 @@ class Inflater:
             try:
                 piece = self._inflater.decompress(data, _MAX_PIECE_BYTES)
             except zlib.error as error:
-                raise MalformedResponseError(f"{self._operation}: the body is not {self._encoding}: {error}") from None
+                raise MalformedResponseError(f"the body is not {self._encoding}: {error}") from None
             data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
             if piece:
                 yield piece
 
 
-def inflater_for(content_encoding: str | None, operation: str) -> Inflater | None:
+def inflater_for(content_encoding: str | None) -> Inflater | None:
     """The inflater that a ``Content-Encoding`` header asks for; None where there is nothing to undo."""
     if content_encoding is None or content_encoding.strip().lower() in ("", "identity"):
         return None
-    return Inflater(content_encoding, operation)
+    return Inflater(content_encoding)

@@ -1,94 +1,117 @@
-"""The one boundary at which httpx's, anyio's and the system's exceptions become ours.
+"""The one boundary at which the exceptions of anyio, ssl, httpx and the system become ours.
 
-What crosses it carries no traceback and no request: the frames below hold headers, and headers hold the credential.
+It runs along the calls into those libraries: connecting, sending and receiving in `http11/`, and the adapter for httpx
+transports. Nothing above it sees a foreign exception, except from code of the caller's own (a token callable, or a
+fault in a transport), which passes through as it is.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn, cast
 
 import anyio
-import httpx
 
-from enclave import errors
-from enclave.errors import EnclaveError
-
-from .http11 import HeadersTooLarge
-
-# Most specific first: the first match counts.
-EXCEPTION_MAP: tuple[tuple[type[Exception], type[EnclaveError]], ...] = (
-    (HeadersTooLarge, errors.ResponseTooLargeError),
-    (httpx.ConnectTimeout, errors.ConnectTimeoutError),
-    (httpx.PoolTimeout, errors.ConnectTimeoutError),
-    (httpx.TimeoutException, errors.APITimeoutError),
-    (httpx.ConnectError, errors.ConnectError),
-    (httpx.ProxyError, errors.ConnectError),
-    (httpx.UnsupportedProtocol, errors.ConfigurationError),
-    (httpx.LocalProtocolError, errors.UsageError),
-    (httpx.InvalidURL, errors.ConfigurationError),
-    (httpx.DecodingError, errors.MalformedResponseError),
-    (httpx.TooManyRedirects, errors.ProtocolError),
-    (httpx.CookieConflict, errors.ProtocolError),
-    (httpx.HTTPError, errors.APIConnectionError),
-    (httpx.StreamError, errors.APIConnectionError),
-    (anyio.BrokenResourceError, errors.APIConnectionError),
-    (anyio.ClosedResourceError, errors.APIConnectionError),
-    (anyio.BusyResourceError, errors.APIConnectionError),
-    (anyio.IncompleteRead, errors.APIConnectionError),
-    (anyio.EndOfStream, errors.APIConnectionError),
-    (TimeoutError, errors.APITimeoutError),
-    (OSError, errors.APIConnectionError),
+from enclave.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    CertificateError,
+    ConnectError,
+    ConnectTimeoutError,
+    EnclaveError,
+    UsageError,
 )
 
+Row = tuple[type[Exception], type[EnclaveError], type[EnclaveError]]
 
-def mapped(exception: Exception, operation: str) -> EnclaveError | None:
-    """Our error for a foreign exception; None for one that is no failure of the transport, such as a caller's bug."""
-    for foreign, ours in EXCEPTION_MAP:
-        if isinstance(exception, foreign):
-            cause = _bare_cause(exception)
-            error: EnclaveError = ours(f"{operation}: {_describe(exception)}")
+EXCEPTION_MAP: Sequence[Row] = (
+    (ssl.SSLCertVerificationError, CertificateError, CertificateError),
+    (anyio.BusyResourceError, UsageError, UsageError),
+    (anyio.EndOfStream, ConnectError, APIConnectionError),
+    (anyio.IncompleteRead, ConnectError, APIConnectionError),
+    (anyio.BrokenResourceError, ConnectError, APIConnectionError),
+    (anyio.ClosedResourceError, ConnectError, APIConnectionError),
+    (TimeoutError, ConnectTimeoutError, APITimeoutError),  # the kernel's ETIMEDOUT, and those of caller's transports
+    (OSError, ConnectError, APIConnectionError),  # ssl.SSLError and socket.gaierror among them
+)
+"""What each foreign exception means while a connection is made, and after that. Most specific first."""
+
+FOREIGN: tuple[type[Exception], ...] = tuple(foreign for foreign, _, _ in EXCEPTION_MAP)
+"""What to catch around a call into anyio."""
+
+
+def mapped(
+    error: Exception, doing: str, *, connecting: bool, rows: Sequence[Row] = EXCEPTION_MAP
+) -> EnclaveError | None:
+    """Our error for a foreign one; None for one that is no failure of the network, such as a bug in a transport.
+
+    It holds no traceback and no exception of another library. Its cause is the system's error at the root, bare, for
+    that has the error number and no secrets.
+    """
+    for foreign, while_connecting, later in rows:
+        if isinstance(error, foreign) and not isinstance(error, EnclaveError):  # some of ours are a TimeoutError too
+            text = describe(error)
+            cause = _bare_cause(error)
+            cls = while_connecting if connecting else later
+            ours: EnclaveError = cls(f"{doing}: {text}" if doing else text)
             if isinstance(cause, ssl.SSLCertVerificationError):
-                error = errors.CertificateError(f"{operation}: {_describe_refused_certificate(cause)}")
-            error.__cause__ = cause
-            return error
+                ours = CertificateError(_describe_refused_certificate(cause))
+            ours.__cause__ = cause
+            return ours
     return None
 
 
-@contextmanager
-def transport_errors(operation: str) -> Generator[None]:
-    """Raise what the block raises as ours; `operation` (method and path) begins the message."""
-    error: EnclaveError | None = None
+def raise_mapped(error: Exception, doing: str, *, connecting: bool, rows: Sequence[Row] = EXCEPTION_MAP) -> NoReturn:
+    """Raise what `mapped` gives for the exception that the caller is handling, or that one where it gives None."""
+    ours = mapped(error, doing, connecting=connecting, rows=rows)
+    if ours is None:
+        raise error
     try:
-        yield
-    except EnclaveError:
-        raise
-    except Exception as exception:
-        error = mapped(exception, operation)
-        if error is None:
-            raise
-    if error is not None:
-        try:
-            raise error
-        finally:
-            # The foreign exception, and with it its request, would ride along: the `with` statement is handling it.
-            error.__context__ = None
+        raise ours
+    finally:
+        # Python has just set this to the foreign exception, whose frames hold headers, and those the credential.
+        ours.__context__ = None
 
 
 @contextmanager
 def time_limit(seconds: float | None, what: str) -> Generator[None]:
-    """Like `anyio.fail_after`, with a message."""
+    """Like `anyio.fail_after`, but raises `APITimeoutError`."""
     with anyio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise TimeoutError(f"{what} within {seconds:g} s")
+        late = APITimeoutError(f"{what} within {seconds:g} s")
+        try:
+            raise late
+        finally:
+            late.__context__ = None  # the cancellation, whose frames hold headers
 
 
-def _describe(exception: Exception) -> str:
-    text = str(exception)
-    name = type(exception).__name__
-    return f"{text} ({name})" if text else f"{name} without a message"
+def describe(error: BaseException) -> str:
+    """What happened, in words. The exceptions of anyio and httpx are often empty, and their cause says it."""
+    best = error
+    for link in _chain(error):
+        if isinstance(link, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", link)
+            return "; ".join(dict.fromkeys(describe(each) for each in group.exceptions))
+        best = link if str(link) else best
+    name, text = type(best).__name__, str(best)
+    return f"{text} ({name})" if text else name
+
+
+def _chain(error: BaseException) -> Generator[BaseException]:
+    """The exception, its cause, the cause of that, and so on, down to the system's error.
+
+    httpcore's pool raises ``from None``, so a context counts although it is suppressed. That of a system's error does
+    not: where it has one, that is how our own waiting works, such as `BlockingIOError`.
+    """
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if isinstance(link, OSError) else link.__context__)
 
 
 def _describe_refused_certificate(error: ssl.SSLCertVerificationError) -> str:
@@ -99,14 +122,9 @@ def _describe_refused_certificate(error: ssl.SSLCertVerificationError) -> str:
     )
 
 
-def _bare_cause(exception: BaseException) -> OSError | None:
-    """The system's error at the root, without its frames: what helps, and holds no secret."""
-    seen: set[int] = set()
-    link: BaseException | None = exception
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+def _bare_cause(error: BaseException) -> OSError | None:
+    for link in _chain(error):
         if isinstance(link, OSError):
             link.__cause__ = link.__context__ = None
             return link.with_traceback(None)
-        link = link.__cause__ or link.__context__
     return None

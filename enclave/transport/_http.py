@@ -1,31 +1,30 @@
-"""Requests to one control plane: credential, timeouts, retries, errors. Event streams are opened by `_event_source`."""
+"""Requests to one control plane: credential, timeouts, retries, errors. `_streams/_source.py` opens streams with it."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import itertools
-from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
-import httpx
 
 from enclave._log import logger
-from enclave._observed import ObservedRequest, Observing
+from enclave._observed import ObservedRequest, observing
 from enclave._observer import Observer
 from enclave._version import __version__
 from enclave.errors import EnclaveError, UsageError
 
 from ._body_reader import BodyReader
-from ._clients import Clients
-from ._exceptions import transport_errors
+from ._credential import Secret
+from ._messages import Headers, Request, Response, Timeouts
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
 from ._settings import Settings, Timeout
-from .http11 import STREAM_EXTENSION
+from ._transports import Transports
 
-Headers = list[tuple[bytes, bytes]]
+if TYPE_CHECKING:
+    import httpx
 
 _HEADERS: Headers = [(b"Accept-Encoding", b"identity"), (b"User-Agent", f"enclave-sdk-python/{__version__}".encode())]
 _JSON_HEADERS: Headers = [(b"Accept", b"application/json")]
@@ -44,8 +43,9 @@ class Http:
     ) -> None:
         self.settings = settings
         self.retry = retry
-        self.observing = None if observer is None else Observing(observer, settings.base_url)
-        self._clients = Clients(settings, transport)
+        self.observing = observing(observer, settings.base_url)
+        self._base_path = settings.base_path
+        self._transports = Transports(settings, transport)
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
         """The same connections with other timeouts and retries."""
@@ -57,7 +57,7 @@ class Http:
     @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
-        return self._clients.closed
+        return self._transports.closed
 
     def check_open(self) -> None:
         """Raise `UsageError` once the client is closed."""
@@ -67,7 +67,7 @@ class Http:
     async def aclose(self) -> None:
         """Close every connection. Harmless when called twice."""
         with anyio.move_on_after(self.settings.timeout.teardown, shield=True):
-            await self._clients.aclose()
+            await self._transports.aclose()
 
     async def request(
         self,
@@ -83,90 +83,98 @@ class Http:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
             UsageError: the client is closed.
         """
-        observed = None if self.observing is None else self.observing.request(method, path)
-        with observed or nullcontext():
+        with self.observing.request(method, path) as observed:
             return await self._request(method, path, content, authenticated=authenticated, observed=observed)
 
     async def _request(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        *,
-        authenticated: bool,
-        observed: ObservedRequest | None,
+        self, method: str, path: str, content: bytes | None, *, authenticated: bool, observed: ObservedRequest
     ) -> bytes:
         policy = self.retry
         started = anyio.current_time()
         for attempt in itertools.count(1):
+            # Outside of what is tried again: an error of the caller's own token callable is not one of the network.
+            credential = await self.credential() if authenticated else None
             try:
-                return await self._request_once(method, path, content, authenticated=authenticated, observed=observed)
+                return await self._request_once(method, path, content, credential, observed)
             except EnclaveError as error:
-                wait = policy.wait_before(attempt, error)
-                late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
-                if attempt >= policy.attempts or late or not may_retry(error, creates=method == "POST"):
-                    error.retries = attempt - 1
-                    raise
-                logger.info("%s; retry %d of %d in %.2f s", error, attempt, policy.attempts - 1, wait)
-                if observed is not None:
-                    observed.retrying(error, attempt, wait)
+                failure = error
+            failure.operation = f"{method} {path}"
+            wait = policy.wait_before(attempt, failure)
+            late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
+            if attempt >= policy.attempts or late or not may_retry(failure, creates=method == "POST"):
+                failure.retries = attempt - 1
+                raise failure.with_traceback(None)  # the frames below hold headers
+            logger.info("%s; retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)
+            observed.retrying(failure, attempt, wait)
             await anyio.sleep(wait)
         raise AssertionError("unreachable")
 
     async def _request_once(
-        self, method: str, path: str, content: bytes | None, *, authenticated: bool, observed: ObservedRequest | None
+        self, method: str, path: str, content: bytes | None, credential: Secret | None, observed: ObservedRequest
     ) -> bytes:
-        operation = f"{method} {path}"
-        headers = _JSON_HEADERS if content is None else _JSON_BODY_HEADERS
-        if observed is not None:
-            headers = [*headers, *observed.headers()]
-        with transport_errors(operation):
-            response = await self.send(method, path, headers=headers, content=content, authenticated=authenticated)
-            if observed is not None:
-                observed.answered(response.status_code)
-            body = BodyReader(response, operation)
-            try:
-                if not response.is_success:
-                    raise await status_error(response, body, operation, self.settings.credential)
-                return await body.read_all(self.settings.max_response_bytes)
-            finally:
-                await body.aclose()
+        headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
+        response = await self.send(
+            method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
+        )
+        observed.answered(response.status)
+        body = BodyReader(response)
+        try:
+            if not response.is_success:
+                raise await status_error(response, body, self.settings.credential)
+            return await body.read_all(self.settings.max_response_bytes)
+        finally:
+            await body.aclose()
+
+    async def credential(self) -> Secret | None:
+        """What to authorise the next request with. Raises what a token callable of the caller's raises.
+
+        Raises:
+            ConfigurationError: the callable gave nothing that a header can carry. UsageError: the client is closed.
+        """
+        self.check_open()
+        credential = self.settings.credential
+        if credential is None:
+            return None
+        secret = await credential.current()
+        self.check_open()  # getting a token may have taken long
+        return secret
 
     async def send(
         self,
         method: str,
         path: str,
-        *,
         headers: Headers,
+        credential: Secret | None,
+        *,
+        timeouts: Timeouts,
         content: bytes | None = None,
-        timeout: Timeout | None = None,
-        authenticated: bool = True,
         is_stream: bool = False,
-    ) -> httpx.Response:
-        """Send one request and give its response, body unread; the caller closes it. Raises as httpx does."""
+    ) -> Response:
+        """Send one request and give its response, body unread; the caller closes it.
+
+        Raises:
+            APIConnectionError: no response came. UsageError: the client is closed.
+        """
         self.check_open()
-        request = httpx.Request(
+        request = Request(
             method,
-            self.settings.base_url + path,
-            headers=[*_HEADERS, *headers],
+            self._base_path + path,
+            [*_HEADERS, *headers],
+            timeouts=timeouts,
+            credential=credential,
             content=content,
-            extensions=_extensions(timeout or self.settings.timeout, is_stream=is_stream),
+            is_stream=is_stream,
         )
-        credential = self.settings.credential if authenticated else None
-        if credential is not None:
-            # Never a variable: it would show in tracebacks. Wire: contract "Base and authentication".
-            request.headers["Authorization"] = f"Bearer {(await credential.current()).reveal()}"
-            self.check_open()  # getting a token may have taken long
+        started = anyio.current_time()
         try:
-            return await self._clients.send(request, is_stream=is_stream)
-        except httpx.LocalProtocolError:
+            response = await self._transports.send(request)
+        except EnclaveError:
             self.check_open()  # closed while the request waited for a connection
             raise
+        logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
+        return response
 
 
-def _extensions(timeout: Timeout, *, is_stream: bool) -> dict[str, Any]:
-    seconds = {"connect": timeout.connect, "read": timeout.read, "write": timeout.write, "pool": timeout.acquire}
-    if not is_stream:
-        return {"timeout": seconds}
-    # Whoever opens a stream sees to the time that takes, and whoever reads it to its silence.
-    return {"timeout": seconds | {"read": None, "write": None}, STREAM_EXTENSION: True}
+def timeouts_of(timeout: Timeout) -> Timeouts:
+    """The timeouts of a request that is not a stream."""
+    return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.acquire)

@@ -7,13 +7,13 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, cast
 
-import httpx
 import msgspec
 
 from enclave.errors import (
     STATUS_ERRORS,
+    APIConnectionError,
     APIStatusError,
-    MalformedResponseError,
+    ProtocolError,
     ServerError,
     excerpt,
 )
@@ -21,36 +21,34 @@ from enclave.types._json import decode_text
 
 from ._body_reader import BodyReader
 from ._credential import Credential
+from ._messages import Response
 from ._redact import redacted, redacted_json
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
+_REDIRECTS = range(300, 400)
 
 _json = msgspec.json.Decoder()
 
 
-async def status_error(
-    response: httpx.Response, reader: BodyReader, operation: str, credential: Credential | None
-) -> APIStatusError:
+async def status_error(response: Response, reader: BodyReader, credential: Credential | None) -> APIStatusError:
     """The error for a response whose status is not 2xx. Wire: contract "Routes", errors, for the body's shape."""
     try:
         text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
-    except (MalformedResponseError, httpx.TransportError, TimeoutError):
+    except (ProtocolError, APIConnectionError):
         text = b""  # cut or garbled; the status is what matters
-    status = response.status_code
+    status = response.status
     body, message, code = _explain(text, credential)
     if not message:
-        message = excerpt(response.reason_phrase) or "no reason given"
-        message += (
-            f"; the body starts with: {excerpt(redacted(text.decode('utf-8', 'replace'), credential))}" if text else ""
-        )
-    if response.has_redirect_location:
-        message += f"; redirects are not followed (to {excerpt(redacted(response.headers['location'], credential))})"
-    request_id: str | None = response.headers.get("x-request-id")
+        message = excerpt(response.reason) or "no reason given"
+        message += f"; the body starts with: {_start(text, credential)}" if text else ""
+    location = response.header(b"location")
+    if location is not None and status in _REDIRECTS:
+        message += f"; redirects are not followed (to {excerpt(redacted(location, credential))})"
+    request_id = response.header(b"x-request-id")
     cls = STATUS_ERRORS.get(status, ServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError)
     return cls(
         status,
         message,
-        operation=operation,
         code=code,
         body=body,
         request_id=redacted(request_id, credential) if request_id else None,
@@ -78,15 +76,15 @@ def _start(text: bytes, credential: Credential | None) -> str:
     return excerpt(redacted(text.decode("utf-8", "replace"), credential))
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: Response) -> float | None:
     """Seconds from ``Retry-After``, given as seconds or as a date. Wire: contract "Routes", errors."""
-    value: str = response.headers.get("retry-after", "").strip()
+    value = (response.header(b"retry-after") or "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:9])
     moment = _timestamp(value)
     if moment is None:
         return None
-    now = _timestamp(response.headers.get("date", ""))  # by the server's clock, where it tells it
+    now = _timestamp(response.header(b"date") or "")  # by the server's clock, where it tells it
     return max(0.0, moment - (time.time() if now is None else now))
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from enclave.errors import ConfigurationError
 
@@ -78,6 +78,11 @@ class Settings:
     max_buffered_bytes: int
     ssl_context: ssl.SSLContext | None = None
     """For TLS to the control plane; None for the system's and certifi's authorities."""
+
+    @property
+    def base_path(self) -> str:
+        """The path of the base URL, percent-encoded, as the path of every request begins; mostly empty."""
+        return quote(urlsplit(self.base_url).path, safe="/%:@!$&'()*+,;=~")
 
     @classmethod
     def resolve(

@@ -83,7 +83,13 @@ def test_the_version_is_the_packages(cli) -> None:
 
 @pytest.mark.parametrize(
     ("words", "completed"),
-    [("enclave ru", "run"), ("enclave run --detac", "--detach"), ("enclave run --language n", "node")],
+    [
+        ("enclave ru", "run"),
+        ("enclave run --detac", "--detach"),
+        ("enclave run --language n", "node"),
+        ("enclave run --limit wall", "wall-clock-ms="),
+        ("enclave ls --phase torn", "torn_down"),
+    ],
 )
 def test_a_shell_completes_commands_options_and_values(cli, capfd, monkeypatch, words, completed) -> None:
     monkeypatch.setenv("_ENCLAVE_COMPLETE", "complete_bash")
@@ -93,6 +99,28 @@ def test_a_shell_completes_commands_options_and_values(cli, capfd, monkeypatch, 
         cli()
     assert exit_.value.code == 0
     assert capfd.readouterr().out.split() == [completed]
+
+
+@pytest.mark.parametrize("command", ["show", "logs", "rm", "--base-url=URL audit"])
+def test_a_shell_completes_the_ids_of_sessions(cli, simulator, capfd, monkeypatch, command) -> None:
+    simulator.script()
+    session = cli("run", "--detach", "-c", "1").out.strip()
+    words = f"enclave {command} {session[:-1]}".replace("URL", simulator.base_url)
+    monkeypatch.setenv("_ENCLAVE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    with pytest.raises(SystemExit):
+        cli()
+    assert session in capfd.readouterr().out.split()
+    monkeypatch.setenv("ENCLAVE_BASE_URL", "http://127.0.0.1:1")
+    if "URL" not in command:
+        with pytest.raises(SystemExit):
+            cli()
+        assert capfd.readouterr() == ("\n", "")
+    monkeypatch.undo()
+    monkeypatch.setenv("ENCLAVE_BASE_URL", simulator.base_url)
+    monkeypatch.setenv("ENCLAVE_API_KEY", simulator.api_key)
+    assert cli("rm", session).code == 0
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_an_answer_of_the_server_is_one_line_with_the_fix(cli, simulator, status
 
 def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_tcp_port) -> None:
     monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
-    monkeypatch.setattr("enclave.cli._runtime.EnclaveClient", partial(enclave.EnclaveClient, retry=None))
+    monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=None))
     done = cli("health")
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "`enclave simulator` starts a control plane" in done.err
@@ -57,7 +57,45 @@ def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_t
 def test_what_cannot_be_a_sessions_id_is_wrong_usage(cli, command) -> None:
     done = cli("--base-url", "http://127.0.0.1:1", command, "..")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "enclave: session_id: '..' is no session's id; pass the id of a Session\n"
+    assert done.err == "enclave: ID: '..' cannot be the id of a session. `enclave ls` lists the sessions\n"
+
+
+def test_a_person_is_told_that_the_client_tries_again(watched, monkeypatch, free_tcp_port) -> None:
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+    retry = enclave.RetryPolicy(attempts=3, wait_seconds=0.01)
+    monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
+    for command in (["health"], ["run", "-c", "1"], ["logs", "s-1"]):
+        done = watched(*command, terminal="err")
+        assert (done.code, done.screen.count("Trying again in 0.0 s")) == (1, 2)
+        assert done.screen.count("\n") == 3
+
+
+def test_a_person_is_told_once_for_each_wait_of_a_stream(watched, cli, simulator, monkeypatch) -> None:
+    retry = enclave.RetryPolicy(attempts=3, wait_seconds=0.01)
+    monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
+    simulator.script()
+    session = cli("run", "--detach", "-c", "1").out.strip()
+    simulator.faults.respond(503, times=2, path=f"/sessions/{session}/stream")
+    done = watched("logs", "--follow", session, terminal="err")
+    assert (done.code, done.screen.count("Trying again in")) == (0, 2)
+    assert cli("rm", session).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--base-url", "ftp://x", "ls"], "enclave: --base-url: expected http://host"),
+        (["--base-url", "http://u:p@h", "ls"], "pass --api-key-file or --token-file"),
+        (["simulator", "--host", "0.0.0.0"], "--allow-remote"),
+        (["run", "-c", "1", "--allow", "10.0.0.1/8"], "enclave: --allow: 10.0.0.1/8 has host bits set"),
+        (["show", ""], "enclave: ID: ''"),
+    ],
+)
+def test_a_message_names_the_option_and_not_the_parameter_of_the_library(cli, monkeypatch, arguments, says) -> None:
+    monkeypatch.setenv("ENCLAVE_BASE_URL", "http://127.0.0.1:1")
+    done = cli(*arguments)
+    assert says in done.err
+    assert not [name for name in ("base_url", "api_key=", "allow_remote", "session_id", "egress") if name in done.err]
 
 
 def test_every_fix_is_reachable() -> None:
@@ -75,6 +113,17 @@ def test_a_traceback_is_shown_only_when_asked_for(cli, simulator, monkeypatch) -
     assert done.err.splitlines()[-1].startswith("enclave: GET /sessions/s-1: 404")
 
 
+def test_a_traceback_on_a_terminal_is_harmless(watched, simulator, monkeypatch) -> None:
+    async def broken(*_args, **_kwargs):
+        raise RuntimeError("\x1b]0;owned\x07 \ud83d \x9b2J")
+
+    monkeypatch.setattr("enclave.EnclaveClient.list", broken)
+    done = watched("ls", terminal="err", ENCLAVE_DEBUG="1", NO_COLOR="1")
+    assert "Traceback" in done.screen
+    assert "RuntimeError: \\x1b]0;owned\\x07 \\ud83d \\x9b2J" in done.screen
+    assert not set(done.screen) & {"\x1b", "\x9b", "\x07"}
+
+
 def test_what_nobody_expected_is_one_line_too(cli, simulator, monkeypatch) -> None:
     async def broken(*_args, **_kwargs):
         raise RuntimeError("first\nsecond\x1b[2J")
@@ -89,7 +138,7 @@ def test_credentials_come_from_files_and_are_never_shown(cli, simulator, monkeyp
     monkeypatch.delenv("ENCLAVE_API_KEY")
     monkeypatch.setenv("ENCLAVE_DEBUG", "1")
     good, bad, token = (tmp_path / name for name in ("good", "bad", "token"))
-    good.write_text(simulator.api_key + "\n")
+    good.write_text("\ufeff" + simulator.api_key + "\r\n")
     bad.write_text(SECRET)
     token.write_text(simulator.issue_token() + "\n")
     assert cli("--api-key-file", str(good), "ls").code == 0

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 
 import pytest
 
+from enclave import StdoutFrame
 from enclave.cli import _map_output
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -115,6 +118,94 @@ def test_a_file_that_is_no_output_of_ours_is_left_as_it_is(cli, simulator, reque
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert "Choose another --output" in done.err
     assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b'{"index":',
+        b'{"index":7,"other":1}',
+        b'{"index":7,"sess',
+        b'{"index":0,"sessionId":null,"verdict":"client"}\nprecious',
+        b'{"index":0,"sessionId":null,"verdict":"client"}\n{"index":0,"other":',
+    ],
+)
+def test_a_last_line_that_may_be_somebody_elses_is_not_cut_off(cli, simulator, requests, output, content) -> None:
+    output.write_bytes(content)
+    done = cli("map", requests('"1"'), "-o", str(output))
+    assert (done.code, "Choose another --output" in done.err) == (1, True)
+    assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"index":1,"sessionId":nul', b'{"index":1,"sessionId":"s-1","verdict":"succeeded","result":{"exi']
+)
+def test_a_first_line_that_is_plainly_ours_is_done_again(cli, simulator, requests, output, torn) -> None:
+    output.write_bytes(torn)
+    assert cli("map", requests('"enclave.result(0)"'), "-o", str(output)).code == 0
+    assert lines_of(output.read_text())[0]["result"]["json"] == 0
+
+
+def test_a_last_line_without_its_end_is_kept(cli, simulator, requests, output) -> None:
+    path = requests('"enclave.result(0)"', '"enclave.result(1)"')
+    output.write_bytes(b'{"index":0,"sessionId":"s-old","verdict":"succeeded"}')
+    assert cli("map", path, "-o", str(output)).code == 0
+    lines = lines_of(output.read_text())
+    assert (lines[0]["sessionId"], lines[1]["result"]["json"]) == ("s-old", 1)
+
+
+def test_failed_requests_are_run_again_when_asked_for(cli, simulator, requests, output, tmp_path) -> None:
+    path = requests('"enclave.result(0)"', '"raise SystemExit(1)"', "nonsense", '"enclave.result(3)"')
+    link = tmp_path / "link.jsonl"
+    output.touch(0o640)
+    output.chmod(0o640)
+    link.symlink_to(output)
+    assert cli("map", path, "-o", str(link)).code == 1
+    before = lines_of(output.read_text())
+    assert {index for index, line in before.items() if line["verdict"] != "succeeded"} == {1, 2}
+    requests('"enclave.result(0)"', '"enclave.result(11)"', '"enclave.result(12)"', '"enclave.result(3)"')
+    assert cli("map", path, "-o", str(link), "--retry-failed") == (0, "", "")
+    after = lines_of(output.read_text())
+    assert {index: line["result"]["json"] for index, line in after.items()} == {0: 0, 1: 11, 2: 12, 3: 3}
+    assert (after[0]["sessionId"], after[3]["sessionId"]) == (before[0]["sessionId"], before[3]["sessionId"])
+    assert (output.stat().st_mode & 0o777, link.is_symlink()) == (0o640, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.jsonl", "requests.jsonl", "results.jsonl"]
+
+
+def test_a_file_that_is_not_ours_is_not_rewritten_either(cli, simulator, requests, output) -> None:
+    content = b'{"index":0,"sessionId":null,"verdict":"client"}\nprecious\n'
+    output.write_bytes(content)
+    assert cli("map", requests('"1"'), "-o", str(output), "--retry-failed").code == 1
+    assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize("options", [[], ["--retry-failed"]])
+def test_two_runs_into_one_file_are_kept_apart(cli, simulator, command, options) -> None:
+    (command.directory / "in.jsonl").write_text('"1"\n')
+    (command.directory / "out.jsonl").write_bytes(b'{"index":5,"sessionId":null,"verdict":"client"}\n')
+    simulator.script([StdoutFrame("x")], hold=True)
+    before = len(simulator.phases)
+    first = command.start("map", "in.jsonl", "-o", "out.jsonl", *options)
+    deadline = time.monotonic() + 20
+    while len(simulator.phases) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # nothing tells this thread of a new session
+    second = command.run("map", "in.jsonl", "-o", "out.jsonl")
+    assert (second.code, second.out) == (1, "")
+    assert second.err == (
+        "enclave: out.jsonl: another `enclave map` writes to it. Wait for it, or choose another --output\n"
+    )
+    first.signal(signal.SIGINT)
+    assert first.wait().code == 130
+
+
+def test_files_that_start_with_a_byte_order_mark_are_read(cli, simulator, tmp_path) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf"enclave.result(1)"\r\n"enclave.result(2)"\r\n')
+    done = cli("map", str(path))
+    assert (done.code, {line["result"]["json"] for line in lines_of(done.out).values()}) == (0, {1, 2})
+    assert cli("map", "-", stdin=path.read_bytes()).code == 0
 
 
 def test_a_longer_line_than_can_be_read_is_not_taken_for_a_torn_one(cli, simulator, requests, output, monkeypatch):

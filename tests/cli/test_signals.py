@@ -70,6 +70,17 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(command, simulator, th
 
 
 @BACKENDS
+@pytest.mark.parametrize("local", [[], ["--local"]])
+def test_a_reader_that_goes_away_ends_a_silent_program_too(command, simulator, backend, local) -> None:
+    code = "import time; print('first', flush=True); time.sleep(600)"
+    enclave = command.start("--backend", backend, "run", *local, "-c", code)
+    enclave.until("first")
+    enclave.stop_reading("out")
+    assert (enclave.wait().code, enclave.err) == (141, "")
+    assert running(simulator) == []
+
+
+@BACKENDS
 def test_a_terminal_that_is_closed_tears_the_session_down(command, simulator, backend) -> None:
     simulator.script([StdoutFrame("started\n")], hold=True)
     enclave = command.start("--backend", backend, "run", "-c", "pass", terminal="out err")

@@ -64,7 +64,7 @@ def test_only_standard_output_being_a_terminal_shows_nothing_but_the_output(watc
 def test_what_a_server_says_in_an_error_is_harmless_and_one_line(watched, simulator) -> None:
     body = json.dumps({"message": "no\x1b[2J\n\x9bway\u202e"}, ensure_ascii=False).encode()
     simulator.faults.respond(400, method="GET", body=body)
-    done = watched("ls", terminal="err")
+    done = watched("ls", terminal="err", NO_COLOR="1")
     assert done.code == 1
     assert done.screen.count("\n") == 1
     assert not set(done.screen) & {"\x1b", "\x9b", "\u202e"}
@@ -132,3 +132,98 @@ def test_a_map_has_a_progress_bar_where_it_disturbs_nothing(watched, simulator, 
     assert ("2/2" in done.screen) is bar
     assert ("1 failed" in styled(done.screen)) is bar
     assert len([line for line in (done.out + done.screen).splitlines() if line.startswith('{"index"')]) == 2
+
+
+def sessions_of(*changes: dict) -> bytes:
+    common = {"phase": "running", "createdAt": "2026-01-02T03:04:05Z"}
+    return json.dumps([{"id": f"s-{n}"} | common | change for n, change in enumerate(changes)]).encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "more"),
+    [([], 20, "299 more"), (["--limit", "300"], 300, "19 more"), (["--phase", "killed"], 1, None)],
+)
+def test_a_table_has_the_newest_sessions_and_says_how_many_more_there_are(watched, simulator, options, rows, more):
+    simulator.faults.respond(200, method="GET", body=sessions_of(*[{}] * 318, {"phase": "killed"}))
+    shown = styled(watched("ls", *options, terminal="out err").screen).splitlines()
+    table = [line for line in shown if line.startswith("s-")]
+    assert len(table) == rows
+    assert more is None or shown[-1].startswith(f"enclave: {more}")
+    assert more is not None or not shown[-1].startswith("enclave:")
+
+
+@pytest.mark.parametrize("columns", ["0", "-1", "wide", ""])
+def test_a_width_that_makes_no_sense_is_not_taken_from_the_environment(watched, simulator, columns) -> None:
+    simulator.faults.respond(200, method="GET", body=sessions_of({"labels": {"a": "b"}}))
+    heading, row = styled(watched("ls", terminal="out", COLUMNS=columns).screen).splitlines()
+    assert (heading.split()[0], row.split()[:2], row.split()[-1]) == ("ID", ["s-0", "running"], "a=b")
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo", "UTC"])
+def test_times_at_the_ends_of_the_calendar_are_shown_or_left_out(watched, simulator, zone) -> None:
+    never, last = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
+    session = json.loads(sessions_of({"startedAt": never, "finishedAt": last}))[0]
+    simulator.faults.respond(200, method="GET", body=json.dumps(session).encode())
+    shown = styled(watched("show", "s-0", terminal="out", TZ=zone).screen)
+    assert ("started" in shown, "finished  9999-12-31" in shown) == (False, True)
+    trail = [{"ts": never, "type": "session_created"}, {"ts": last, "type": "workload_exited"}]
+    simulator.faults.clear()
+    simulator.faults.respond(200, method="GET", body=json.dumps(trail).encode())
+    lines = [line.split() for line in styled(watched("audit", "s-0", terminal="out", TZ=zone).screen).splitlines()]
+    assert lines[1] == ["-", "session_created"]
+    assert (lines[2][0], lines[2][-1]) == ("9999-12-31", "workload_exited")
+
+
+def test_a_session_whose_age_is_not_known_is_never_old_enough(cli, simulator) -> None:
+    simulator.faults.respond(200, method="GET", body=sessions_of({"createdAt": "0001-01-01T00:00:00Z"}))
+    assert cli("ls", "--older-than", "1h").out == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "colored"),
+    [
+        ([], {}, True),
+        ([], {"NO_COLOR": "1"}, False),
+        ([], {"TERM": "dumb"}, False),
+        ([], {"TERM": "dumb", "FORCE_COLOR": "1"}, True),
+        (["--color", "never"], {"FORCE_COLOR": "1"}, False),
+        (["--color", "always"], {"NO_COLOR": "1"}, True),
+    ],
+)
+def test_colours_are_as_the_option_the_environment_and_the_terminal_say(
+    watched, simulator, options, environment, colored
+) -> None:
+    simulator.faults.respond(200, times=2, method="GET", body=sessions_of({"phase": "failed"}))
+    table = watched(*options, "ls", terminal="out", **environment).screen
+    assert ("\x1b[31mfailed" in table) is colored
+    assert ("\x1b" in table) is colored
+    assert ("\x1b[1;31menclave:" in watched(*options, "show", "nope", terminal="err", **environment).screen) is colored
+
+
+def test_phases_have_their_colours_and_a_pipe_has_none(watched, cli, simulator) -> None:
+    simulator.script()
+    assert "\x1b[32msucceeded" in watched("run", "-c", "1", terminal="err").screen
+    assert cli("--color", "always", "show", "nope").err.startswith("\x1b[1;31menclave:")
+    assert not cli("show", "nope").err.startswith("\x1b")
+
+
+def test_shown_escapes_come_with_a_hint_and_harmless_output_without(watched, simulator) -> None:
+    simulator.script([StdoutFrame("\x1b[31mred\n")])
+    hint = "enclave: control characters of the output are shown as escapes. --raw obeys them instead\n"
+    assert styled(watched("run", "-c", "1", terminal="out err").screen).endswith(f"enclave: succeeded\n{hint}")
+    simulator.script([StdoutFrame("plain\n")])
+    assert "--raw" not in watched("run", "-c", "1", terminal="out err").screen
+
+
+def test_a_map_has_an_estimate_of_the_time_left(watched, simulator, tmp_path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('"enclave.result(1)"\n')
+    assert "ETA" in styled(watched("map", str(path), terminal="err").screen)
+
+
+def test_help_is_as_wide_as_the_terminal_and_no_line_is_cut(watched) -> None:
+    narrow, wide = (watched("--help", terminal="out", COLUMNS=columns) for columns in ("80", "140"))
+    lines = (narrow.out + wide.out + narrow.screen + wide.screen).splitlines()
+    assert not [line for line in lines if line.endswith("...") and "Usage" not in line]
+    assert max(map(len, (wide.out + wide.screen).splitlines())) > 90
+    assert max(map(len, (narrow.out + narrow.screen).splitlines())) <= 80

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = "ek_7f3a_thekeynobodymaysee"
 PARTS = (KEY, "thekeynobodymaysee", "ek_7f3a")
-SHORT = Timeout(connect=0.3, read=0.1, stream_idle=0.1, teardown=0.1)
+SHORT = Timeout(connect=10, read=0.1, stream_idle=0.1, teardown=0.1)
 TLS = ssl.create_default_context()
 Client = Callable[..., EnclaveClient]
 
@@ -296,7 +296,7 @@ async def test_no_public_object_shows_the_credential() -> None:
                     client._http,
                     client._http.settings,
                     client._http.settings.credential,
-                    client._http._clients,
+                    client._http._transports,
                 ]
                 for each in objects:
                     assert shows(surface_of(each)) == [], type(each).__name__

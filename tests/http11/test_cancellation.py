@@ -8,25 +8,25 @@ from __future__ import annotations
 import random
 
 import anyio
-import httpx
 import pytest
 
+from enclave import ConnectTimeoutError, EnclaveError
 from tests.support.loops import ASYNCIO
 from tests.support.messages import CHUNKED, OK
-from tests.support.origin import AS_STREAM, assert_whole, client_of, open_sockets, pool_of
+from tests.support.origin import Client, assert_whole, client_of, open_sockets, pool_of, read_all
 from tests.support.wire import Peer, Server, flooding, in_thread, serve
 
 pytestmark = pytest.mark.anyio
 
 
-async def assert_usable(client: httpx.AsyncClient) -> None:
+async def assert_usable(client: Client) -> None:
     """Whole, and as many requests at once as ever are served."""
     assert_whole(client)
     served = 0
 
     async def one() -> None:
         nonlocal served
-        assert (await client.get("/ok", timeout=10)).content == b"hello"
+        assert (await client.get("/ok", acquire=10)).content == b"hello"
         served += 1
 
     with anyio.fail_after(20):
@@ -37,7 +37,7 @@ async def assert_usable(client: httpx.AsyncClient) -> None:
     assert_whole(client)
 
 
-async def assert_only_idle_sockets_are_open(client: httpx.AsyncClient, sockets: int) -> None:
+async def assert_only_idle_sockets_are_open(client: Client, sockets: int) -> None:
     """Two for each idle connection, for the server is in this process too, beside the `sockets` there were."""
     pool = pool_of(client)
     assert pool.open == set(pool.idle)
@@ -74,15 +74,15 @@ async def test_requests_cancelled_at_random_points_leave_the_pool_whole(seed):
     messages: list[str] = []
     cancelled = 0
 
-    async def one(client: httpx.AsyncClient) -> None:
+    async def one(client: Client) -> None:
         nonlocal cancelled
         patience = chance.choice([0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3])
-        extensions = AS_STREAM if chance.random() < 0.3 else {}
+        is_stream = chance.random() < 0.3
         content = b"x" * chance.choice([0, 10, 200_000])
         with anyio.move_on_after(patience) as scope:
             try:
-                await client.post("/", content=content, extensions=extensions)
-            except httpx.TransportError as error:
+                await client.post("/", content=content, is_stream=is_stream)
+            except EnclaveError as error:
                 messages.append(str(error))
         cancelled += scope.cancelled_caught
 
@@ -123,7 +123,7 @@ async def test_a_request_cancelled_at_each_of_its_steps_in_turn_leaves_the_pool_
         await assert_only_idle_sockets_are_open(client, sockets)
 
 
-async def post(client: httpx.AsyncClient, content: bytes) -> None:
+async def post(client: Client, content: bytes) -> None:
     await client.post("/", content=content)
 
 
@@ -132,7 +132,7 @@ async def test_queued_requests_cancelled_while_they_are_being_served_leave_the_p
         while await peer.request() is not None:
             await peer.send(OK)
 
-    async def one(client: httpx.AsyncClient, scope: anyio.CancelScope) -> None:
+    async def one(client: Client, scope: anyio.CancelScope) -> None:
         with scope:
             await client.get("/")
             for other in scopes[:: max(1, len(scopes) // 7)]:
@@ -159,10 +159,10 @@ async def test_pool_timeouts_that_strike_as_slots_are_handed_out_leave_the_pool_
 
     outcomes: list[str] = []
 
-    async def one(client: httpx.AsyncClient, pool: float) -> None:
+    async def one(client: Client, pool: float) -> None:
         try:
-            await client.get("/", timeout=httpx.Timeout(10, pool=pool))
-        except httpx.PoolTimeout:
+            await client.get("/", acquire=pool)
+        except ConnectTimeoutError:
             outcomes.append("timeout")
         else:
             outcomes.append("served")
@@ -185,15 +185,15 @@ async def test_open_streams_cancelled_at_once_close_every_socket():
         while (request := await peer.request()) is not None:
             await peer.send(CHUNKED if b"/stream" in request else OK)
 
-    async def one(client: httpx.AsyncClient) -> None:
+    async def one(client: Client) -> None:
         nonlocal opened
-        async with client.stream("GET", "/stream", extensions=AS_STREAM) as response:
+        async with client.stream("GET", "/stream", is_stream=True) as response:
             opened += 1
             if opened == 100:
                 everybody.set()
-            await response.aread()
+            await read_all(response)
 
-    async with serve(script) as server, client_of(server, timeout=None) as client:
+    async with serve(script) as server, client_of(server, seconds=None) as client:
         sockets = open_sockets()
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
@@ -210,9 +210,9 @@ async def test_a_body_that_never_stops_coming_can_be_cancelled(steps):
     """Bytes are there before each wait, so the reader is never found waiting for any."""
     reading = anyio.Event()
 
-    async def read(client: httpx.AsyncClient) -> None:
-        async with client.stream("GET", "/", extensions=AS_STREAM) as response:
-            async for _ in response.aiter_raw():
+    async def read(client: Client) -> None:
+        async with client.stream(is_stream=True) as response:
+            while await response.body.read():
                 reading.set()
 
     # In a thread of its own: a server in the client's event loop would give way to the client.
@@ -235,9 +235,9 @@ async def test_a_task_cancelled_twice_by_its_event_loop_leaves_the_pool_whole():
         while (request := await peer.request()) is not None:
             await peer.send(OK if b"/ok" in request else CHUNKED)
 
-    async def one(client: httpx.AsyncClient) -> None:
-        async with client.stream("GET", "/") as response:
-            await response.aread()
+    async def one(client: Client) -> None:
+        async with client.stream() as response:
+            await read_all(response)
 
     async with serve(script) as server, client_of(server, max_connections=2) as client:
         sockets = open_sockets()

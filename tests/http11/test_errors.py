@@ -1,93 +1,18 @@
-"""The map of errors is total; each error says what happened; timeouts are kept."""
+"""Each error says what happened and where, and timeouts are kept."""
 
 from __future__ import annotations
 
-import inspect
 import socket
-import ssl
-from contextlib import aclosing
 
 import anyio
-import httptools
-import httpx
 import pytest
 
-from enclave.transport.http11 import OriginTransport
-from enclave.transport.http11._errors import ERROR_MAP, FOREIGN, describe, translate
+from enclave import APIConnectionError, APITimeoutError, ConnectError, ConnectTimeoutError
 from tests.support.messages import CHUNKED, OK
-from tests.support.origin import AS_STREAM, anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of
+from tests.support.origin import anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of, read_all
 from tests.support.wire import Peer, Server, answering, serve, silent_listener
 
 pytestmark = pytest.mark.anyio
-
-PHASES = ("connect", "write", "read")
-
-# Classes that no call of this transport can raise, each with the part of the library that raises it.
-ELSEWHERE = {
-    "BrokenWorkerProcess": "to_process",
-    "BrokenWorkerInterpreter": "to_interpreter",
-    "DelimiterNotFound": "buffered streams",
-    "IncompleteRead": "buffered streams",
-    "TypedAttributeLookupError": "extra() of an attribute that a stream has not",
-    "WouldBlock": "the nowait calls",
-    "NoEventLoopError": "calls outside an event loop",
-    "RunFinishedError": "from_thread",
-    "TaskFailed": "task handles",
-    "TaskCancelled": "task handles",
-    "TaskNotFinished": "task handles",
-    "FutureFailed": "futures",
-    "FutureCancelled": "futures",
-    "FutureNotFinished": "futures",
-    "FutureAlreadyFinished": "futures",
-}
-
-
-def exception_classes(module: object) -> list[type[Exception]]:
-    found = {
-        value for _, value in inspect.getmembers(module) if isinstance(value, type) and issubclass(value, Exception)
-    }
-    return sorted((cls for cls in found if cls.__name__ not in ELSEWHERE), key=lambda cls: cls.__name__)
-
-
-FOREIGN_CLASSES = [
-    *exception_classes(anyio),
-    *exception_classes(ssl),
-    *exception_classes(httptools),
-    *exception_classes(httptools.parser.errors),
-    *[cls for cls in exception_classes(socket) if issubclass(cls, OSError)],
-    *[BrokenPipeError, ConnectionAbortedError, ConnectionRefusedError, ConnectionResetError, OSError, UnicodeError],
-]
-
-
-@pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("cls", FOREIGN_CLASSES, ids=lambda cls: cls.__name__)
-def test_every_foreign_exception_is_mapped_to_one_of_httpx_with_a_message(cls, phase):
-    assert issubclass(cls, FOREIGN)
-    error = cls.__new__(cls)
-    mapped = translate(error, phase, "host:1")
-    assert isinstance(mapped, httpx.TransportError)
-    assert "host:1" in str(mapped)
-    assert cls.__name__ in str(mapped)
-
-
-def test_the_most_specific_class_stands_first():
-    classes = [cls for cls, _ in ERROR_MAP]
-    for position, cls in enumerate(classes):
-        assert not any(issubclass(cls, earlier) for earlier in classes[:position]), cls
-
-
-def test_an_unmapped_exception_is_not_disguised():
-    with pytest.raises(TypeError, match="KeyError is not in ERROR_MAP"):
-        translate(KeyError("x"), "read", "host:1")
-
-
-def test_the_text_comes_from_the_cause_where_the_error_itself_is_empty():
-    error = anyio.BrokenResourceError()
-    assert describe(error) == "BrokenResourceError"
-    error.__cause__ = ConnectionResetError(104, "Connection reset by peer")
-    assert describe(error) == "ConnectionResetError: [Errno 104] Connection reset by peer"
-    error.__cause__ = ExceptionGroup("attempts", [OSError("one"), OSError("two"), OSError("one")])
-    assert describe(error) == "OSError: one; OSError: two"
 
 
 def free_port() -> int:
@@ -99,22 +24,29 @@ def free_port() -> int:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_refused_connection_says_where_and_why(host):
     port = free_port()
-    async with httpx.AsyncClient(transport=OriginTransport(f"http://{host}:{port}")) as client:
-        with anyio.fail_after(10), pytest.raises(httpx.ConnectError) as caught:
-            await client.get(f"http://{host}:{port}/")
-        assert f"cannot connect to {host}:{port}: ConnectionRefusedError" in str(caught.value)
+    async with client_of(f"http://{host}:{port}") as client:
+        with anyio.fail_after(10), pytest.raises(ConnectError) as caught:
+            await client.get()
+        text = str(caught.value)
+        assert text.startswith(f"cannot connect to {host}:{port}: ")
+        assert text.endswith("(ConnectionRefusedError)")
+        assert isinstance(caught.value.__cause__, ConnectionRefusedError if host == "127.0.0.1" else OSError)
         assert_whole(client)
 
 
-async def test_an_unknown_host_is_a_connect_error():
-    async with httpx.AsyncClient(transport=OriginTransport("http://no-such-host.invalid")) as client:
-        with anyio.fail_after(20), pytest.raises(httpx.ConnectError, match=r"no-such-host\.invalid:80: gaierror"):
-            await client.get("http://no-such-host.invalid/", timeout=None)
+async def test_an_unknown_host_is_a_connect_error(monkeypatch):
+    def unknown(host, *_args, **_kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    async with client_of("http://enclave.test", seconds=None) as client:
+        with anyio.fail_after(20), pytest.raises(ConnectError, match=r"enclave\.test:80: .*not known \(gaierror\)"):
+            await client.get()
         assert_whole(client)
 
 
-@pytest.mark.parametrize("extensions", [{}, AS_STREAM])
-async def test_a_connection_not_made_in_time_is_a_connect_timeout(extensions):
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_connection_not_made_in_time_is_a_connect_timeout(is_stream):
     # A listener whose queue of one is full drops what else knocks.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -125,11 +57,9 @@ async def test_a_connection_not_made_in_time_is_a_connect_timeout(extensions):
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
-            async with httpx.AsyncClient(transport=OriginTransport(f"http://127.0.0.1:{port}")) as client:
-                with anyio.fail_after(5), pytest.raises(httpx.ConnectTimeout) as caught:
-                    await client.get(
-                        f"http://127.0.0.1:{port}/", timeout=httpx.Timeout(None, connect=0.2), extensions=extensions
-                    )
+            async with client_of(f"http://127.0.0.1:{port}") as client:
+                with anyio.fail_after(5), pytest.raises(ConnectTimeoutError) as caught:
+                    await client.get(connect=0.2, is_stream=is_stream)
                 assert str(caught.value) == f"no connection to 127.0.0.1:{port} within 0.2 s"
                 assert_whole(client)
         finally:
@@ -140,9 +70,8 @@ async def test_a_connection_not_made_in_time_is_a_connect_timeout(extensions):
 @pytest.mark.parametrize("wire", [b"", b"HTTP/1.1 200 OK\r\nConte", CHUNKED, CHUNKED + b"5\r\nhel"])
 async def test_a_silent_server_is_a_read_timeout(wire):
     async with serve(answering(wire)) as server, client_of(server) as client:
-        timeout = httpx.Timeout(None, read=0.1)
-        with anyio.fail_after(5), pytest.raises(httpx.ReadTimeout) as caught:
-            await client.get("/", timeout=timeout)
+        with anyio.fail_after(5), pytest.raises(APITimeoutError) as caught:
+            await client.get(read=0.1)
         assert str(caught.value) == f"127.0.0.1:{server.port} sent nothing for 0.1 s"
         assert not pool_of(client).open
         assert_whole(client)
@@ -162,7 +91,7 @@ async def test_the_read_timeout_counts_from_the_last_bytes():
 
     async with serve(script) as server, client_of(server) as client:
         start = anyio.current_time()
-        response = await client.get("/", timeout=httpx.Timeout(None, read=1.0))
+        response = await client.get("/", read=1.0)
         assert response.content == b"x" * pauses
         assert anyio.current_time() - start > 1.0
 
@@ -176,12 +105,12 @@ async def test_without_timeouts_a_quiet_stream_lives():
         await proceed.wait()
         await peer.send(b"1\r\nx\r\n0\r\n\r\n")
 
-    async with serve(script) as server, client_of(server, timeout=None) as client:
-        async with client.stream("GET", "/") as response, anyio.create_task_group() as tasks:
+    async with serve(script) as server, client_of(server, seconds=None) as client:
+        async with client.stream() as response, anyio.create_task_group() as tasks:
             received = []
 
             async def read() -> None:
-                received.append(await response.aread())
+                received.append(await read_all(response))
 
             tasks.start_soon(read)
             await anyio.wait_all_tasks_blocked()
@@ -189,18 +118,11 @@ async def test_without_timeouts_a_quiet_stream_lives():
         assert received == [b"x"]
 
 
-@pytest.mark.parametrize("streamed", [True, False])
-async def test_a_server_that_takes_nothing_is_a_write_timeout(streamed):
-    async def endless():
-        while True:
-            yield b"x" * 1_000_000
-
+async def test_a_server_that_takes_nothing_is_a_write_timeout():
     with silent_listener() as port:
-        origin = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(transport=OriginTransport(origin)) as client, aclosing(endless()) as stream:
-            content = stream if streamed else b"x" * 50_000_000
-            with anyio.fail_after(10), pytest.raises(httpx.WriteTimeout) as caught:
-                await client.post(origin, content=content, timeout=httpx.Timeout(None, write=0.2))
+        async with client_of(f"http://127.0.0.1:{port}") as client:
+            with anyio.fail_after(10), pytest.raises(APITimeoutError) as caught:
+                await client.post(content=b"x" * 50_000_000, write=0.2, read=0.2)
             assert str(caught.value) == f"127.0.0.1:{port} took no more of the request for 0.2 s"
             assert not pool_of(client).open
             assert_whole(client)
@@ -208,9 +130,9 @@ async def test_a_server_that_takes_nothing_is_a_write_timeout(streamed):
 
 async def test_no_free_connection_in_time_is_a_pool_timeout():
     async with serve(answering(CHUNKED)) as server, client_of(server, max_connections=1) as client:
-        async with client.stream("GET", "/"):
-            with anyio.fail_after(5), pytest.raises(httpx.PoolTimeout) as caught:
-                await client.get("/", timeout=httpx.Timeout(None, pool=0.1))
+        async with client.stream():
+            with anyio.fail_after(5), pytest.raises(ConnectTimeoutError) as caught:
+                await client.get("/", acquire=0.1)
             assert str(caught.value) == f"none of the 1 connections to 127.0.0.1:{server.port} became free within 0.1 s"
         assert_whole(client)
 
@@ -224,13 +146,12 @@ async def test_a_reset_in_the_middle_of_a_body_is_a_read_error():
         peer.reset()
 
     async with serve(script) as server, client_of(server) as client:
-        async with client.stream("GET", "/") as response:
-            pieces = response.aiter_raw()
-            assert await anext(pieces) == b"hello"
+        async with client.stream() as response:
+            assert await response.body.read() == b"hello"
             (connection,) = pool_of(client).open
             await connection.send(memoryview(b"\r\n\r\n"), None)
-            with anyio.fail_after(5), pytest.raises(httpx.ReadError, match="ConnectionResetError"):
-                await anext(pieces)
+            with anyio.fail_after(5), pytest.raises(APIConnectionError, match="ConnectionResetError"):
+                await response.body.read()
         assert_whole(client)
 
 
@@ -238,9 +159,9 @@ async def test_an_ipv6_origin_is_reached_and_named_in_brackets():
     async with serve(answering(OK), local_host="::1") as server, client_of(server) as client:
         assert (await client.get("/")).content == b"hello"
         assert f"Host: [::1]:{server.port}".encode() in server.requests[0]
-    async with httpx.AsyncClient(transport=OriginTransport(server.origin)) as client:
-        with pytest.raises(httpx.ConnectError, match=rf"cannot connect to \[::1\]:{server.port}"):
-            await client.get(server.origin)
+    async with client_of(server) as client:
+        with pytest.raises(ConnectError, match=rf"cannot connect to \[::1\]:{server.port}"):
+            await client.get()
 
 
 async def test_a_host_name_is_resolved():
@@ -257,9 +178,3 @@ async def test_sockets_are_set_up_for_promptness_and_for_silent_peers():
         assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if hasattr(socket, "TCP_KEEPIDLE"):
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
-
-
-async def test_a_request_needs_no_httpx_client():
-    async with serve(answering(OK)) as server, OriginTransport(server.origin) as transport:
-        response = await transport.handle_async_request(httpx.Request("GET", server.origin))
-        assert await response.aread() == b"hello"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import anyio
-import httpx
 import pytest
 
+from enclave import APIConnectionError, EnclaveError, UsageError
 from enclave.transport.http11._slots import Slots
 from tests.support.messages import CHUNKED, OK
-from tests.support.origin import AS_STREAM, assert_whole, client_of, pool_of
+from tests.support.origin import Client, assert_whole, client_of, pool_of
 from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,7 @@ async def test_streams_are_neither_limited_nor_pooled_and_starve_nobody():
 
             async def stream() -> None:
                 nonlocal opened
-                async with client.stream("GET", "/stream", extensions=AS_STREAM):
+                async with client.stream("GET", "/stream", is_stream=True):
                     opened += 1
                     if opened == 30:
                         all_open.set()
@@ -81,13 +81,13 @@ async def test_streams_are_neither_limited_nor_pooled_and_starve_nobody():
 
 async def test_a_completed_stream_closes_its_connection():
     async with serve(answering(OK)) as server, client_of(server) as client:
-        response = await client.get("/", extensions=AS_STREAM)
+        response = await client.get("/", is_stream=True)
         assert response.content == b"hello"
         assert not pool_of(client).open
     assert server.connections == 1
 
 
-async def until_readable(client: httpx.AsyncClient) -> None:
+async def until_readable(client: Client) -> None:
     (connection,) = pool_of(client).idle
     with anyio.fail_after(5):
         while not connection.is_stale():
@@ -131,7 +131,7 @@ async def test_bytes_right_after_a_response_keep_its_connection_from_being_used_
 
 
 @pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_a_repeatable_request_survives_a_connection_that_dies_while_it_is_reused(method, reset):
     async def script(peer: Peer, server: Server) -> None:
         if peer.number == 1:
@@ -148,7 +148,7 @@ async def test_a_repeatable_request_survives_a_connection_that_dies_while_it_is_
     async with serve(script) as server, client_of(server) as client:
         await client.get("/")
         with anyio.fail_after(5):
-            assert (await client.request(method, "/again")).status_code == 204
+            assert (await client.exchange(method, "/again")).status == 204
         assert_whole(client)
     assert server.connections == 2
     assert [request.split(b" ")[1] for request in server.requests] == [b"/again", b"/again"]
@@ -162,7 +162,7 @@ async def test_a_request_that_may_not_be_repeated_is_not_even_then():
 
     async with serve(script) as server, client_of(server) as client:
         await client.get("/")
-        with anyio.fail_after(5), pytest.raises(httpx.RemoteProtocolError, match="without a response"):
+        with anyio.fail_after(5), pytest.raises(APIConnectionError, match="without a response"):
             await client.post("/", content=b"once")
         assert not pool_of(client).open
         assert_whole(client)
@@ -179,11 +179,11 @@ async def test_a_repeatable_request_is_not_repeated_on_a_fresh_connection_or_aft
             await peer.send(b"H")
 
     async with serve(script) as server, client_of(server) as client:
-        with pytest.raises(httpx.RemoteProtocolError, match="without a response"):
+        with pytest.raises(APIConnectionError, match="without a response"):
             await client.get("/")
         assert len(server.requests) == 1
         await client.get("/")
-        with pytest.raises(httpx.RemoteProtocolError, match="after 1 bytes"):
+        with pytest.raises(APIConnectionError, match="after 1 bytes"):
             await client.get("/")
         assert_whole(client)
     assert len(server.requests) == 3
@@ -220,7 +220,7 @@ async def test_connections_past_their_time_are_closed_when_another_request_comes
 
         async def one() -> None:
             nonlocal arrived
-            async with client.stream("GET", "/"):
+            async with client.stream():
                 arrived += 1
                 if arrived == 5:
                     everybody.set()
@@ -238,12 +238,12 @@ async def test_connections_past_their_time_are_closed_when_another_request_comes
 async def test_a_closed_transport_refuses_requests_and_says_so():
     async with serve(answering(OK)) as server, client_of(server) as client:
         await client.get("/")
-        transport = client._transport
+        transport = client.transport
         await transport.aclose()
         await transport.aclose()
-        for extensions in ({}, AS_STREAM):
-            with pytest.raises(httpx.LocalProtocolError, match=f"127.0.0.1:{server.port} is closed"):
-                await client.get("/", extensions=extensions)
+        for is_stream in (False, True):
+            with pytest.raises(UsageError, match=f"127.0.0.1:{server.port} is closed"):
+                await client.get("/", is_stream=is_stream)
         assert not pool_of(client).open
         assert_whole(client)
 
@@ -264,37 +264,37 @@ async def test_closing_ends_responses_in_flight_and_sends_the_queue_away():
     async with serve(script) as server, client_of(server, max_connections=1) as client:
         errors = []
 
-        async def one(extensions: dict[str, object]) -> None:
-            with pytest.raises(httpx.TransportError) as caught:
-                await client.get("/", extensions=extensions)
+        async def one(is_stream: bool) -> None:
+            with pytest.raises(EnclaveError) as caught:
+                await client.get("/", is_stream=is_stream)
             errors.append(caught.value)
 
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
-                for extensions in ({}, {}, {}, AS_STREAM):
-                    tasks.start_soon(one, extensions)
+                for is_stream in (False, False, False, True):
+                    tasks.start_soon(one, is_stream)
                 await both.wait()
-                await client._transport.aclose()
-        assert sorted(type(error).__name__ for error in errors) == [*["LocalProtocolError"] * 2, *["ReadError"] * 2]
+                await client.transport.aclose()
+        assert sorted(type(error).__name__ for error in errors) == [*["APIConnectionError"] * 2, *["UsageError"] * 2]
         assert all(str(error) for error in errors)
         assert_whole(client)
 
 
 async def test_closing_sends_the_queue_away_though_nobody_lets_go_of_a_slot():
     async with serve(answering(CHUNKED)) as server, client_of(server, max_connections=1) as client:
-        async with client.stream("GET", "/"), anyio.create_task_group() as tasks:
+        async with client.stream(), anyio.create_task_group() as tasks:
             errors = []
 
             async def waiter() -> None:
-                with pytest.raises(httpx.LocalProtocolError, match="is closed") as caught:
-                    await client.get("/", timeout=None)
+                with pytest.raises(UsageError, match="is closed") as caught:
+                    await client.get("/", acquire=None)
                 errors.append(caught.value)
 
             for _ in range(3):
                 tasks.start_soon(waiter)
             await anyio.wait_all_tasks_blocked()
             with anyio.fail_after(5):
-                await client._transport.aclose()
+                await client.transport.aclose()
                 while len(errors) < 3:
                     await anyio.lowlevel.checkpoint()
         assert_whole(client)

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import typer.main
 
@@ -23,7 +23,7 @@ def help_of(*command: str) -> str:
     os.environ["COLUMNS"] = "80"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        app([*command, "--help"], prog_name="enclave", standalone_mode=False, obj=SimpleNamespace())
+        app([*command, "--help"], prog_name="enclave", standalone_mode=False, obj=MagicMock())
     return out.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""httpx clients on our own transport, and what can be seen of its pool."""
+"""Clients on our own transport alone, and what can be seen of its pool."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import httpx
+import anyio
 import pytest
 
+from enclave.transport._messages import Headers, Request, Response, Timeouts
 from enclave.transport.http11 import OriginTransport
 from tests.support.wire import Server
-
-AS_STREAM = {"enclave.stream": True}
 
 anyio_stops_reading_when_cancelled = pytest.mark.skipif(
     tuple(int(part) for part in version("anyio").split(".")[:2]) < (4, 16),
@@ -32,21 +32,81 @@ def open_sockets() -> int:
     return count
 
 
+class Answer(NamedTuple):
+    """A response that was read to its end."""
+
+    response: Response
+    content: bytes
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+
+class Client:
+    """Sends requests over our transport and reads their responses."""
+
+    def __init__(self, transport: OriginTransport, seconds: float | None = 5.0) -> None:
+        self.transport = transport
+        self.seconds = seconds
+
+    def request(
+        self,
+        method: str,
+        target: str = "/",
+        *,
+        headers: Headers | None = None,
+        content: bytes | None = None,
+        is_stream: bool = False,
+        **timeouts: float | None,
+    ) -> Request:
+        each = Timeouts(self.seconds, self.seconds, self.seconds, self.seconds)._replace(**timeouts)
+        return Request(method, target, headers or [], content=content, is_stream=is_stream, timeouts=each)
+
+    async def send(self, method: str, target: str = "/", **options: Any) -> Response:
+        return await self.transport.send(self.request(method, target, **options))
+
+    @asynccontextmanager
+    async def stream(self, method: str = "GET", target: str = "/", **options: Any) -> AsyncIterator[Response]:
+        response = await self.send(method, target, **options)
+        try:
+            yield response
+        finally:
+            await response.body.aclose()
+
+    async def exchange(self, method: str, target: str = "/", **options: Any) -> Answer:
+        async with self.stream(method, target, **options) as response:
+            return Answer(response, await read_all(response))
+
+    async def get(self, target: str = "/", **options: Any) -> Answer:
+        return await self.exchange("GET", target, **options)
+
+    async def post(self, target: str = "/", **options: Any) -> Answer:
+        return await self.exchange("POST", target, **{"content": b"", **options})
+
+
+async def read_all(response: Response) -> bytes:
+    pieces = []
+    while piece := await response.body.read():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 @asynccontextmanager
-async def client_of(server: Server, **options: object) -> AsyncIterator[httpx.AsyncClient]:
-    """An httpx client on our transport."""
-    timeout = options.pop("timeout", httpx.Timeout(5.0))
-    transport = OriginTransport(server.origin, **options)  # type: ignore[arg-type]
-    client = httpx.AsyncClient(transport=transport, base_url=server.origin, timeout=timeout, trust_env=False)
-    async with client:
-        yield client
+async def client_of(server: Server | str, *, seconds: float | None = 5.0, **options: Any) -> AsyncIterator[Client]:
+    transport = OriginTransport(server if isinstance(server, str) else server.origin, **options)
+    try:
+        yield Client(transport, seconds)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await transport.aclose()
 
 
-def pool_of(client: httpx.AsyncClient):
-    return client._transport._pool
+def pool_of(client: Client):
+    return client.transport._pool
 
 
-def assert_whole(client: httpx.AsyncClient) -> None:
+def assert_whole(client: Client) -> None:
     """Every slot is free, nobody waits, and the only open connections are idle ones."""
     pool = pool_of(client)
     assert pool.slots.free == pool.slots.total

@@ -1,4 +1,4 @@
-"""Namespaces and prctl, by ctypes. Elsewhere than on Linux nothing is permitted."""
+"""Namespaces and prctl, by ctypes. Elsewhere than on Linux there are none."""
 
 # pathlib would double the time this process takes to start.
 # ruff: noqa: PTH123
@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
 LINUX = sys.platform == "linux"
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
@@ -22,17 +24,19 @@ def prctl(option: int, value: int) -> None:
 
 
 def unshare(flags: int) -> bool:
+    # Asking for nothing always succeeds, on macOS too.
     return not flags or (LINUX and bool(ctypes.CDLL(None).unshare(flags) == 0))
 
 
 def isolate(isolation: Mapping[str, bool]) -> bool:
-    """Enter the namespaces asked for; the PID namespace takes the children from now on."""
+    """Enter these namespaces, and say whether that succeeded. A PID namespace takes the children from now on."""
     uid, gid = os.geteuid(), os.getegid()
     flags = {"user": CLONE_NEWUSER, "pid": CLONE_NEWPID, "net": CLONE_NEWNET}
     if not unshare(sum(flag for name, flag in flags.items() if isolation.get(name))):
         return False
     if isolation.get("user"):
         try:
+            # The kernel wants setgroups denied before an unprivileged process may map its group.
             for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
@@ -46,6 +50,7 @@ def mount_proc() -> bool:
     if not unshare(CLONE_NEWNS):
         return False
     mount = ctypes.CDLL(None).mount
+    # A mount is shared with the rest of the machine until the tree is made private.
     private = mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
     return private and bool(mount(b"proc", b"/proc", b"proc", MS_NOSUID_NODEV_NOEXEC, None) == 0)
 

@@ -11,9 +11,11 @@ The one module here that names a loop; `_dial.py` imports it where asyncio is ru
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -22,6 +24,9 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 _CALLS_PER_CHECKPOINT = 8
 """A task whose future is done is not cancelled by anyio, and while bytes pour in it always is: so it has to ask."""
+
+_MAX_UNREAD_PIECES = 16
+"""How much of what the kernel still holds is taken when a write has failed, in reads."""
 
 
 class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
@@ -173,10 +178,19 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         return True  # keeps the sending half open
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._take_what_the_kernel_holds()
         self._at_end = True
         self._lost = exc
         self._wake()
         self.resume_writing()
+
+    def _take_what_the_kernel_holds(self) -> None:
+        """A failed write ends asyncio's reading at once. But what the server sent before is the reason it hung up."""
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        with suppress(OSError):  # nothing more is there; or this is Windows, where sockets are no files
+            while len(self._unread) < _MAX_UNREAD_PIECES and (data := os.read(descriptor, len(self._scratch))):
+                self._unread.append(data)
 
     def pause_writing(self) -> None:
         self._writer = self._loop.create_future()

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
-import httpx
+from enclave.errors import EnclaveError, UsageError
 
 from ._parser import ResponseParser
 from ._pool import Lease
 
-BODY_EXTENSION = "enclave.body"
 
-
-class ResponseBody(httpx.AsyncByteStream):
+class ResponseBody:
     """Reads from the socket only when asked, one network read at a time.
 
     Not an async generator: a cancelled read loses nothing, and reading can go on after it. One task reads at a time.
     """
 
     __slots__ = ("_keep_alive", "_lease", "_parser", "_read_seconds", "_start")
+
+    read_is_repeatable = True
 
     def __init__(
         self, lease: Lease, parser: ResponseParser, start: bytes, *, read_seconds: float | None, keep_alive: bool
@@ -36,22 +36,14 @@ class ResponseBody(httpx.AsyncByteStream):
         """Whether all of it came, whether or not all of it was read."""
         return self._parser.complete
 
-    def __aiter__(self) -> ResponseBody:
-        return self
-
-    async def __anext__(self) -> bytes:
-        data = await self.read_some()
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    async def read_some(self) -> bytes:
+    async def read(self) -> bytes:
         """All body bytes of the next network read that has any, as one object; empty at the end.
 
         Raises:
-            httpx.ReadTimeout: nothing came within the request's read timeout.
-            httpx.ReadError: the connection broke, or was closed.
-            httpx.RemoteProtocolError: what came is not HTTP/1.1, or ended too early.
+            APITimeoutError: nothing came within the request's read timeout.
+            APIConnectionError: the connection broke, or what came is not HTTP/1.1 or ended too early.
+            ResponseTooLargeError: the trailers exceed their bound.
+            UsageError: the body was closed, or another task is reading it.
         """
         if self._start:
             start, self._start = self._start, b""
@@ -63,7 +55,9 @@ class ResponseBody(httpx.AsyncByteStream):
                 body = self._feed(data)
                 if body:
                     return body
-        except (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError):
+        except UsageError:
+            raise  # the task that reads already goes on
+        except EnclaveError:
             await self._lease.aclose()
             raise
         await self._lease.aclose()
@@ -77,7 +71,7 @@ class ResponseBody(httpx.AsyncByteStream):
         self._parser.check()
         connection = self._lease.connection
         if connection is None:
-            raise httpx.ReadError("the response was closed before its end")
+            raise UsageError("the response was closed before its end")
         return connection.receive(self._read_seconds)
 
     def _feed(self, data: bytes) -> bytes:
@@ -92,9 +86,3 @@ class ResponseBody(httpx.AsyncByteStream):
     def _finish(self) -> None:
         if self._keep_alive and self._parser.reusable:
             self._lease.recycle(self._parser.keep_alive_seconds)
-
-
-def raw_body(response: httpx.Response) -> ResponseBody | None:
-    """The body of a response without httpx's wrappers, for `ResponseBody.read_some`; None from another transport."""
-    body = response.extensions.get(BODY_EXTENSION)
-    return body if isinstance(body, ResponseBody) else None

@@ -2,86 +2,90 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import ssl
 from collections.abc import Callable
 
 import anyio
-import httpx
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
-from anyio.streams.tls import TLSStream
+from anyio.lowlevel import RunVar
 
 from enclave._tasks import runs_on_asyncio
+from enclave.errors import ConfigurationError, ConnectTimeoutError
+from enclave.transport._exceptions import FOREIGN, raise_mapped
 
 from ._connection import MAX_READ_BYTES, Connection, RawSocket
-from ._errors import FOREIGN, translate
+from ._origin import Origin
+from ._tls import TLSStream
 
 KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 10
 KEEPALIVE_PROBES = 3
 """A peer that vanished silently, behind a NAT say, is noticed after idle + interval * probes = 60 seconds."""
 
+# One for each event loop: two of them may run at once in two threads, and would read into each other's bytes.
+_read_buffer_of_loop: RunVar[memoryview] = RunVar("enclave read buffer")
+
 
 def default_ssl_context() -> ssl.SSLContext:
     """The system's trust as httpx sees it: ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, else certifi. Takes about 100 ms."""
+    import httpx  # noqa: PLC0415 - slow to load, and plain HTTP does without
+
     return httpx.create_ssl_context()
 
 
 class Dialer:
     """Connects to one origin; builds the TLS context once, when the first connection needs it."""
 
-    def __init__(self, origin: httpx.URL, ssl_context: Callable[[], ssl.SSLContext]) -> None:
-        self.host = origin.host
-        self.port = origin.port or (443 if origin.scheme == "https" else 80)
-        self.peer = f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-        """Host and port, for messages."""
-        self._tls = origin.scheme == "https"
+    def __init__(self, origin: Origin, ssl_context: Callable[[], ssl.SSLContext]) -> None:
+        self._origin = origin
         self._make_context = ssl_context
         self._context: ssl.SSLContext | None = None
         self._context_lock = anyio.Lock()
-        self._scratch: memoryview | None = None
 
     async def dial(self, seconds: float | None) -> Connection:
         """A new connection, handshake included.
 
         Raises:
-            httpx.ConnectTimeout: it took longer than `seconds`.
-            httpx.ConnectError: no address answered, or the TLS handshake failed.
+            ConnectTimeoutError: it took longer than `seconds`.
+            ConnectError: no address answered, or the TLS handshake failed. CertificateError: the server is not trusted.
         """
+        peer = self._origin.peer
+        problem = ""
         try:
             with anyio.move_on_after(seconds):
                 return await self._connect()
         except FOREIGN as error:
-            raise translate(error, "connect", self.peer) from error
-        raise httpx.ConnectTimeout(f"no connection to {self.peer} within {seconds:g} s")
+            raise_mapped(error, f"cannot connect to {peer}", connecting=True)
+        except ValueError as error:  # a name that DNS or TLS cannot carry
+            problem = str(error)
+        if problem:
+            raise ConfigurationError(f"cannot connect to {peer}: {problem}")
+        raise ConnectTimeoutError(f"no connection to {peer} within {seconds:g} s")
 
     async def _connect(self) -> Connection:
-        context = await self._ssl_context() if self._tls else None
+        context = await self._ssl_context() if self._origin.is_tls else None
         stream = await self._open_socket()
         try:
             raw: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
             _set_options(raw)
-            if context is None:
-                return Connection(stream, raw, self.peer, socket_stream=stream)
-            tls = await TLSStream.wrap(
-                stream, hostname=self.host, ssl_context=context, server_side=False, standard_compatible=False
-            )
-            return Connection(tls, raw, self.peer, socket_stream=stream)
+            secure = stream if context is None else await TLSStream.handshake(stream, context, self._origin.host)
+            return Connection(secure, raw, self._origin.peer, socket_stream=stream)
         except BaseException:
             await anyio.aclose_forcefully(stream)
             raise
 
     async def _open_socket(self) -> ByteStream:
-        family = _family_of_literal(self.host)
-        if family is None:
-            stream = await anyio.connect_tcp(self.host, self.port)
+        host, port = self._origin.host, self._origin.port
+        address = self._origin.address
+        if address is None:
+            stream = await anyio.connect_tcp(host, port)
             return await self._own(await _take_socket(stream)) if runs_on_asyncio() else stream
         # One known address leaves nothing to race: happy eyeballs would triple what a connection costs.
-        raw = socket.socket(family, socket.SOCK_STREAM)
+        raw = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)  # noqa: PLR2004 - IPv6
         try:
-            await _connect_socket(raw, (self.host, self.port))
+            await _connect_socket(raw, (host, port))
         except BaseException:
             raw.close()
             raise
@@ -94,8 +98,7 @@ class Dialer:
                 return await SocketStream.from_socket(raw)
             from ._asyncio_stream import AsyncioStream  # noqa: PLC0415 - brings in asyncio, which trio does without
 
-            self._scratch = self._scratch or memoryview(bytearray(MAX_READ_BYTES))
-            return await AsyncioStream.wrap(raw, self._scratch)
+            return await AsyncioStream.wrap(raw, _read_buffer())
         except BaseException:
             raw.close()
             raise
@@ -103,18 +106,18 @@ class Dialer:
     async def _ssl_context(self) -> ssl.SSLContext:
         async with self._context_lock:
             if self._context is None:
-                context = await anyio.to_thread.run_sync(self._make_context)
-                context.set_alpn_protocols(["http/1.1"])
-                self._context = context
+                self._context = await anyio.to_thread.run_sync(self._make_context)
             return self._context
 
 
-def _family_of_literal(host: str) -> socket.AddressFamily | None:
+def _read_buffer() -> memoryview:
+    """What all connections of the running event loop are read into, of this client and others: nothing stays in it."""
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    return socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004 - IPv6
+        return _read_buffer_of_loop.get()
+    except LookupError:
+        buffer = memoryview(bytearray(MAX_READ_BYTES))
+        _read_buffer_of_loop.set(buffer)
+        return buffer
 
 
 async def _connect_socket(raw: socket.socket, address: tuple[str, int]) -> None:

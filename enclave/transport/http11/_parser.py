@@ -1,8 +1,8 @@
 """From bytes to one response: head, body bytes, and whether the connection is good for another. No I/O.
 
 llhttp does the grammar and refuses what smuggles (Content-Length beside Transfer-Encoding, bare LF, obsolete line
-folding). Here is what it leaves to its user: 1xx before the response, HEAD, bodies that end with the connection,
-bounds, and what comes after the end.
+folding). Here is what it leaves to its user: 1xx before the response, bodies that end with the connection, bounds,
+and what comes after the end. No request here is a HEAD, whose response would have no body.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import re
 from typing import NamedTuple
 
 import httptools
-import httpx
+
+from enclave.errors import APIConnectionError, EnclaveError, ResponseTooLargeError
 
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
-
-
-class HeadersTooLarge(httpx.RemoteProtocolError):
-    """The header section of a response, or its trailers, exceeds ``max_header_bytes``."""
 
 
 class ResponseHead(NamedTuple):
@@ -29,7 +26,7 @@ class ResponseHead(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
-_Fault = tuple[type[httpx.RemoteProtocolError], str]
+_Fault = tuple[type[EnclaveError], str]
 
 
 class ResponseParser:
@@ -46,9 +43,9 @@ class ResponseParser:
         "started",
     )
 
-    def __init__(self, *, method: str, max_header_bytes: int) -> None:
+    def __init__(self, *, max_header_bytes: int) -> None:
         self._pieces: list[bytes] = []
-        self._message = _Message(self._pieces, without_body=method == "HEAD", max_header_bytes=max_header_bytes)
+        self._message = _Message(self._pieces, max_header_bytes=max_header_bytes)
         self._llhttp = httptools.HttpResponseParser(self._message)
         self._message.llhttp = self._llhttp
         self._max_header_bytes = max_header_bytes
@@ -84,8 +81,8 @@ class ResponseParser:
         """The body bytes among `data`, as one object.
 
         Raises:
-            httpx.RemoteProtocolError: this is not HTTP. Body bytes that came before the fault are returned, and
-                the next call, also of `check`, raises.
+            APIConnectionError: this is not HTTP. Body bytes that came before the fault are returned, and
+                the next call, also of `check`, raises. ResponseTooLargeError: the head, or its trailers, are too long.
         """
         self.check()
         message, pieces = self._message, self._pieces
@@ -111,14 +108,14 @@ class ResponseParser:
         """The server closed the connection.
 
         Raises:
-            httpx.RemoteProtocolError: before the end of the response.
+            APIConnectionError: before the end of the response.
         """
         self.check()
         message = self._message
         if message.head is not None and message.until_close:
             message.complete = True
         if not message.complete:
-            self._fault = httpx.RemoteProtocolError, f"the server closed the connection {self._where_it_ended()}"
+            self._fault = APIConnectionError, f"the server closed the connection {self._where_it_ended()}"
             self.check()
 
     def check(self) -> None:
@@ -138,10 +135,10 @@ class ResponseParser:
         if message.complete:
             message.excess = True
         elif isinstance(error, httptools.HttpParserUpgrade):
-            self._fault = httpx.RemoteProtocolError, "the server switched to a protocol that was not asked for"
+            self._fault = APIConnectionError, "the server switched to a protocol that was not asked for"
         else:
             part = "head" if message.head is None else "body"
-            self._fault = httpx.RemoteProtocolError, f"the response's {part} is not HTTP/1.1: {error}"
+            self._fault = APIConnectionError, f"the response's {part} is not HTTP/1.1: {error}"
 
     def _count_barren(self, size: int) -> None:
         """Bound what llhttp takes in without giving anything out: heads, trailers, chunk extensions."""
@@ -149,7 +146,7 @@ class ResponseParser:
         message, limit = self._message, self._max_header_bytes
         if self._barren_bytes > limit and not message.complete:
             part = "header" if message.head is None else "trailer"
-            self._fault = HeadersTooLarge, f"the response's {part} section exceeds max_header_bytes={limit}"
+            self._fault = ResponseTooLargeError, f"the response's {part} section exceeds max_header_bytes={limit}"
 
     def _where_it_ended(self) -> str:
         if not self.started:
@@ -182,14 +179,12 @@ class _Message:
         "pieces_at_end",
         "reason",
         "until_close",
-        "without_body",
     )
 
-    def __init__(self, pieces: list[bytes], *, without_body: bool, max_header_bytes: int) -> None:
+    def __init__(self, pieces: list[bytes], *, max_header_bytes: int) -> None:
         self.pieces = pieces
         self.pieces_at_end = 0
         self.on_body = pieces.append
-        self.without_body = without_body
         self.max_header_bytes = max_header_bytes
         self.llhttp: httptools.HttpResponseParser | None = None
         self.fault: _Fault | None = None
@@ -211,14 +206,14 @@ class _Message:
             self.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.head is None:  # else a trailer, or a header of a response to nobody
+        if self.head is None:  # else a trailer, or a header of a second response
             self.headers.append((name, value.rstrip(b" \t")))
             self.head_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         llhttp = self.llhttp
         if llhttp is None:
-            return  # after the end: a response to nobody
+            return  # after the end: a second response, which nobody asked for
         status, version = llhttp.get_status_code(), llhttp.get_http_version()
         self.fault = self._fault(status, version)
         if self.fault is not None:
@@ -229,7 +224,6 @@ class _Message:
             return
         self.keep_alive = llhttp.should_keep_alive()
         self.head = ResponseHead(status, self.reason, b"HTTP/" + version.encode("ascii"), self.headers)
-        self.complete = self.without_body  # llhttp cannot be told, and will take what follows for a body
         self._read_framing()
         self.llhttp = None
         self.headers = []
@@ -242,7 +236,7 @@ class _Message:
             self.pieces_at_end = len(self.pieces)
 
     def drop_excess(self) -> None:
-        """Forget what llhttp took for a body after the end: of a response to HEAD, or to nobody."""
+        """Forget the body of a second response, which nobody asked for."""
         if len(self.pieces) > self.pieces_at_end:
             self.excess = True
             del self.pieces[self.pieces_at_end :]
@@ -250,13 +244,13 @@ class _Message:
     def _fault(self, status: int, version: str) -> _Fault | None:
         if self.head_bytes > self.max_header_bytes:
             limit = self.max_header_bytes
-            return HeadersTooLarge, f"the response's header section exceeds max_header_bytes={limit}"
+            return ResponseTooLargeError, f"the response's header section exceeds max_header_bytes={limit}"
         if version not in {"1.0", "1.1"}:
-            return httpx.RemoteProtocolError, f"the server answered in HTTP/{version}, not in HTTP/1.1"
+            return APIConnectionError, f"the server answered in HTTP/{version}, not in HTTP/1.1"
         if status == 101:  # noqa: PLR2004 - Switching Protocols
-            return httpx.RemoteProtocolError, "the server switched to a protocol that was not asked for (status 101)"
+            return APIConnectionError, "the server switched to a protocol that was not asked for (status 101)"
         if status < 100:  # noqa: PLR2004 - the first status there is
-            return httpx.RemoteProtocolError, f"the server answered with the invalid status {status}"
+            return APIConnectionError, f"the server answered with the invalid status {status}"
         return None
 
     def _read_framing(self) -> None:

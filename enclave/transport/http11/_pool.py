@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import anyio
-import httpx
 from anyio.lowlevel import checkpoint
 
+from enclave.errors import ConnectTimeoutError, UsageError
+from enclave.transport._messages import Timeouts
+
 from ._connection import Connection
-from ._request import Timeouts
 from ._slots import Slots
 
 KEEP_ALIVE_MARGIN_SECONDS = 1.0
@@ -49,13 +50,13 @@ class Pool:
         """A slot, and with it an idle connection or else a new one.
 
         Raises:
-            httpx.PoolTimeout: no slot became free in time.
-            httpx.LocalProtocolError: the pool is closed.
+            ConnectTimeoutError: no slot became free in time, or no connection was made in time.
+            ConnectError: no connection could be made. UsageError: the pool is closed.
         """
         self._refuse_if_closed()
-        if not await self.slots.acquire(timeouts.pool):
-            raise httpx.PoolTimeout(
-                f"none of the {self.slots.total} connections to {self._peer} became free within {timeouts.pool:g} s"
+        if not await self.slots.acquire(timeouts.acquire):
+            raise ConnectTimeoutError(
+                f"none of the {self.slots.total} connections to {self._peer} became free within {timeouts.acquire:g} s"
             )
         try:
             self._refuse_if_closed()
@@ -132,7 +133,7 @@ class Pool:
 
     def _refuse_if_closed(self) -> None:
         if self.closed:
-            raise httpx.LocalProtocolError(f"the transport to {self._peer} is closed")
+            raise UsageError(f"the transport to {self._peer} is closed")
 
 
 class Lease:

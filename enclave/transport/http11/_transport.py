@@ -1,120 +1,105 @@
-"""The transport itself: checks a request, finds it a connection, and wraps the answer for httpx."""
+"""The transport itself: finds a request a connection, sends it, and gives the head of the answer."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
 
-import httpx
+from enclave.errors import APIConnectionError, APITimeoutError
+from enclave.transport._messages import Request, Response
 
-from ._body import BODY_EXTENSION, ResponseBody
-from ._connection import Connection
+from ._body import ResponseBody
 from ._dial import Dialer, default_ssl_context
 from ._exchange import Exchange
+from ._origin import Origin
 from ._parser import ResponseHead
 from ._pool import Lease, Pool
-from ._request import Outgoing, Timeouts, prepare
+from ._request import may_repeat, pieces_of
 
-STREAM_EXTENSION = "enclave.stream"
-"""Key in ``request.extensions``: true for a response that lasts, which gets a connection of its own."""
+DEFAULT_MAX_CONNECTIONS = 100
+DEFAULT_KEEPALIVE_SECONDS = 4.0
+"""Common servers drop an idle connection after 5 seconds, and a POST must not be what finds that out."""
+DEFAULT_MAX_HEADER_BYTES = 65_536
 
-_MAX_PORT = 65_535
 
-
-class OriginTransport(httpx.AsyncBaseTransport):
+class OriginTransport:
     """HTTP/1.1 to one origin. It may be made anywhere, also outside an event loop, and belongs to one event loop.
 
-    A request that carries the extension ``"enclave.stream"`` gets a connection of its own, outside all limits; the
-    others share at most `max_connections`. Timeouts are httpx's, from ``request.extensions["timeout"]``.
+    A request whose response is a stream gets a connection of its own, outside all limits. The others share at most
+    `max_connections`.
     """
 
     def __init__(
         self,
-        origin: httpx.URL | str,
+        url: str,
         *,
-        ssl_context: Callable[[], ssl.SSLContext] | None = None,
-        max_connections: int = 20,
-        keepalive_seconds: float = 4.0,
-        max_header_bytes: int = 65_536,
+        ssl_context: Callable[[], ssl.SSLContext] = default_ssl_context,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        keepalive_seconds: float = DEFAULT_KEEPALIVE_SECONDS,
+        max_header_bytes: int = DEFAULT_MAX_HEADER_BYTES,
     ) -> None:
         """Configure; nothing is connected or built yet.
 
         Args:
-            origin: scheme, host and port; the rest of the URL is ignored.
+            url: scheme, host and port; the rest of the URL is ignored.
             ssl_context: builds the TLS context, called once, in a worker thread, when the first ``https`` connection
-                is made; ALPN is then set to HTTP/1.1 on the context. `default_ssl_context` if not given.
+                is made.
             max_connections: how many requests may be in flight at once; the others wait, first come first served.
-            keepalive_seconds: how long an idle connection may be used again. Common servers drop them after 5 s; what
-                a server promises in ``Keep-Alive: timeout=`` shortens it.
+            keepalive_seconds: how long an idle connection may be used again. What a server promises in
+                ``Keep-Alive: timeout=`` shortens it.
             max_header_bytes: bound of a response's header section, 1xx included, and of its trailers.
 
         Raises:
-            ValueError: the origin is not an ``http`` or ``https`` URL with a host, or has a port that cannot be.
+            ValueError: the URL is not ``http`` or ``https`` with a host, or has a port that cannot be.
         """
-        origin = httpx.URL(origin)
-        if origin.scheme not in {"http", "https"} or not origin.host:
-            raise ValueError("an origin is an http or https URL with a host")
-        if (origin.port or 0) > _MAX_PORT:
-            raise ValueError(f"port {origin.port} does not exist")
-        self._origin = _origin_of(origin)
+        origin = Origin.of(url)
+        self._authority = origin.authority
         self._max_header_bytes = max_header_bytes
-        dialer = Dialer(origin, ssl_context or default_ssl_context)
         self._pool = Pool(
-            dialer.dial, peer=dialer.peer, max_connections=max_connections, keepalive_seconds=keepalive_seconds
+            Dialer(origin, ssl_context).dial,
+            peer=origin.peer,
+            max_connections=max_connections,
+            keepalive_seconds=keepalive_seconds,
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: Request) -> Response:
         """Send a request; the response has its head, and a body to be read or closed by the caller.
 
         Raises:
-            httpx.TransportError: and nothing else, what the request's own body stream raises aside.
+            APIConnectionError: no head of a response came. ConnectError: nothing was sent.
+            ResponseTooLargeError: the head is too long. UsageError: the transport is closed.
+            ValueError: the request cannot be sent as HTTP/1.1.
         """
-        if _origin_of(request.url) != self._origin:
-            raise httpx.UnsupportedProtocol("this transport speaks to one origin only, and the request is for another")
-        outgoing = prepare(request)
-        timeouts = Timeouts.of(request)
-        is_stream = bool(request.extensions.get(STREAM_EXTENSION))
-        lease = await (self._pool.lease_stream(timeouts) if is_stream else self._pool.lease(timeouts))
+        pieces = pieces_of(request, self._authority)
+        timeouts = request.timeouts
+        lease = await (self._pool.lease_stream(timeouts) if request.is_stream else self._pool.lease(timeouts))
         try:
-            exchange, head = await self._exchange(lease, outgoing, timeouts)
+            exchange, head = await self._exchange(lease, request, pieces)
         except BaseException:
             await lease.aclose()
             raise
-        keep_alive = outgoing.keep_alive and exchange.sent
         body = ResponseBody(
-            lease, exchange.parser, exchange.body_start, read_seconds=timeouts.read, keep_alive=keep_alive
+            lease, exchange.parser, exchange.body_start, read_seconds=timeouts.read, keep_alive=exchange.sent
         )
-        return _response(head, body)
+        return Response(head.status, head.reason, head.headers, body)
 
     async def aclose(self) -> None:
         """Close every connection, also those of responses that are being read. Later requests fail."""
         await self._pool.aclose()
 
-    async def _exchange(self, lease: Lease, outgoing: Outgoing, timeouts: Timeouts) -> tuple[Exchange, ResponseHead]:
-        connection = lease.connection or await lease.redial(timeouts.connect)
-        exchange = self._new_exchange(connection, outgoing, timeouts)
+    async def _exchange(
+        self, lease: Lease, request: Request, pieces: list[memoryview]
+    ) -> tuple[Exchange, ResponseHead]:
+        connect_seconds = request.timeouts.connect
+        connection = lease.connection or await lease.redial(connect_seconds)
+        exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
         try:
             return exchange, await exchange.run()
-        except (httpx.NetworkError, httpx.RemoteProtocolError):
+        except APIConnectionError as error:
             # The server may close an idle connection at the very moment it is used again.
-            if not (lease.reused and exchange.unanswered and outgoing.repeatable):
+            was_closed = lease.reused and exchange.unanswered and not isinstance(error, APITimeoutError)
+            if not (was_closed and may_repeat(request)):
                 raise
-        exchange = self._new_exchange(await lease.redial(timeouts.connect), outgoing, timeouts)
+        connection = await lease.redial(connect_seconds)
+        exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
         return exchange, await exchange.run()
-
-    def _new_exchange(self, connection: Connection, outgoing: Outgoing, timeouts: Timeouts) -> Exchange:
-        return Exchange(connection, outgoing, timeouts, self._max_header_bytes)
-
-
-def _origin_of(url: httpx.URL) -> tuple[bytes, bytes, int | None]:
-    scheme = url.raw_scheme
-    return scheme, url.raw_host, url.port or {b"http": 80, b"https": 443}.get(scheme)
-
-
-def _response(head: ResponseHead, body: ResponseBody) -> httpx.Response:
-    return httpx.Response(
-        head.status,
-        headers=head.headers,
-        stream=body,
-        extensions={"http_version": head.http_version, "reason_phrase": head.reason, BODY_EXTENSION: body},
-    )

@@ -1,0 +1,120 @@
+"""Which transport carries a client's requests: our own, a proxy's, or the one that the caller passed."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from anyio.lowlevel import EventLoopToken, current_token
+
+from enclave._tasks import loop_is_over
+from enclave.errors import ConfigurationError
+
+from ._messages import Request, Response, Transport
+from ._settings import Settings
+from .http11 import OriginTransport, default_ssl_context
+from .http11._transport import DEFAULT_KEEPALIVE_SECONDS, DEFAULT_MAX_CONNECTIONS
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class Transports:
+    """Makes a transport in each event loop in which one is needed, and closes it.
+
+    A connection belongs to its event loop. So a client that is used in several of them, one after the other or at once
+    in several threads, has connections of its own in each.
+    """
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | OriginTransport | None) -> None:
+        self._settings = settings
+        self._given = None if transport is None else _adapted(settings, transport)
+        self._made: dict[EventLoopToken, Transport] = {}
+        self._making = threading.Lock()
+        self.closed = False
+
+    async def send(self, request: Request) -> Response:
+        """Send a request and give its response, body unread."""
+        return await self._current().send(request)
+
+    async def aclose(self) -> None:
+        """Close the transport of this event loop; harmless when called twice. None sends requests after that."""
+        self.closed = True
+        with self._making:
+            self._forget_loops_that_are_over()
+            transport = self._given or self._made.pop(current_token(), None)
+        if transport is not None:
+            await transport.aclose()
+
+    def _current(self) -> Transport:
+        if self._given is not None:
+            return self._given
+        loop = current_token()
+        transport = self._made.get(loop)
+        if transport is None:
+            with self._making:  # other threads may be here for their own event loops
+                self._forget_loops_that_are_over()
+                transport = self._made[loop] = _make(self._settings)
+        return transport
+
+    def _forget_loops_that_are_over(self) -> None:
+        self._made = {loop: transport for loop, transport in self._made.items() if not loop_is_over(loop)}
+
+
+def _make(settings: Settings) -> Transport:
+    proxy = _proxy_for(settings.base_url)
+    if proxy is not None:
+        return _proxied(settings, proxy)
+    given = settings.ssl_context
+    return OriginTransport(settings.base_url, ssl_context=default_ssl_context if given is None else lambda: given)
+
+
+def _adapted(settings: Settings, transport: httpx.AsyncBaseTransport | OriginTransport) -> Transport:
+    if isinstance(transport, OriginTransport):  # the fixtures of the pytest plugin pass one
+        return transport
+    from ._httpx_transport import HttpxTransport  # noqa: PLC0415 - brings in httpx, which is slow to load
+
+    return HttpxTransport(_origin_of(settings.base_url), transport, transport)
+
+
+def _proxied(settings: Settings, proxy: str) -> Transport:
+    import httpx  # noqa: PLC0415 - slow to load, and only a proxy needs it
+
+    from ._httpx_transport import HttpxTransport  # noqa: PLC0415
+
+    verify = settings.ssl_context or default_ssl_context()
+    # httpx's pool looks at each connection for each request, so a bound for streams would make many of them slow.
+    bounds = (DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS), (None, 0)
+    try:
+        for_requests, for_streams = (
+            httpx.AsyncHTTPTransport(
+                verify=verify,
+                proxy=proxy,
+                limits=httpx.Limits(
+                    max_connections=most, max_keepalive_connections=kept, keepalive_expiry=DEFAULT_KEEPALIVE_SECONDS
+                ),
+            )
+            for most, kept in bounds
+        )
+    except (ValueError, ImportError) as error:  # an unknown scheme, or SOCKS without the package for it
+        reason = str(error)
+    else:
+        return HttpxTransport(_origin_of(settings.base_url), for_requests, for_streams)
+    raise ConfigurationError(f"the environment's proxy for {settings.base_url} cannot be used: {reason}")
+
+
+def _origin_of(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment (``HTTPS_PROXY``, ``NO_PROXY`` and so on) names for the control plane."""
+    parts = urlsplit(base_url)
+    if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
