@@ -36,8 +36,7 @@ lint: $(READY)  ## check the style
 types: $(READY)  ## check the types, for Linux, macOS and Windows
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --exclude '^enclave/simulator/' --follow-imports silent \
-		enclave enclave_pytest tests/typing
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 enclave enclave_pytest tests/typing
 	$(BIN)/pyright --warnings
 
 unit: $(READY)  ## run the tests

@@ -1,7 +1,8 @@
 """The SDK's one logger.
 
-Each response, of a stream too, and each resumed stream is a record at DEBUG, and each retry one at INFO. What a
-cancellation left behind, or cannot be read, is a WARNING. No record holds a credential.
+Each response is a record at DEBUG, also that of a stream, and so is each resumed stream. Each retry is a record at
+INFO. A WARNING tells what a cancellation may have left behind, and what the client could not read. No record holds a
+credential.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""`Observer`: what the client does, told to whoever watches it. The interface alone; imports types and errors.
+"""`Observer`: the interface through which a client tells what it does. Imports types and errors.
 
-Each request, stream and session that begins gets an observation of its own, which hears how it goes on and, exactly
-once, how it ended. The calls of one observation come one after the other; those of different ones interleave, in one
-thread. What runs where matters to whoever keeps state in context variables, as tracers do:
+Each request, stream and session gets an observation of its own. It is told how its subject goes on and, exactly once,
+how it ended. The calls of one observation come one after the other. Those of different observations interleave, in one
+thread. A tracer keeps state in context variables, so it matters which task makes the calls:
 
-- A request is announced and ended in the task that makes it.
-- A stream is announced and ended in the task that reads it, whose context is a copy of that of ``async with``; so what
-  is set there is seen by the stream's requests and by nothing else.
-- A session is announced in the context of ``async with``, so what is set there is seen in the block, in tasks begun in
-  it, and by all requests of theirs. It may be ended in another context, as where a test's fixture holds the block.
+- A request begins and ends in the task that makes it.
+- A stream begins and ends in the task that reads it. The context of that task is a copy of the context of the
+  ``async with``. What is set there is seen by the requests of the stream, and by nothing else.
+- A session begins in the context of its ``async with``. What is set there is seen in the block, in tasks that are
+  started in the block, and by all their requests. It may end in another context, for example if a fixture of a test
+  holds the block.
 """
 
 from __future__ import annotations
@@ -21,100 +22,102 @@ from .types import CreateSessionRequest, Session, SessionResult
 
 
 class RequestObservation:
-    """One request, from its first attempt to the end of its last; override what is of interest.
+    """One request, from its first attempt to the end of its last. Override the methods that you need.
 
-    The opening of each of a stream's connections is a request too, which ends when the response's head is there.
+    Opening a connection of a stream is a request too. It ends when the head of the response has arrived.
     """
 
     def headers(self) -> Mapping[str, str]:
-        """Asked before each attempt: headers to send along, to carry a trace further.
+        """Headers to add to the next attempt, for example to carry a trace further.
 
-        Sent where a header can carry them and the SDK does not send one of this name itself; else they are left out,
-        and that is logged.
+        A header is left out, and that is logged, if it is not valid or if the SDK sends one of the same name itself.
         """
         return {}
 
     def answered(self, status: int) -> None:
-        """The attempt got a response with this status; its body is not read yet."""
+        """The attempt got a response with this status. The body has not been read yet."""
 
     def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:
-        """The attempt failed with `error`; after a wait comes retry number `retry`, counted from 1."""
+        """The attempt failed with `error`. Retry number `retry`, counted from 1, follows after a wait."""
 
     def ended(self, error: BaseException | None) -> None:
-        """It is over: well, or with what is raised to the caller, a cancellation included."""
+        """The request is over. `error` is what the caller gets, a cancellation included. None if all went well."""
 
 
 class StreamObservation:
-    """One stream, across its connections, from ``async with`` until nothing more is read; override what is of interest.
+    """One stream with all its connections, from ``async with`` to the last read. Override the methods that you need.
 
-    Nothing is called for a frame, nor for a read.
+    No method is called for a single frame or a single read, because that would slow the stream down.
     """
 
     def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:
-        """It could not be opened; after a wait comes retry number `retry`, counted from 1."""
+        """The stream could not be opened. Retry number `retry`, counted from 1, follows after a wait."""
 
     def resuming(self, error: EnclaveError, *, attempt: int, wait_seconds: float, frames: int) -> None:
-        """Its connection broke; after a wait it is resumed.
+        """The connection broke. The stream is resumed after a wait.
 
         Args:
-            error: why it broke.
-            attempt: which consecutive attempt this is that began without a new frame, from 1.
-            wait_seconds: how long is waited first.
-            frames: how many frames were received so far.
+            error: why the connection broke.
+            attempt: the number of attempts in a row that brought nothing new, this one included.
+            wait_seconds: how long the stream waits before it connects again.
+            frames: how many frames have been received so far.
         """
 
     def ended(self, error: BaseException | None, *, frames: int, resumes: int) -> None:
         """Nothing more is read.
 
         Args:
-            error: None at the session's end; else what iterating raises, or the cancellation that leaving the block
-                early, `FrameStream.cancel` and a cancelled caller all are.
-            frames: how many frames were received, each once.
-            resumes: how many times it was resumed.
+            error: None if the end of the session was reached. Otherwise what iterating raises, or a cancellation. To
+                leave the block early or to call `FrameStream.cancel` counts as a cancellation too.
+            frames: how many frames were received, each counted once.
+            resumes: how many times the stream was resumed.
         """
 
 
 class SessionObservation:
-    """One ``async with enclave.session(...)`` block, tearing down included; override what is of interest."""
+    """One ``async with enclave.session(...)`` block, tear-down included. Override the methods that you need."""
 
     def seen(self, session: Session) -> None:
-        """The session as the server sees it: when it was created, and after each `SessionHandle.refresh`."""
+        """The server has shown the session: when it was created, and after each `SessionHandle.refresh`."""
 
     def finished(self, result: SessionResult[Any]) -> None:
-        """The workload ended, and `SessionHandle.result` learned how. May come more than once. Untrusted data."""
+        """`SessionHandle.result` has learned how the workload ended. It may do so more than once.
+
+        A result is untrusted data.
+        """
 
     def ended(self, error: BaseException | None, *, torn_down: bool) -> None:
         """The block is left.
 
         Args:
-            error: what leaves it, a cancellation included; None where nothing does.
-            torn_down: whether the session is gone for sure; also False where none was created.
+            error: the exception that leaves the block, which may be a cancellation. None if there is none.
+            torn_down: whether the session is known to be gone. False if none was created.
         """
 
 
 class Observer:
-    """Hears what a client does; pass one as ``EnclaveClient(observer=...)``.
+    """Is told what a client does. Pass one as ``EnclaveClient(observer=...)``.
 
-    Its methods give an observation for what begins, or None for what is of no interest, which is the default. They, and
-    those of the observations, are called in the event loop and must not block. What they raise does not reach the
-    caller: it is logged, as a warning the first time and at DEBUG from then on, and what is observed goes on.
+    Each method returns an observation, or None if the subject is of no interest. None is the default. All methods, also
+    those of the observations, are called in the event loop and must not block. An exception of theirs does not reach
+    the caller. It is logged, as a warning the first time and at DEBUG from then on, and the call goes on.
 
-    `enclave.opentelemetry` has one that makes spans. New methods may be added in later versions, and do nothing unless
-    overridden, so derive from these classes.
+    `enclave.opentelemetry` has an observer that makes spans. Derive from these classes: later versions may add methods,
+    and those of the base class do nothing.
     """
 
     def request(self, method: str, route: str, *, url: str, session_id: str | None) -> RequestObservation | None:
         """A request begins.
 
         Args:
-            method: as in ``"GET"``.
-            route: its path with ``{id}`` for the session's id, as in ``"/sessions/{id}/result"``.
-            url: where it goes; holds no credential.
-            session_id: the session in the path, if there is one.
+            method: the HTTP method, for example ``"GET"``.
+            route: the path with ``{id}`` in the place of the session's id, for example ``"/sessions/{id}/result"``.
+            url: the whole URL. It holds no credential.
+            session_id: the session that the path names, if it names one.
         """
 
     def stream(self, session_id: str) -> StreamObservation | None:
-        """The stream of a session begins, before it is connected."""
+        """A stream of a session begins. It is not connected yet."""
 
     def session(self, request: CreateSessionRequest) -> SessionObservation | None:
-        """A session block begins, before the session is created."""
+        """A session block begins. The session has not been created yet."""

@@ -1,9 +1,7 @@
 """`OpenTelemetryObserver`: a span for each session, stream and request. Needs the extra `enclave-sdk[otel]`.
 
-Imports the public names of `enclave` and the API of OpenTelemetry, never its SDK: which that is, the application says.
-
-Spans are attached to the context by hand, never through a token: a block may be left in another context than it was
-entered in (fixtures, generators), and `detach` logs an error there. Putting the earlier context back works everywhere.
+Imports the public names of `enclave` and the API of OpenTelemetry. The application chooses the SDK of OpenTelemetry, so
+that is not imported.
 """
 
 from __future__ import annotations
@@ -51,23 +49,24 @@ Attributes = dict[str, str | int | float | bool]
 
 
 class OpenTelemetryObserver(Observer):
-    """Makes spans of what a client does; pass it as ``EnclaveClient(observer=OpenTelemetryObserver())``.
+    """Makes spans of what a client does. Pass it as ``EnclaveClient(observer=OpenTelemetryObserver())``.
 
-    - ``enclave.session``: a session block, from creating to tearing down. It is the current span inside the block.
-    - ``enclave.stream``: a stream, child of the span that is current where it is entered. Its connections' requests are
-      children of it. Each time it is resumed is an event, ``resume``.
-    - ``GET /sessions/{id}`` and so on: a request, retries included; each retry is an event, ``retry``. By the semantic
-      conventions for HTTP clients, but for one span, not several, for the attempts.
+    - ``enclave.session`` is a session block, from creating the session to tearing it down. It is the current span
+      inside the block.
+    - ``enclave.stream`` is a stream. Its parent is the span that is current where the stream is entered. The requests
+      of its connections are its children. Each resume is an event, ``resume``.
+    - ``GET /sessions/{id}`` and so on is a request with its retries. Each retry is an event, ``retry``. The span
+      follows the semantic conventions for HTTP clients, except that all attempts are one span.
 
-    No code, output, label, result or error message goes into a span unless `capture_content` is set, and no credential
-    ever does.
+    No span holds a credential. Code, output, labels, results and messages of errors are in no span either, unless
+    `capture_content` is set.
 
     Args:
-        tracer_provider: where spans go; by default the global one, also one that is set later.
-        propagate: whether requests carry the trace on to the control plane, through the global propagator: by default
-            in ``traceparent`` and ``tracestate``, and with them ``baggage``.
-        capture_content: whether spans hold the code that is run and the messages of errors, which may quote output;
-            each cut to `MAX_CONTENT_BYTES`.
+        tracer_provider: where the spans go. By default the global provider, which may also be set later.
+        propagate: whether requests carry the trace on to the control plane. The global propagator decides how. By
+            default these are the headers ``traceparent``, ``tracestate`` and ``baggage``.
+        capture_content: whether spans hold the code that is run, and the messages of errors, which may quote output.
+            Each is cut to `MAX_CONTENT_BYTES`.
     """
 
     def __init__(
@@ -123,23 +122,25 @@ class _CurrentSpan:
         self.span: Span = tracer.start_span(name, self.before, kind, attributes)
         self.ended = False
         self.context = context.set_value(_KEY, self, trace.set_span_in_context(self.span, self.before))
+        # Without a token: a fixture or a generator may leave a block in another context than it was entered in, and
+        # `detach` logs an error there. Putting the earlier context back works everywhere.
         context.attach(self.context)
 
     def fail(self, error: BaseException) -> None:
-        """Mark the span as failed, with a message only where those are wanted."""
+        """Mark the span as failed. The message is added only if `capture_content` is set."""
         self.span.set_attribute("error.type", _error_type(error))
         self.span.set_status(Status(StatusCode.ERROR, _cut(str(error)) if self._shows_messages else None))
 
     def end(self) -> None:
         self.ended = True
         now = context.get_current()
-        if now.get(_KEY) is self:  # else it was never current in this context, or is no more
+        if now.get(_KEY) is self:  # otherwise it is not the current span in this context
             context.attach(_without_ended(now))
         self.span.end()
 
 
 def _without_ended(now: Context) -> Context:
-    """The context below spans of ours that have ended, and are still current only since they ended elsewhere."""
+    """The context without those spans of ours that have ended in another context and are still current in this one."""
     while isinstance(current := now.get(_KEY), _CurrentSpan) and current.ended:
         if trace.get_current_span(now) is not current.span:
             break  # a span that is not ours lies on top
@@ -241,14 +242,17 @@ def _again(error: EnclaveError, attempt: int, wait_seconds: float) -> Attributes
 
 
 def _error_type(error: BaseException) -> str:
-    """What kind of error it is, the same on every event loop; never what it says."""
+    """The kind of an error, which is the same on every event loop. Never its message."""
     if isinstance(error, APIStatusError):
         return str(error.status)
     return "cancelled" if _is_cancellation(error) else type(error).__qualname__.lstrip("_")
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Of a task or a generator; also one that a task group wrapped. Told without asking a loop, which may be gone."""
+    """Whether an exception cancels a task or a generator, also if a task group has wrapped it.
+
+    It does not ask the event loop, which may be gone by now.
+    """
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return all(_is_cancellation(inner) for inner in group.exceptions)

@@ -1,8 +1,8 @@
-"""The pytest plugin's entry point: the fixtures, the marker and the option. Imports pytest, and nothing else at load.
+"""The pytest plugin's entry point: the fixtures, the marker and the option. Loading it imports pytest and nothing else.
 
-pytest loads this in every run of every project that has the SDK installed, used or not. So it stands outside the
-package `enclave`, whose import brings in anyio and msgspec, and a fixture imports what it needs when a test asks for
-it. What the fixtures give is made in `enclave.pytest_plugin`.
+pytest loads this in every run of every project that has the SDK installed, whether it uses the plugin or not. So this
+stands outside the package `enclave`, whose import brings in anyio and msgspec. A fixture imports what it needs when a
+test asks for it. What the fixtures give is made in `enclave.pytest_plugin`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LeakedSessionsWarning(pytest.PytestWarning):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The ini option."""
+    """Declare the option in pytest's configuration."""
     parser.addini(
         LEAKED_SESSIONS,
         "What to do about sessions that still run when a test with enclave_simulator ends: ignore, warn or fail.",
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker, and a check of the option."""
+    """Declare the marker, and check the option."""
     config.addinivalue_line(
         "markers",
         f"{MARKER}(leaked_sessions='ignore'|'warn'|'fail', **options): options of enclave.simulator.Simulator for the "
@@ -88,7 +88,7 @@ def enclave_client(enclave_simulator: LiveSimulator) -> Iterator[EnclaveClient]:
 
 
 def _options(node: pytest.Item) -> dict[str, Any]:
-    """What the markers ask for, the nearest one's word counting most."""
+    """What the markers ask for. The nearest one to the test counts most."""
     options: dict[str, Any] = {}
     for marker in reversed(list(node.iter_markers(MARKER))):
         if marker.args:

@@ -7,13 +7,12 @@ row that bring nothing. A quiet session may be resumed any number of times.
 
 from __future__ import annotations
 
-import math
-
 import anyio
 
 from enclave._log import logger
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
+from enclave._tasks import cancelled_by_others
 from enclave.errors import APIStatusError, EnclaveError, EventTooLargeError, StreamInterrupted
 from enclave.transport import Http, may_resume, may_retry
 
@@ -51,17 +50,14 @@ class StreamReader:
         self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
-        except anyio.get_cancelled_exc_class() as cancellation:
-            if anyio.current_effective_deadline() > -math.inf:
-                # No scope around this task is cancelled, so somebody cancelled the task itself, or what it awaited.
-                # The consumer may know nothing of that, and must not take it for the end of the session.
+        except BaseException as cancellation:
+            if cancelled_by_others(cancellation):
+                # Somebody cancelled this task itself, or what it awaited. The consumer may know nothing of that, and
+                # must not take it for the end of the session.
                 error = self._interruption("the task that reads it was cancelled by other code", cancellation)
                 self._end(error, error)
                 return
             self._end(None, None if self._is_complete else cancellation)
-            raise
-        except BaseException as fatal:
-            self._end(None, None if self._is_complete else fatal)
             raise
         self._end(error, error)
 

@@ -2,8 +2,8 @@
 
 The fixtures themselves are declared in the package `enclave_pytest`, which pytest loads without loading any of this.
 
-_live.py   LiveSimulator: a simulator on a thread of its own, for tests on any event loop or none; the client of it
-_remote.py an object's methods, called on the event loop that it belongs to
+_live.py    LiveSimulator, a simulator on a thread of its own for tests on any event loop or none, and its client
+_remote.py  an object's methods, called on the event loop that it belongs to
 """
 
 from ._live import LiveSimulator, connect, open_portal, serve

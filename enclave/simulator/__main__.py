@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
 
 import anyio
 
+from ._auth import key_id
+from ._server import request_log
 from ._simulator import Simulator
 
 DESCRIPTION = """\
 Serve an Enclave control plane that runs Python and Node code on this machine.
 Convenient, NOT a security boundary: workloads run as your user. Loopback only by default."""
+ENVIRONMENT = "ENCLAVE_API_KEY"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -26,30 +30,43 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8088, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument(
         "--api-key",
-        default=os.environ.get("ENCLAVE_API_KEY"),
-        help="the key to accept, ek_<id>_<secret> (default: $ENCLAVE_API_KEY, else a new one, printed at the start)",
+        help=f"the key to accept, ek_<id>_<secret> (default: ${ENVIRONMENT}, else a new one, printed at the start)",
     )
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="event loop")
+    parser.add_argument("--log", action="store_true", help="write a line for each request to standard error")
     parser.add_argument("--allow-remote", action="store_true", help="permit a host that is not loopback: see above")
     return parser.parse_args(arguments)
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    key = options.api_key or os.environ.get(ENVIRONMENT)
+    source = "--api-key" if options.api_key else ENVIRONMENT
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        simulator = Simulator(api_key=options.api_key)
-        async with simulator.serve(host=options.host, port=options.port, allow_remote=options.allow_remote) as sim:
+        serving = Simulator(api_key=key).serve(host=options.host, port=options.port, allow_remote=options.allow_remote)
+        async with serving as simulator:
             print("Enclave simulator: convenient, NOT a security boundary. Workloads run as your user.")  # noqa: T201
-            print(f"ENCLAVE_BASE_URL={sim.base_url}")  # noqa: T201
-            if options.api_key is None:
-                print(f"ENCLAVE_API_KEY={sim.api_key}")  # noqa: T201
+            print(f"ENCLAVE_BASE_URL={simulator.base_url}")  # noqa: T201
+            if key is None:
+                print(f"ENCLAVE_API_KEY={simulator.api_key}")  # noqa: T201
+            else:
+                print(f"The API key is that of {source}, with the id {key_id(key)}.")  # noqa: T201
             sys.stdout.flush()
             async for _ in signals:
                 return
 
 
+def _log_requests() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    request_log.addHandler(handler)
+    request_log.setLevel(logging.INFO)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     options = _parse(arguments)
+    if options.log:
+        _log_requests()
     try:
         anyio.run(_serve, options, backend=options.backend)
     except (OSError, RuntimeError, ValueError) as error:

@@ -59,10 +59,10 @@ class Authority:
             raise ValueError(f"scopes: expected some of {', '.join(sorted(SCOPES))}, got {sorted(granted - SCOPES)}")
         if key is None:
             key = f"ek_{secrets.token_hex(6)}_{secrets.token_urlsafe(24)}"
-        key_id = _key_id(key)
-        if not key_id:
+        name = key_id(key)
+        if not name:
             raise ValueError("api_key: expected the form ek_<id>_<secret>")
-        self._keys[key_id] = (_digest(key), Principal(key_id, org_id, role, granted))
+        self._keys[name] = (_digest(key), Principal(name, org_id, role, granted))
         return key
 
     def issue_token(self, *, org_id: str | None, user_id: str, role: str, lifetime_seconds: float) -> str:
@@ -92,7 +92,7 @@ class Authority:
         return self._check_key(credential) if credential.startswith("ek_") else self._check_token(credential)
 
     def _check_key(self, key: str) -> Principal | str:
-        digest, principal = self._keys.get(_key_id(key), (b"", None))
+        digest, principal = self._keys.get(key_id(key), (b"", None))
         if principal is None or not hmac.compare_digest(digest, _digest(key)):
             return "unknown API key"
         return principal
@@ -147,11 +147,11 @@ def redacted(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in CREDENTIAL_HEADERS}
 
 
-def _key_id(key: str) -> str:
+def key_id(key: str) -> str:
     """The id in ``ek_<id>_<secret>``, or nothing for a key of another form."""
     prefix, _, rest = key.partition("_")
-    key_id, _, secret = rest.partition("_")
-    return key_id if prefix == "ek" and secret else ""
+    name, _, secret = rest.partition("_")
+    return name if prefix == "ek" and secret else ""
 
 
 def _digest(key: str) -> bytes:

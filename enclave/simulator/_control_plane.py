@@ -11,7 +11,7 @@ import msgspec
 from enclave.types import Health
 
 from ._auth import READ, WRITE, Authority, Principal, redacted
-from ._differences import Kind, in_document, rewrite
+from ._differences import Kind, rewrite, rewrite_json
 from ._faults import AnswerFault, DelayFault, Faults, LossFault, RewriteFault, When
 from ._fleet import Fleet, TooManyPending
 from ._limits import effective
@@ -126,7 +126,7 @@ class ControlPlane:
         if instead := self._faults.take(AnswerFault, method, path, when):
             return instead.reply
         if isinstance(answer, Reply) and (rewriting := self._faults.take(RewriteFault, method, path, when)):
-            return in_document(rewriting.change)(answer)
+            return rewrite_json(rewriting.change, answer)
         return answer
 
     async def _answer(self, exchange: Exchange) -> Answer:

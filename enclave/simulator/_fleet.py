@@ -136,7 +136,7 @@ class Fleet:
         self._on_change()
 
     async def _run_when_free(self, session: SimulatedSession, script: Script | None) -> None:
-        assert self._running is not None  # noqa: S101 - for the type checker; open() came first
+        assert self._running is not None  # noqa: S101 - for the type checker: open() came first
         async with self._running:
             end = await (_play(session, script) if script else self._run_code(session))
         session.finish(end)
@@ -152,7 +152,8 @@ class Fleet:
         bounds = self._settings.bounds
         while len(self.sessions) > bounds.max_retained_sessions or self._retained_bytes > bounds.max_retained_bytes:
             finished = [session for session in self.sessions.values() if session.reclaimed.is_set()]
-            if len(finished) < 2:  # noqa: PLR2004 - a session larger than the bound must not forget itself
+            # A session that is larger than the bound must not forget itself.
+            if len(finished) < 2:  # noqa: PLR2004
                 return
             torn_down = (session for session in finished if session.phase is SessionPhase.TORN_DOWN)
             session = next(torn_down, finished[0])

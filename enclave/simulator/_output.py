@@ -1,16 +1,18 @@
 """From the bytes a workload writes to pieces of text and runner reports. Pure: no I/O, no clock.
 
 Text comes out line by line as printed. A line longer than `MAX_PIECE_BYTES` comes in pieces, and `flush` gives out a
-line that is not complete yet. Bytes that are not UTF-8 become U+FFFD.
+line that is not complete yet. Where very many lines come at once, all but the first come together, because each piece
+costs the event loop as much as a hundred lines of text. Bytes that are not UTF-8 become U+FFFD.
 
 A report is a line of standard output that starts with `__ENCLAVE__ ` and holds one JSON object. Our own runners put a
-NUL before it, so that a report need not start a line: code that printed half a line keeps it whole.
+NUL before it, so that a report need not start a line, and code that printed half a line keeps it whole. A workload can
+forge reports, so they are bounded, and their values stay encoded.
 """
 
 from __future__ import annotations
 
 import codecs
-from typing import Any
+import re
 
 import msgspec
 
@@ -20,31 +22,47 @@ MARK = b"__ENCLAVE__ "
 RUNNER_MARK = b"\0" + MARK
 MAX_PIECE_BYTES = 65_536
 MAX_REPORT_BYTES = 4 * 1024 * 1024
-
-_object = msgspec.json.Decoder(dict[str, Any])
+MAX_SINGLE_LINES = 32
+"""How many lines of those that come at once are pieces of their own."""
+MAX_LEVELS = 100
+MAX_DIGITS = 1000
+_LONG_NUMBER = re.compile(rb"[-+.0-9eE]{%d}" % (MAX_DIGITS + 1))
+_NULL = msgspec.Raw(b"null")
+_ONE_KIND_OF_BRACKET = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a runner, or a workload posing as one, reported."""
+    """What a runner, or a workload posing as one, reported. The values are JSON."""
 
-    value: dict[str, Any]
+    t: msgspec.Raw = _NULL
+    """What it reports: a result or egress."""
+    json: msgspec.Raw = _NULL
+    """The value of a result."""
+    host: msgspec.Raw = _NULL
+    """Where to an egress went."""
+    ok: msgspec.Raw = _NULL
+    """Whether it was allowed."""
 
 
 class OversizedReport(msgspec.Struct, frozen=True):
-    """A report of more than `MAX_REPORT_BYTES` was dropped."""
+    """A report was dropped that had more than `MAX_REPORT_BYTES`, or was nested so deep that nothing decodes it."""
 
 
 Piece = str | Report | OversizedReport
+
+_report = msgspec.json.Decoder(Report)
 
 
 class OutputDecoder:
     """One output stream of a workload. `reports` says whether runner reports are looked for in it."""
 
     def __init__(self, *, reports: bool) -> None:
+        self.muted = False
+        """Whether only reports are wanted from now on, because there is no room for more text."""
         self._reports = reports
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
         self._pending = bytearray()
-        self._scanned = 0
         self._line_open = False
         self._dropping = False
 
@@ -57,18 +75,18 @@ class OutputDecoder:
         """The pieces that are complete with this data."""
         self._pending += data
         pieces: list[Piece] = []
-        start = 0
-        while (end := self._pending.find(b"\n", max(start, self._scanned))) >= 0:
-            self._take_line(bytes(self._pending[start : end + 1]), pieces)
-            start = self._scanned = end + 1
-        del self._pending[:start]
-        self._scanned = len(self._pending)
-        if self._scanned > MAX_PIECE_BYTES:
+        end = data.rfind(b"\n") + 1
+        if end:
+            end += len(self._pending) - len(data)
+            lines = bytes(self._pending[:end])
+            del self._pending[:end]
+            self._take_lines(lines, pieces)
+        if len(self._pending) > MAX_PIECE_BYTES:
             self._take_long_line(pieces)
         return pieces
 
     def flush(self, *, final: bool = False) -> list[Piece]:
-        """The incomplete line, unless it is or may become a report; with `final`, everything."""
+        """The incomplete line, unless it is or may become a report. With `final`, everything."""
         pieces: list[Piece] = []
         if final:
             rest = bytes(self._pending)
@@ -78,13 +96,23 @@ class OutputDecoder:
             self._emit(b"", pieces, final=True)
         else:
             self._emit(self._take_text(), pieces)
-        self._scanned = len(self._pending)
         return pieces
 
-    def _take_line(self, line: bytes, pieces: list[Piece]) -> None:
+    def _take_lines(self, lines: bytes, pieces: list[Piece]) -> None:
+        """Complete lines. Those that hold a mark are looked at one by one, and the text between them is not."""
+        at = 0
         if self._dropping:
             self._dropping = False
-            return
+            at = lines.find(b"\n") + 1
+        while self._reports and (mark := lines.find(MARK, at)) >= 0:
+            start = max(at, lines.rfind(b"\n", at, mark) + 1)
+            self._emit_lines(lines[at:start], pieces)
+            at = lines.find(b"\n", mark) + 1
+            self._take_line(lines[start:at], pieces)
+        self._emit_lines(lines[at:], pieces)
+
+    def _take_line(self, line: bytes, pieces: list[Piece]) -> None:
+        """A line that may hold a report."""
         if self._reports:
             if not self._line_open and line.startswith(MARK) and self._take_report(line[len(MARK) :], pieces):
                 return
@@ -98,12 +126,22 @@ class OutputDecoder:
 
     def _take_report(self, document: bytes, pieces: list[Piece]) -> bool:
         try:
-            pieces.append(Report(decode_text(_object, document)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pieces.append(_report.decode(document))
+        except RecursionError:
+            pieces.append(OversizedReport())
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._take_repaired_report(document, pieces)
+        return True
+
+    def _take_repaired_report(self, document: bytes, pieces: list[Piece]) -> bool:
+        try:
+            pieces.append(decode_text(_report, document))
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return False
         return True
 
     def _take_long_line(self, pieces: list[Piece]) -> None:
+        """A line that is too long to be held back until it is complete."""
         if self._dropping:
             self._pending.clear()
         elif self._report_start() is None:
@@ -113,7 +151,6 @@ class OutputDecoder:
             self._pending.clear()
             self._dropping = True
             pieces.append(OversizedReport())
-        self._scanned = len(self._pending)
 
     def _take_text(self) -> bytes:
         """Remove and return what of the incomplete line is text for certain."""
@@ -124,7 +161,7 @@ class OutputDecoder:
         return text
 
     def _report_start(self) -> int | None:
-        """Where in the incomplete line a report starts, or could once more of it is here."""
+        """Where in the incomplete line a report starts, or could start once more of the line is here."""
         if not self._reports:
             return None
         if not self._line_open and (self._pending.startswith(MARK) or MARK.startswith(self._pending)):
@@ -136,10 +173,38 @@ class OutputDecoder:
                 at = -1
         return at if at >= 0 else None
 
+    def _emit_lines(self, lines: bytes, pieces: list[Piece]) -> None:
+        at = 0
+        while not self.muted and at < len(lines) and len(pieces) < MAX_SINGLE_LINES:
+            end = lines.find(b"\n", at) + 1
+            self._emit(lines[at:end], pieces)
+            at = end
+        self._emit(lines[at:], pieces)
+
     def _emit(self, data: bytes, pieces: list[Piece], *, final: bool = False) -> None:
         if data:
             self._line_open = not data.endswith(b"\n")
+        if self.muted:
+            return
         for start in range(0, len(data) or 1, MAX_PIECE_BYTES):
             text = self._text.decode(data[start : start + MAX_PIECE_BYTES], final)
             if text:
                 pieces.append(text)
+
+
+def problem_of(document: bytes) -> str | None:
+    """Why a result is one that common JSON parsers refuse, and with it all else in an answer that holds it.
+
+    The document must be valid JSON. Every step is one pass in C over it.
+    """
+    # Without what a backslash escapes, every second part between quotes is outside of all strings.
+    unescaped = document.replace(rb"\\", b"").replace(rb"\"", b"")
+    outside = b"".join(unescaped.split(b'"')[::2])
+    if _LONG_NUMBER.search(outside):
+        return f"a number of more than {MAX_DIGITS} digits"
+    brackets = outside.translate(_ONE_KIND_OF_BRACKET, _NO_BRACKETS)
+    for _ in range(MAX_LEVELS):
+        if not brackets:
+            break
+        brackets = brackets.replace(b"[]", b"")  # the innermost ones
+    return f"more than {MAX_LEVELS} levels" if brackets else None

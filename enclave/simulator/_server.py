@@ -25,6 +25,11 @@ import msgspec
 from ._settings import Bounds
 
 logger = logging.getLogger(__name__)
+request_log = logging.getLogger("enclave.simulator.requests")
+"""One line at level INFO for each request, once it is over."""
+# A simulator often lives in the process of the program that it serves, and that program's log is not its own. So a
+# level must be set on purpose, as `--log` does.
+request_log.setLevel(logging.WARNING)
 
 READ_BYTES = 65_536
 MAX_HEADER_BYTES = 65_536
@@ -84,8 +89,10 @@ class Exchange:
         self.query = query.decode("latin-1")
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
         """The request's headers by their names in lower case. The last one of a name counts."""
-        self.begun = False
-        """Whether the head of an answer was sent."""
+        self.target = request.target.decode("ascii", "replace")
+        """Path and query as they were sent, so that they hold no space and no control character."""
+        self.status: int | None = None
+        """The status of the answer, once its head was sent."""
         self._connection = connection
         self._http = connection.http
 
@@ -140,7 +147,7 @@ class Exchange:
                 await anyio.sleep_forever()
 
     def _head(self, reply: Reply, body_bytes: int | None) -> bytes:
-        self.begun = True
+        self.status = reply.status
         headers = reply.headers | {"x-request-id": self._connection.server.next_request_id()}
         if body_bytes is not None and reply.status != http.HTTPStatus.NO_CONTENT:
             headers["content-length"] = str(body_bytes)
@@ -237,7 +244,13 @@ class _Connection:
             request = await self.next_event()
         if not isinstance(request, h11.Request):
             return False
-        await self._handle(Exchange(self, request))
+        exchange = Exchange(self, request)
+        started = anyio.current_time()
+        try:
+            await self._handle(exchange)
+        finally:
+            elapsed_ms = (anyio.current_time() - started) * 1000
+            request_log.info("%s %s %s %.1f ms", exchange.method, exchange.target, exchange.status or "-", elapsed_ms)
         await self._drain()
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 
@@ -248,7 +261,7 @@ class _Connection:
             raise
         except Exception:
             logger.exception("unhandled error in %s %s", exchange.method, exchange.path)
-            if exchange.begun:
+            if exchange.status is not None:
                 raise AbortConnection from None
             await exchange.answer(Reply.error(500, "internal error"))
 

@@ -1,6 +1,7 @@
-"""The `async with` of a served simulator: owns the listener and every task. Knows nothing of HTTP or sessions' insides.
+"""The ``async with`` of a served simulator. It owns the listener and every task, and knows nothing of HTTP.
 
-The body's own exception leaves plainly: the task group never sees it, and no task of ours lets one out.
+The block's own exception leaves as it is. No task group sees it, and none of our tasks lets an exception out, so
+callers never get an ExceptionGroup of ours.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ logger = logging.getLogger(__name__)
 class Served(Protocol):
     """What `Serving` needs of a `Simulator`."""
 
-    def bind(self, base_url: str | None) -> None: ...
+    def bind(self, base_url: str | None) -> None:
+        """Note where it is served, or that it is served no longer."""
+        ...
 
-    async def streams_closed(self) -> None: ...
+    async def streams_closed(self) -> None:
+        """Wait until no stream is open."""
+        ...
 
 
 S = TypeVar("S", bound=Served)
 
 
 class Serving(Generic[S]):
-    """Serves while its block runs; leaving tears every session down, within `grace_seconds`."""
+    """Serves while its block runs. Leaving tears every session down, within `grace_seconds`."""
 
     def __init__(
         self, simulator: S, fleet: Fleet, http: HTTPServer, *, host: str, port: int, grace_seconds: float
@@ -78,10 +83,9 @@ class Serving(Generic[S]):
         *,
         task_status: anyio.abc.TaskStatus[None],
     ) -> None:
-        """Where every task lives, out of reach of what cancels the block: clients inside tear their sessions down then.
-
-        The shield ends with `_end`, which `__aexit__` reaches within its grace.
-        """
+        """Where every task lives."""
+        # The shield keeps what cancels the block away from the server. Clients in the block tear their sessions down
+        # when they are cancelled, and need a server for that. `_end` ends the shield, within the grace of `__aexit__`.
         with self._life:
             async with self._group:
                 self._fleet.open(self._group)
@@ -97,12 +101,13 @@ class Serving(Generic[S]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Tear down, bounded in time, also when cancelled."""
+        """Tear every session down. This is bounded in time, and goes on where the block was cancelled."""
         try:
             with anyio.move_on_after(self._grace_seconds, shield=True):
                 self._accepting.cancel()
                 await self._fleet.close()
-                with anyio.move_on_after(STREAM_GRACE_SECONDS):  # readers still get their torn_down and end
+                # Readers still get the phase torn_down and the end.
+                with anyio.move_on_after(STREAM_GRACE_SECONDS):
                     await self._simulator.streams_closed()
         finally:
             await self._end()
@@ -119,7 +124,8 @@ class Serving(Generic[S]):
         while True:
             try:
                 stream = await listener.accept()
-            except (OSError, anyio.BrokenResourceError) as error:  # out of file descriptors, say
+            except (OSError, anyio.BrokenResourceError) as error:
+                # The process may be out of file descriptors. Without a pause this loop would use a whole core.
                 logger.warning("cannot accept a connection: %s", error)
                 await anyio.sleep(ACCEPT_PAUSE_SECONDS)
             else:

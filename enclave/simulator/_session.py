@@ -15,6 +15,7 @@ counts. Egress entries beyond `MAX_EGRESS_ENTRIES` are dropped likewise, and one
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -43,7 +44,7 @@ from enclave.types._json import decode_text
 
 from ._auth import Principal
 from ._log import FrameLog
-from ._output import OversizedReport, Piece, Report
+from ._output import OversizedReport, Piece, Report, problem_of
 from ._settings import Bounds
 
 BACKEND = "simulator"
@@ -67,7 +68,7 @@ def _document_type(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct
 
 _session_document = _document_type(Session)
 _result_document = _document_type(SessionResult)
-_FRAMES = {"stdout": StdoutFrame, "stderr": StderrFrame}
+_FRAMES: dict[str, type[StdoutFrame | StderrFrame]] = {"stdout": StdoutFrame, "stderr": StderrFrame}
 _known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame)
 
 
@@ -87,9 +88,14 @@ class Capture:
         self._room_bytes = max_bytes
         self._parts: list[str] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more fits."""
+        return self._room_bytes <= 0
+
     def add(self, text: str) -> None:
         """Keep what fits."""
-        if self._room_bytes > 0:
+        if not self.is_full:
             part = text.encode()[: self._room_bytes]
             self._room_bytes -= len(part)
             self._parts.append(part.decode("utf-8", "ignore"))
@@ -157,11 +163,15 @@ class SimulatedSession:
         for piece in pieces:
             if isinstance(piece, str):
                 self._captured[stream].add(piece)
-                self._append_output(msgspec.json.encode(_FRAMES[stream](piece)))
+                self._append_output(_FRAMES[stream](piece, _now()))
             elif isinstance(piece, Report):
-                self._take_report(piece.value)
+                self._take_report(piece)
             elif isinstance(piece, OversizedReport):
-                self._say("a report of the workload was too large and was dropped")
+                self._say("a report of the workload was too large or too deep and was dropped")
+
+    def wants(self, stream: str) -> bool:
+        """Whether there is room for more text of this stream, in the log or in the result."""
+        return not self._output_dropped or not self._captured[stream].is_full
 
     def play(self, frame: bytes) -> None:
         """A scripted frame. What it prints is captured like any output. Texts in a result frame replace that."""
@@ -176,8 +186,8 @@ class SimulatedSession:
             texts = {name: getattr(played.result, name) for name in _FRAMES}
             self._scripted_texts = {name: text for name, text in texts.items() if text is not None}
 
-    def returned(self, value: Any) -> None:
-        """The workload called ``enclave.result``."""
+    def returned(self, value: msgspec.Raw) -> None:
+        """The workload called ``enclave.result`` with this JSON. The last call counts."""
         self._value = value
 
     def finish(self, end: Exit) -> None:
@@ -191,6 +201,9 @@ class SimulatedSession:
             self.kill_reason = KillReason(end.kill_reason)
             self.record(AuditType.SESSION_KILLED, {"reason": self.kill_reason})
         self.record(AuditType.WORKLOAD_EXITED, {"exitCode": exit_code, **end.detail})
+        if self._value is not ABSENT and (problem := problem_of(bytes(self._value))):
+            self._value = ABSENT
+            self._say(f"a result with {problem} was dropped")
         texts = {name: capture.text() for name, capture in self._captured.items()} | self._scripted_texts
         self.result = _result_document(exit_code=exit_code, value=self._value, duration_ms=end.duration_ms, **texts)
         self.record(AuditType.RESULT_COLLECTED, {"hasValue": self._value is not ABSENT})
@@ -251,21 +264,22 @@ class SimulatedSession:
 
     # Details
 
-    def _take_report(self, report: dict[str, Any]) -> None:
-        if report.get("t") == "result":
-            self.returned(report.get("json"))
-        elif report.get("t") == "egress":
+    def _take_report(self, report: Report) -> None:
+        kind = bytes(report.t)
+        if kind == b'"result"':
+            self.returned(report.json)  # it is looked at once, when it turns out to be the last
+        elif kind == b'"egress"':
             self._egress_entries += 1
             if self._egress_entries <= MAX_EGRESS_ENTRIES:
-                type_ = AuditType.EGRESS_ALLOWED if report.get("ok") is True else AuditType.EGRESS_DENIED
-                self.record(type_, {"host": str(report.get("host", ""))[:MAX_HOST_CHARS]})
+                type_ = AuditType.EGRESS_ALLOWED if bytes(report.ok) == b"true" else AuditType.EGRESS_DENIED
+                self.record(type_, {"host": _short_text(report.host)})
             elif self._egress_entries == MAX_EGRESS_ENTRIES + 1:
                 self.record("egress_entries_dropped", {"limit": MAX_EGRESS_ENTRIES})
 
-    def _append_output(self, frame: bytes) -> None:
+    def _append_output(self, frame: KnownFrame) -> None:
         if self._scripted or self._output_dropped:
             return
-        if not self.log.append_output(frame):
+        if not self.log.append_output(msgspec.json.encode(frame)):
             self._output_dropped = True
             self._say(f"output beyond max_log_bytes={self.log.max_output_bytes} is dropped")
 
@@ -292,5 +306,16 @@ def _outcome(exit_code: int | None, kill_reason: str | None) -> SessionPhase:
     return SessionPhase.SUCCEEDED if exit_code == 0 else SessionPhase.FAILED
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _short_text(document: msgspec.Raw) -> str:
+    """The text in the JSON of a string, cut. Any other JSON is shown as it is."""
+    try:
+        text = msgspec.json.decode(document, type=str)
+    except msgspec.ValidationError:
+        text = bytes(document).decode()
+    return text[:MAX_HOST_CHARS]
+
+
+# The default is bound before freezegun, in somebody's test, puts a subclass in the place of every module's `datetime`.
+# msgspec encodes no subclass. `time.time` is frozen too, so the time is the one that the test has set.
+def _now(real: type[datetime] = datetime) -> datetime:
+    return real.fromtimestamp(time.time(), UTC)

@@ -1,11 +1,12 @@
-"""Runs one workload: the supervisor's side that lives in the simulator's event loop.
+"""One run of real code, seen from the simulator's event loop.
 
-The supervisor (see `_supervisor.py`) holds the limits and cleans up. This module starts it, takes its records, and
-makes sure that nothing is left even if the supervisor itself was killed.
+A supervisor (see `_supervisor/`) holds the workload to its limits and cleans up. This module starts the supervisor,
+takes its records, and makes sure that nothing is left even if the supervisor itself was killed.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
+import tokenize
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +34,9 @@ from ._output import OutputDecoder
 from ._session import Exit, SimulatedSession
 
 READ_BYTES = 32_768
+SLICE_BYTES = 8192
+FREE_SECONDS = 0.0005
+PAUSE_FACTOR = 3
 PARTIAL_LINE_SECONDS = 0.05
 SPAWN_SECONDS = 30.0
 GRACE_SECONDS = 30.0
@@ -65,7 +71,8 @@ class _ExitRecord(msgspec.Struct):
 
 async def probe_isolation() -> Isolation:
     """Try, in a process of its own, which namespaces this machine permits."""
-    with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # it is asked once and takes milliseconds
+    # The answer serves all later sessions, so the one that happens to ask must not lose it by its own teardown.
+    with anyio.move_on_after(SPAWN_SECONDS, shield=True):
         done = await anyio.run_process([*_SUPERVISOR, "--probe"], check=False, stderr=subprocess.DEVNULL)
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=Isolation)
@@ -100,14 +107,16 @@ class Workload:
         return self._outcome()
 
     async def _spawn(self) -> anyio.abc.Process:
-        with anyio.move_on_after(SPAWN_SECONDS, shield=True):  # a spawn cut short would leave a process nobody knows
-            return await anyio.open_process(_SUPERVISOR, stderr=None, start_new_session=True, env={})
+        # A spawn that is cut short would leave a process that nobody knows.
+        with anyio.move_on_after(SPAWN_SECONDS, shield=True):
+            return await anyio.open_process(_SUPERVISOR, stderr=None, start_new_session=True, env=_library_paths())
         raise TimeoutError("no process could be started")
 
     async def _hand_over(self, process: anyio.abc.Process) -> None:
         document = msgspec.json.encode(self._specification())
-        assert process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
-        with suppress(anyio.BrokenResourceError):  # then there will be no exit record either
+        assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        # A supervisor that has gone already sends no exit record either, and `_outcome` notices that.
+        with suppress(anyio.BrokenResourceError):
             await process.stdin.send(struct.pack("!I", len(document)) + document)
 
     def _specification(self) -> dict[str, Any]:
@@ -116,10 +125,12 @@ class Workload:
         return {
             "argv": argv,
             "files": {name: self._session.request.code},
+            "encoding": _encoding(self._session.request.code) if name == "main.py" else "utf-8",
             "directory": str(self._directory),
             "env": self._environment(),
             "isolation": msgspec.structs.asdict(self._isolation),
-            "address_space": name == "main.py",  # V8 reserves far more address space than it uses
+            # A limit of address space would stop Node, because V8 reserves far more of it than it uses.
+            "address_space": name == "main.py",
             **msgspec.structs.asdict(self._budget),
         }
 
@@ -139,13 +150,14 @@ class Workload:
             "LANG": "C.UTF-8",
             "HOME": directory,
             "TMPDIR": directory,
+            **_library_paths(),
             "ENCLAVE_SESSION_ID": self._session.id,
             "ENCLAVE_RUNNER_POLICY": msgspec.json.encode(policy).decode(),
             **{service_variable(name): url for name, url in self._services.items()},
         }
 
     async def _relay(self, process: anyio.abc.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - for the type checker; it is a pipe
+        assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         unread = bytearray()
         while self._exit is None:
             chunk = None
@@ -158,29 +170,34 @@ class Workload:
                 self._flush(final=False)
             else:
                 unread += chunk
-                self._take_records(unread)
+                await self._take_records(unread)
         self._flush(final=True)
 
-    def _take_records(self, unread: bytearray) -> None:
-        start = 0
-        while len(unread) - start >= _HEADER.size:
-            kind, size = _HEADER.unpack_from(unread, start)
-            end = start + _HEADER.size + size
+    async def _take_records(self, unread: bytearray) -> None:
+        while len(unread) >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(unread)
+            end = _HEADER.size + size
             if len(unread) < end:
-                break
-            self._take_record(kind, bytes(unread[start + _HEADER.size : end]))
-            start = end
-        del unread[:start]
+                return
+            payload = bytes(unread[_HEADER.size : end])
+            del unread[:end]
+            if kind == b"S":
+                self._session.start({"isolation": msgspec.json.decode(payload)})
+            elif kind == b"X":
+                self._exit = msgspec.json.decode(payload, type=_ExitRecord)
+            else:
+                await self._take_output(*self._decoders[kind], payload)
 
-    def _take_record(self, kind: bytes, payload: bytes) -> None:
-        if kind == b"S":
-            self._session.start({"isolation": msgspec.json.decode(payload)})
-        elif kind == b"X":
-            self._exit = msgspec.json.decode(payload, type=_ExitRecord)
-        else:
-            stream, decoder = self._decoders[kind]
-            self._session.take(stream, decoder.feed(payload))
-            self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
+    async def _take_output(self, stream: str, decoder: OutputDecoder, payload: bytes) -> None:
+        """Take output in slices, so that a workload which floods leaves most of the event loop's time to others."""
+        for start in range(0, len(payload), SLICE_BYTES):
+            started = time.perf_counter()
+            decoder.muted = not self._session.wants(stream)
+            self._session.take(stream, decoder.feed(payload[start : start + SLICE_BYTES]))
+            spent_seconds = time.perf_counter() - started
+            if spent_seconds > FREE_SECONDS:
+                await anyio.sleep(spent_seconds * PAUSE_FACTOR)
+        self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
 
     def _flush(self, *, final: bool) -> None:
         self._fresh_partial = False
@@ -188,9 +205,10 @@ class Workload:
             self._session.take(stream, decoder.flush(final=final))
 
     async def _reclaim(self, process: anyio.abc.Process) -> None:
-        """End the supervisor, which ends the workload; and where that fails, end both the hard way."""
+        """End the supervisor, which ends the workload. Where that fails, kill both."""
         try:
-            assert process.stdin is not None  # noqa: S101 - for the type checker; it is a pipe
+            assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+            # The end of its input tells the supervisor to kill the workload and leave.
             with suppress(anyio.BrokenResourceError):
                 await process.stdin.aclose()
             with anyio.move_on_after(RECLAIM_SECONDS - 2):
@@ -212,16 +230,24 @@ class Workload:
         return Exit(exit_code=record.code, kill_reason=record.reason, duration_ms=record.wall_ms, detail=detail)
 
 
+def _library_paths() -> dict[str, str]:
+    """What a Python needs to start that lies apart from its libpython, as setup-python installs it on GitHub."""
+    names = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def service_variable(name: str) -> str:
-    """The environment variable that holds the base URL of a binding."""
+    """The environment variable with the base URL of a service."""
     return "ENCLAVE_SVC_" + "".join(char if char.isalnum() else "_" for char in name.upper())
 
 
 async def kill_leftovers(session_id: str) -> None:
-    """Kill every process that carries the session's id in its environment, until none is found.
+    """Kill every process that has the session's id in its environment, until none is found.
 
-    For when the supervisor was lost; it takes no more than `LEFTOVER_SECONDS`.
+    This is for a supervisor that was lost. It takes no more than `LEFTOVER_SECONDS`.
     """
+    if sys.platform == "win32":
+        return  # there is no simulator, but type checkers read this file there too
     with anyio.move_on_after(LEFTOVER_SECONDS):
         while pids := carriers(session_id):
             for pid in pids:
@@ -231,7 +257,7 @@ async def kill_leftovers(session_id: str) -> None:
 
 
 def carriers(session_id: str) -> list[int]:
-    """The processes that carry a session's id in their environment, as far as this user may see."""
+    """The processes that have a session's id in their environment, as far as this user may see."""
     wanted = f"ENCLAVE_SESSION_ID={session_id}"
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/environ"):
@@ -239,6 +265,16 @@ def carriers(session_id: str) -> list[int]:
             if wanted.encode() in entry.read_bytes().split(b"\0"):
                 found.append(int(entry.parent.name))
     return found
+
+
+def _encoding(code: str) -> str:
+    """The encoding to store a program in, so that a ``coding:`` cookie in it is true."""
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(code.encode()).readline)
+        code.encode(encoding)
+    except (SyntaxError, LookupError, UnicodeEncodeError):
+        return "utf-8"  # Python itself will say what is wrong with the cookie
+    return encoding.removesuffix("-sig")  # a program with a byte order mark has one already
 
 
 def _python(name: str) -> list[str]:

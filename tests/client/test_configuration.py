@@ -211,7 +211,7 @@ def test_no_credential_means_no_warning():
 
 
 @pytest.mark.parametrize("value", [0, -1, "5", float("nan"), True])
-@pytest.mark.parametrize("name", ["connect", "read", "write", "acquire", "stream_idle", "teardown"])
+@pytest.mark.parametrize("name", ["connect", "read", "write", "acquire", "stream_idle", "stream_end", "teardown"])
 def test_a_timeout_that_is_no_positive_number_is_refused_by_name(name, value):
     with pytest.raises(ConfigurationError, match=f"timeout.{name}"):
         Timeout(**{name: value})

@@ -19,11 +19,13 @@ from enclave import (
     NotFoundError,
     StdoutFrame,
     StreamInterrupted,
+    Timeout,
     UnknownFrame,
     UsageError,
 )
+from tests.support import NO_WAITS
 from tests.support.messages import END, SSE, event, response
-from tests.support.plane import ControlPlane, Request
+from tests.support.plane import ControlPlane, Request, stalling
 from tests.support.scripted_transport import ScriptedTransport
 
 UNREADABLE = [
@@ -256,6 +258,70 @@ async def test_the_repr_of_a_stream_tells_where_it_stands(server: ControlPlane, 
         assert repr(frames) == "<FrameStream session='s-1' open frames=4 resumes=1>"
         frames.cancel()
     assert repr(frames) == "<FrameStream session='s-1' closed frames=4 resumes=1>"
+
+
+async def test_an_exception_of_the_callers_own_code_on_the_reconnect_reaches_the_consumer(server: ControlPlane):
+    calls = 0
+
+    async def token() -> str:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise LookupError("no token left")
+        return "t"
+
+    server.streams(event("1"))
+    async with EnclaveClient(server.base_url, token=token, retry=NO_WAITS) as client, client.stream("s-1") as frames:
+        with anyio.fail_after(10):
+            assert await anext(frames) == StdoutFrame("1")
+            with pytest.raises(LookupError, match="no token left"):
+                await anext(frames)
+
+
+async def test_a_refused_opening_closes_its_connection_while_the_client_stays_open(
+    server: ControlPlane, client_once: EnclaveClient
+):
+    html = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9000\r\n\r\n" + b"<html>" * 400
+    server.answers(stalling(html))
+    with anyio.fail_after(10):
+        with pytest.raises(MalformedResponseError, match="content-type text/html"):
+            async with client_once.stream("s-1"):
+                pytest.fail("opened")
+        while server.open_connections:
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_stream_opens_without_a_timeout_for_the_connection(server: ControlPlane):
+    server.streams(END)
+    timeout = Timeout(connect=None, read=5)
+    async with EnclaveClient(server.base_url, timeout=timeout) as client, client.stream("s-1") as frames:
+        assert [frame async for frame in frames] == [EndFrame()]
+
+
+async def test_every_batch_is_taken_at_a_checkpoint_and_a_cancelled_one_is_not_lost(
+    server: ControlPlane, client: EnclaveClient
+):
+    go_on = anyio.Event()
+
+    async def answer(request: Request) -> None:
+        await request.send(SSE, event("1"))
+        await go_on.wait()
+        await request.send(event("2"))
+        await request.gone()
+
+    server.answers(answer)
+    with anyio.fail_after(10):
+        async with client.stream("s-1") as frames:
+            batches = frames.batches()
+            await anyio.wait_all_tasks_blocked()
+            for text in ("1", "2"):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await anext(batches)
+                    pytest.fail("not cancelled")
+                assert await anext(batches) == [StdoutFrame(text)]
+                go_on.set()
+                await anyio.wait_all_tasks_blocked()
 
 
 async def test_what_the_body_raises_passes_through_as_it_is(server: ControlPlane, client: EnclaveClient):

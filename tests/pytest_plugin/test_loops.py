@@ -69,6 +69,43 @@ def test_pytest_trio_runs_them(run_tests) -> None:
     run.stdout.fnmatch_lines(["*AssertionError: as intended*"])
 
 
+FIXTURES = """
+    import pytest{more}
+    from enclave import StdoutFrame
+
+    @{fixture}
+    async def session(enclave_simulator, enclave_client):
+        enclave_simulator.script([StdoutFrame("a")], result=7)
+        async with enclave_client.session("x") as session:
+            yield session
+
+    @{fixture}
+    async def frames(session):
+        async with session.stream() as frames:
+            yield frames
+
+    {mark}
+    async def test_of_a_session(session):
+        assert (await session.result(int)).value == 7
+
+    {mark}
+    async def test_of_a_stream(frames):
+        assert [frame.kind async for frame in frames][-1] == "end"
+"""
+
+
+@pytest.mark.parametrize(("plugin", "passing"), [("anyio", 4), ("trio", 2)])
+def test_a_fixture_may_yield_a_session_and_a_stream(run_tests, plugin, passing) -> None:
+    source = FIXTURES.format(more="", fixture="pytest.fixture", mark=f"@pytest.mark.{plugin}")
+    run_tests(source, own_process=True, plugins=(plugin,)).assert_outcomes(passed=passing)
+
+
+def test_with_pytest_asyncio_a_fixture_may_yield_a_session(run_tests) -> None:
+    source = FIXTURES.format(more=", pytest_asyncio", fixture="pytest_asyncio.fixture", mark="@pytest.mark.asyncio")
+    options = ("-o", "asyncio_default_fixture_loop_scope=function", "-k", "test_of_a_session")
+    run_tests(source, *options, own_process=True, plugins=("asyncio",)).assert_outcomes(passed=1, deselected=1)
+
+
 def test_a_synchronous_test_uses_them_with_loops_of_its_own(run_tests) -> None:
     run = run_tests("""
         import anyio, pytest

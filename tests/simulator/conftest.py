@@ -74,7 +74,7 @@ class Api:
 
     @asynccontextmanager
     async def open_stream(self, session_id: str, **headers: str) -> AsyncIterator[LiveStream]:
-        """A live stream over a socket of its own; httpx leaves generators behind when it is not read to the end."""
+        """A live stream over a socket of its own. httpx leaves generators behind unless it is read to the end."""
         url = self.http.base_url
         async with await anyio.connect_tcp(url.host, url.port) as socket:
             stream = LiveStream(socket)
@@ -98,7 +98,7 @@ class LiveStream:
         self.headers = {name.decode(): value.decode() for name, value in response.headers}
 
     async def read(self) -> bytes:
-        """Some bytes of the body; none at its orderly end.
+        """Some bytes of the body, or none at its orderly end.
 
         Raises:
             h11.RemoteProtocolError: the connection closed before that.

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enclave.simulator._output import MAX_PIECE_BYTES, MAX_REPORT_BYTES, OutputDecoder, OversizedReport, Report
+from enclave.simulator._output import (
+    MAX_PIECE_BYTES,
+    MAX_REPORT_BYTES,
+    MAX_SINGLE_LINES,
+    OutputDecoder,
+    OversizedReport,
+    Report,
+    problem_of,
+)
 
 fragments = st.sampled_from(
     [
@@ -18,8 +27,8 @@ fragments = st.sampled_from(
         b"\r\n",
         b"\0",
         b"__ENCLAVE__ ",
-        b'__ENCLAVE__ {"t":"x"}\n',
-        b'\0__ENCLAVE__ {"t":"y"}\n',
+        b'__ENCLAVE__ {"t":"x","json":1}\n',
+        b'\0__ENCLAVE__ {"t":"y","json":2}\n',
         b"__ENCL",
         b"\0__EN",
         b"\xff",
@@ -38,7 +47,7 @@ def decode(data, cuts=(), *, flush_between=False, reports=True):
             pieces += decoder.flush()
     pieces += decoder.flush(final=True)
     text = "".join(piece for piece in pieces if isinstance(piece, str))
-    return text, [piece.value for piece in pieces if isinstance(piece, Report)]
+    return text, [msgspec.json.decode(piece.json) for piece in pieces if isinstance(piece, Report)]
 
 
 @given(st.lists(fragments, max_size=12).map(b"".join), st.data(), st.booleans())
@@ -59,7 +68,7 @@ def test_a_partial_line_is_given_out_by_a_flush_and_a_partial_report_is_not():
     assert decoder.flush() == ["half"]
     assert decoder.feed(b"\n__ENCLAVE__ {") == ["\n"]
     assert decoder.flush() == []
-    assert decoder.feed(b"}\n") == [Report({})]
+    assert decoder.feed(b"}\n") == [Report()]
 
 
 @pytest.mark.parametrize("prefix", [b"__ENCLAVE__ ", b"text\0__ENCLAVE__ "])
@@ -85,6 +94,69 @@ def test_a_line_without_end_is_bounded_and_scanned_once():
     assert total + len(decoder._pending) == 2000 * 4096
 
 
+def test_of_lines_that_come_at_once_few_are_pieces_of_their_own_and_none_is_lost():
+    flood = b"y\n" * 16_384
+    pieces = OutputDecoder(reports=True).feed(flood)
+    assert pieces[:3] == ["y\n"] * 3
+    assert len(pieces) <= MAX_SINGLE_LINES + 1
+    assert "".join(pieces) == flood.decode()
+
+
+def test_reports_are_found_between_the_lines_of_a_flood():
+    report = b'__ENCLAVE__ {"json":1}\n'
+    lines = b"y\n" * 1000
+    text, reports = decode(report + lines + report + lines + b"half\0" + report)
+    assert (text, reports) == ("y\n" * 2000 + "half", [1, 1, 1])
+
+
+def test_a_muted_decoder_gives_out_reports_alone():
+    decoder = OutputDecoder(reports=True)
+    decoder.muted = True
+    pieces = decoder.feed(b"text\nhalf\0__ENCLAVE__ {}\nlong" + b"x" * 200_000)
+    assert [*pieces, *decoder.flush(final=True)] == [Report()]
+
+
+keys = st.text(alphabet='[{"\\', max_size=3)
+nested = st.recursive(
+    st.none() | st.text(alphabet='[]{}"\\a', max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=20,
+)
+
+
+def depth(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
+
+
+@given(nested, st.integers(90, 100))
+def test_how_deep_json_is_nested_is_told_whatever_its_strings_hold(value, more):
+    document = b"[" * more + json.dumps(value).encode() + b"]" * more
+    assert problem_of(document) == ("more than 100 levels" if depth(value) + more > 100 else None)
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ("D", None),
+        ("D1", "a number of more than 1000 digits"),
+        ('{"a":[-1.D]}', "a number of more than 1000 digits"),
+        ('"DD"', None),
+        ('{"DD\\\\":"\\"DD"}', None),
+        ("[D,D,D]", None),
+    ],
+)
+def test_a_number_is_bounded_and_a_text_of_digits_is_not(document, problem):
+    assert json.loads(document.replace("D", "1"))
+    assert problem_of(document.replace("D", "1" * 1000).encode()) == problem
+
+
+def test_a_report_that_no_decoder_can_take_is_dropped_and_is_no_text():
+    decoder = OutputDecoder(reports=True)
+    assert decoder.feed(b'__ENCLAVE__ {"json":' + b"[" * 99_999 + b"]" * 99_999 + b"}\n") == [OversizedReport()]
+
+
 def test_a_report_may_hold_a_lone_surrogate():
     line = b"__ENCLAVE__ " + json.dumps({"t": "result", "json": "\ud83d"}).encode() + b"\n"
-    assert decode(line) == ("", [{"t": "result", "json": "\ufffd"}])
+    assert decode(line) == ("", ["\ufffd"])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from contextlib import AsyncExitStack
 
 import anyio
 import anyio.abc
-import h11
 import httpx
 import pytest
 
@@ -221,70 +219,6 @@ async def test_only_so_many_workloads_run_at_once(serving):
             script.release()
 
 
-class Receiver:
-    """A server for one webhook."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-        self.requests: list[tuple[h11.Request, bytes]] = []
-
-    async def handle(self, stream: anyio.abc.SocketStream) -> None:
-        connection, body = h11.Connection(h11.SERVER), b""
-        async with stream:
-            while not isinstance(event := connection.next_event(), h11.EndOfMessage):
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await stream.receive())
-                elif isinstance(event, h11.Request):
-                    request = event
-                else:
-                    body += event.data
-            self.requests.append((request, body))
-            await stream.send(self.answer)
-
-
-@pytest.mark.parametrize(
-    ("answer", "entry"),
-    [
-        (b"HTTP/1.1 204 No Content\r\n\r\n", ("webhook_delivered", {"status": 204})),
-        (b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", ("webhook_failed", {"error": "answered 500"})),
-        (b"nonsense\r\n\r\n", ("webhook_failed", None)),
-        (b"", ("webhook_failed", None)),
-    ],
-)
-async def test_a_webhook_gets_the_outcome_and_how_that_went_is_in_the_trail(serving, answer, entry):
-    receiver = Receiver(answer)
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    with anyio.fail_after(20):
-        async with listener, anyio.create_task_group() as group, serving() as api:
-            group.start_soon(listener.serve, receiver.handle)
-            api.sim.script(result={"a": 1})
-            url = f"http://127.0.0.1:{port}/hook?x=1"
-            run = await api.run("pass", webhookUrl=url, labels={"k": "v"})
-            await api.sim.until(lambda sim: sim._fleet.sessions[run.id].trail[-1].type.startswith("webhook"))
-            (last,) = (await api.http.get(f"/sessions/{run.id}/audit")).json()[-1:]
-            group.cancel_scope.cancel()
-    assert last["type"] == entry[0]
-    assert entry[1] in (None, last["detail"])
-    assert run.phase == "succeeded"
-    ((request, body),) = receiver.requests
-    assert (request.method, request.target) == (b"POST", b"/hook?x=1")
-    document = json.loads(body)
-    assert document["sessionId"] == run.id
-    assert (document["type"], document["phase"], document["labels"]) == ("session.finished", "succeeded", {"k": "v"})
-    assert document["result"]["json"] == {"a": 1}
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "https://127.0.0.1:1/", "https://" + "x" * 300])
-async def test_a_webhook_that_nobody_answers_is_never_fatal(serving, url):
-    async with serving() as api:
-        api.sim.script()
-        run = await api.run("pass", webhookUrl=url)
-        with anyio.fail_after(20):
-            await api.sim.until(lambda sim: sim._fleet.sessions[run.id].trail[-1].type == "webhook_failed")
-        assert run.phase == "succeeded"
-
-
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 async def test_the_command_serves_until_it_is_interrupted(backend):
     command = [sys.executable, "-X", "dev", "-W", "error", "-m", "enclave.simulator", "--port", "0"]
@@ -307,6 +241,30 @@ async def test_the_command_serves_until_it_is_interrupted(backend):
             assert await process.wait() == 0
             # On a busy machine asyncio's debug mode, a part of `-X dev`, tells of steps that took long.
             assert [line for line in rest.splitlines() if not line.startswith(b"Executing <")] == []
+
+
+@pytest.mark.parametrize("source", ["ENCLAVE_API_KEY", "--api-key"])
+async def test_the_command_logs_requests_and_says_whose_key_it_has_without_showing_it(source):
+    command = [sys.executable, "-m", "enclave.simulator", "--port", "0", "--log"]
+    environment = {"ENCLAVE_API_KEY": "ek_ci_hunter2"} if source == "ENCLAVE_API_KEY" else {}
+    options = [] if environment else ["--api-key", "ek_ci_hunter2"]
+    async with await anyio.open_process([*command, *options], env=environment) as process:
+        with anyio.fail_after(30):
+            text = b""
+            while b"API key is" not in text or not text.endswith(b"\n"):
+                text += await process.stdout.receive()
+            assert f"The API key is that of {source}, with the id ci." in text.decode()
+            (url,) = [line.partition("=")[2] for line in text.decode().splitlines() if line.startswith("ENCLAVE_BASE")]
+            async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer ek_ci_hunter2"}) as http:
+                await http.get("/sessions?x=%0A1")
+                await http.get("/nowhere")
+            process.terminate()
+            log = b"".join([part async for part in process.stderr])
+            await process.wait()
+    first, second = log.decode().splitlines()
+    assert "GET /sessions?x=%0A1 200 " in first
+    assert "GET /nowhere 404 " in second
+    assert "hunter2" not in text.decode() + log.decode()
 
 
 def test_the_command_says_what_it_is_not(capsys):

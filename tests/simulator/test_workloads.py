@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 
 import anyio
 import pytest
@@ -200,7 +205,107 @@ async def test_a_report_beyond_the_bound_is_dropped_with_a_notice(serving):
         run = await api.run("enclave.result('x' * 5_000_000)\nprint('after')")
         assert "json" not in run.result
         assert run.output() == "after\n"
-        assert run.output("stderr") == "[enclave simulator] a report of the workload was too large and was dropped\n"
+        assert (
+            run.output("stderr")
+            == "[enclave simulator] a report of the workload was too large or too deep and was dropped\n"
+        )
+
+
+async def test_a_result_nested_too_deep_is_dropped_and_harms_no_other_session(serving):
+    forge = """print('__ENCLAVE__ {"t":"result","json":' + '[' * %d + ']' * %d + '}')"""
+    async with serving() as api:
+        deep, fitting = await api.run(forge % (975, 975)), await api.run(forge % (100, 100))
+        assert "json" not in deep.result
+        assert re.fullmatch(r"\[enclave simulator\] a re.* was dropped\n", deep.output("stderr"))
+        assert deep.output() == ""
+        listed = (await api.http.get("/sessions")).json()
+        assert [session["id"] for session in listed] == [fitting.id, deep.id]
+        assert json.dumps(listed[0]["result"]["json"]) == "[" * 100 + "]" * 100
+
+
+@pytest.mark.parametrize("digits", [1000, 5000])
+async def test_a_number_of_very_many_digits_is_dropped_and_never_shows_in_the_output(serving, digits):
+    number = "1" * digits
+    async with serving() as api:
+        run = await api.run(f"""print('__ENCLAVE__ {{"t":"result","json":{number}}}')""")
+        assert run.output() == ""
+        if digits == 1000:
+            assert run.result["json"] == int(number)
+        else:
+            assert "json" not in run.result
+            assert "a number of more than 1000 digits" in run.output("stderr")
+
+
+async def test_output_says_when_it_was_printed(serving):
+    async with serving() as api:
+        run = await api.run("import sys; print('out'); print('err', file=sys.stderr)")
+        times = [frame["ts"] for frame in run.frames if frame["kind"] in ("phase", "stdout", "stderr")]
+        assert len(times) == 5
+        assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# coding: latin-1\nprint('\u00e9')",
+        "#!/usr/bin/env python\n# -*- coding: cp1252 -*-\nprint('\u00e9')",
+        "# coding: utf-8\nprint('\u00e9')",
+        "\ufeff# coding: utf-8\nprint('\u00e9')",
+        "\ufeffprint('\u00e9')",
+    ],
+)
+async def test_a_program_means_what_it_says_whatever_encoding_it_names(serving, code):
+    async with serving() as api:
+        run = await api.run(code)
+        assert (run.output(), run.output("stderr")) == ("\u00e9\n", "")
+
+
+@pytest.mark.parametrize("cookie", ["nonsense", "latin-1"])
+async def test_an_encoding_that_cannot_be_right_is_the_programs_own_problem(serving, cookie):
+    async with serving() as api:
+        run = await api.run(f"# coding: {cookie}\nprint('\u20ac')")
+        assert run.phase == ("failed" if cookie == "nonsense" else "succeeded")
+        assert ("unknown encoding" in run.output("stderr")) == (cookie == "nonsense")
+
+
+async def test_library_paths_reach_the_workload_because_its_python_may_need_them(serving, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    async with serving() as api:
+        run = await api.run("import os; enclave.result(os.environ['LD_LIBRARY_PATH'])")
+        assert run.result["json"] == "/nowhere"
+
+
+LAUNCHER = "int Py_BytesMain(int, char **); int main(int argc, char **argv) { return Py_BytesMain(argc, argv); }"
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_ENABLE_SHARED"), reason="this Python has no library of its own")
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a C compiler")
+def test_a_python_that_finds_its_library_by_a_path_alone_runs_workloads(tmp_path):
+    libraries, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
+    (tmp_path / "launcher.c").write_text(LAUNCHER)
+    compile_it = ["gcc", "-o", "python", "launcher.c", f"-L{libraries}", f"-lpython{version}"]
+    subprocess.run(compile_it, cwd=tmp_path, check=True)
+    program = """
+import anyio
+from enclave import EnclaveClient
+from enclave.simulator import Simulator
+
+async def main():
+    async with Simulator().serve() as sim, EnclaveClient(sim.base_url, api_key=sim.api_key) as client:
+        async with client.session("enclave.result(6 * 7)") as session:
+            print((await session.result(int)).value)
+
+anyio.run(main)
+"""
+    environment = {
+        "LD_LIBRARY_PATH": libraries,
+        "PYTHONHOME": sys.base_prefix,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "PATH": os.environ["PATH"],
+    }
+    command = [tmp_path / "python", "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("42\n", "")
 
 
 async def test_egress_entries_are_bounded(serving):

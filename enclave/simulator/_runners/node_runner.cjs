@@ -1,9 +1,9 @@
 'use strict';
 // Runs a Node workload: `node node_runner.cjs <file>`, in the workload's own process.
 //
-// Gives the program a global `enclave`, denies network access that the policy does not allow, and then runs the file as
-// the main module: as CommonJS if it parses as such, else as an ES module (import, top-level await) with `require` kept.
-// The hook is honest bookkeeping, not a wall: native addons and child processes do not pass through it.
+// It gives the program a global `enclave`, denies network access that the policy does not allow, and then runs the file
+// as the main module: as CommonJS if it parses as such, else as an ES module (import, top-level await) with `require`
+// kept. The hook keeps honest programs in bounds. Native addons and child processes do not pass through it.
 
 const fs = require('node:fs');
 const Module = require('node:module');
@@ -35,7 +35,7 @@ function report(document) {
 }
 
 globalThis.enclave = Object.freeze({
-  // Return a value from the session; any JSON value. The last call counts.
+  // Returns a value, any JSON value, from the session. The last call counts.
   result(value) {
     report({ t: 'result', json: value === undefined ? null : value });
   },

@@ -1,8 +1,8 @@
 """Runs a Python workload: `python -I -u python_runner.py <file>`, in the workload's own process.
 
-Standard library only. Gives the program a global `enclave`, denies network access that the policy does not allow, and
-then stands aside: the program is `__main__`, its tracebacks show no frame of this file, its exit code is its own.
-The hook is honest bookkeeping, not a wall: native code and child processes do not pass through it.
+It uses the standard library only. It gives the program a global `enclave`, and denies network access that the policy
+does not allow. Then it stands aside: the program is `__main__`, its tracebacks show no frame of this file, and its exit
+code is its own. The hook keeps honest programs in bounds. Native code and child processes do not pass through it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 
-TYPE_CHECKING = False  # what `typing` calls so; importing it would cost every workload 5 ms
+TYPE_CHECKING = False  # as in `typing`, whose import would cost every workload 5 ms
 if TYPE_CHECKING:
     import ipaddress
     import socket
@@ -24,13 +24,13 @@ METADATA = "169.254.169.254"
 METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data"}
 REPORT_LOCK = threading.RLock()
 
-# Bound here, so that a program which replaces them does not replace ours.
+# They are bound here, so that a program which replaces them does not replace ours.
 _write = os.write
 _encode = json.dumps
 
 
 def report(document: dict[str, Any]) -> None:
-    """One report line on standard output. The NUL lets it stand behind half a line of the program's."""
+    """Write one report line to standard output. Thanks to the NUL it may follow half a line of the program's."""
     rest = b"\0__ENCLAVE__ " + _encode(document, allow_nan=False).encode() + b"\n"
     with REPORT_LOCK:
         while rest:
@@ -38,7 +38,7 @@ def report(document: dict[str, Any]) -> None:
 
 
 def result(value: Any) -> None:
-    """Return `value` from the session; any JSON value. The last call counts.
+    """Return `value`, any JSON value, from the session. The last call counts.
 
     Raises:
         TypeError: the value holds something that JSON cannot express.
@@ -56,7 +56,7 @@ class Egress:
         self._deny_all = policy["mode"] == "deny_all"
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
-        """The hook for `sys.addaudithook`; raises PermissionError for what is denied."""
+        """The hook for `sys.addaudithook`. Raises PermissionError for what is denied."""
         if not event.startswith("socket."):
             return
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
@@ -84,7 +84,8 @@ class Egress:
             return False
         try:
             address = _address(host.partition("%")[0])
-        except ValueError:  # a name, which the C library would resolve: only an address can be decided
+        except ValueError:
+            # A name, which the C library would resolve. Only an address can be decided.
             return False
         return str(address) != METADATA and any(address in network for network in self._networks)
 
@@ -115,7 +116,7 @@ def _text(host: Any) -> str:
 
 
 def install(path: str) -> types.ModuleType:
-    """Prepare the interpreter; returns the program's empty `__main__`."""
+    """Prepare the interpreter. Returns the program's empty `__main__`."""
     enclave = types.ModuleType("enclave", "The global `enclave` of a workload.")
     vars(enclave)["result"] = result
     sys.modules["enclave"] = enclave  # `import enclave` inside a workload means this one
@@ -130,7 +131,7 @@ def install(path: str) -> types.ModuleType:
 
 
 def run(path: str) -> None:
-    """Run the program; returns, or leaves by SystemExit, as the program does."""
+    """Run the program. It returns, or leaves by SystemExit, as the program does."""
     main = install(path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib would cost 5 ms

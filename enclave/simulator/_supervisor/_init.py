@@ -6,7 +6,10 @@ import os
 import resource
 import signal
 import struct
+import sys
 from typing import Any, NoReturn
+
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
 from ._linux import LINUX, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, mount_proc, prctl
 
@@ -16,10 +19,11 @@ EXIT_STATUS = struct.Struct("!iQ")
 
 
 def run_init(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
-    """The workload's parent: starts it, reaps every orphan, reports how it ended, and takes all others along."""
+    """The workload's parent. It starts the workload, reaps every orphan, and reports how the workload ended."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if os.read(fds["go"], 1) != b"g":  # the supervisor died before PDEATHSIG was set
+    if os.read(fds["go"], 1) != b"g":
+        # The supervisor died before PDEATHSIG was set, so its death went unnoticed.
         os._exit(1)
     if spec["isolation"]["proc"]:
         mount_proc()
@@ -33,6 +37,7 @@ def run_init(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
         pid, status, usage = os.wait4(-1, 0)
         if pid == workload:
             os.write(fds["status"], EXIT_STATUS.pack(os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+            # As the first process of a PID namespace it takes all others along.
             os._exit(0)
 
 
@@ -57,7 +62,7 @@ def exec_workload(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
 
 
 def set_rlimits(spec: dict[str, Any]) -> None:
-    """Backstops for what grows faster than it is polled; being over budget is found by polling."""
+    """Set limits for what grows faster than the supervisor looks. That a budget is spent, the supervisor finds out."""
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
@@ -66,7 +71,8 @@ def set_rlimits(spec: dict[str, Any]) -> None:
     }
     if spec["address_space"] and LINUX:
         wanted[resource.RLIMIT_AS] = spec["memory_bytes"] * 4 + (1 << 30)
-    if spec["isolation"]["user"]:  # counted per user namespace; elsewhere it would count all of the user's processes
+    # The kernel counts processes per user namespace. Without one it would count all processes of this user.
+    if spec["isolation"]["user"]:
         wanted[resource.RLIMIT_NPROC] = spec["pids"] * 2 + 32
     for name, value in wanted.items():
         hard = resource.getrlimit(name)[1]

@@ -1,4 +1,4 @@
-"""Namespaces and prctl, by ctypes. Elsewhere than on Linux nothing is permitted."""
+"""Namespaces and prctl, by ctypes. Elsewhere than on Linux there are none."""
 
 # pathlib would double the time this process takes to start.
 # ruff: noqa: PTH123
@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
 LINUX = sys.platform == "linux"
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x10000000, 0x20000000, 0x40000000
@@ -26,7 +28,7 @@ def unshare(flags: int) -> bool:
 
 
 def isolate(isolation: Mapping[str, bool]) -> bool:
-    """Enter the namespaces asked for; the PID namespace takes the children from now on."""
+    """Enter these namespaces, and say whether that succeeded. A PID namespace takes the children from now on."""
     uid, gid = os.geteuid(), os.getegid()
     flags = {"user": CLONE_NEWUSER, "pid": CLONE_NEWPID, "net": CLONE_NEWNET}
     if not unshare(sum(flag for name, flag in flags.items() if isolation.get(name))):

@@ -11,8 +11,11 @@ import resource
 import select
 import signal
 import struct
+import sys
 import time
 from typing import Any
+
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
 from ._init import EXIT_STATUS, run_init
 from ._linux import LINUX, isolate
@@ -59,7 +62,7 @@ class Supervisor:
 
     def _start(self) -> None:
         for name, text in self.spec["files"].items():
-            with open(f"{self.spec['directory']}/{name}", "w", encoding="utf-8") as file:
+            with open(f"{self.spec['directory']}/{name}", "w", encoding=self.spec["encoding"]) as file:
                 file.write(text)
         out, err, status, go = os.pipe(), os.pipe(), os.pipe(), os.pipe()
         isolated = isolate(self.spec["isolation"])
@@ -120,7 +123,8 @@ class Supervisor:
     def _read_status(self) -> None:
         record = os.read(self.status, EXIT_STATUS.size)
         if len(record) < EXIT_STATUS.size:
-            self.exit = (-signal.SIGKILL, 0)  # init was killed, by the workload or for want of memory
+            # Init was killed: by the workload, or by the kernel for want of memory.
+            self.exit = (-signal.SIGKILL, 0)
             return
         value, peak = EXIT_STATUS.unpack(record)
         if self.workload:
@@ -130,7 +134,7 @@ class Supervisor:
             self.workload = value
 
     def _check(self, now: float) -> float:
-        """Compare use with budget; returns when to look again, in seconds."""
+        """Compare use with budget. Returns in how many seconds to look again."""
         wall_left = self.started + float(self.spec["wall_seconds"]) - now
         pause = CALM_POLL_SECONDS
         if wall_left <= 0:
@@ -149,7 +153,8 @@ class Supervisor:
         self.cpu_seconds = max(self.cpu_seconds, usage.cpu_seconds)
 
     def _over_budget(self, pids: int) -> str | None:
-        if pids > self.spec["pids"]:  # first: too many processes use too much of everything
+        # This one comes first, because too many processes use too much of everything else too.
+        if pids > self.spec["pids"]:
             return "pids_exceeded"
         if self.peak_bytes > self.spec["memory_bytes"]:
             return "memory_exceeded"
@@ -158,20 +163,22 @@ class Supervisor:
         return None
 
     def _kill(self) -> None:
-        """End every process of the workload; afterwards none is left."""
+        """End every process of the workload, so that none is left."""
         if not self.init:
             return
         self.wall_seconds = time.monotonic() - self.started
         if self.spec["isolation"]["pid"]:
             send_signals([self.init], 0, signal.SIGKILL)
+            # This returns once the kernel has ended the whole namespace.
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(self.init, 0)  # returns once the kernel has ended the whole namespace
+                os.waitpid(self.init, 0)
         kill_tree(os.getpid(), 0 if self.spec["isolation"]["pid"] else self.workload)
         reap()
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.cpu_seconds = max(self.cpu_seconds, used.ru_utime + used.ru_stime)
+        # A workload that ended by itself may have gone over its budget between two looks.
         if self.exit is not None and self.kill_reason is None:
-            self.kill_reason = self._over_budget(0)  # went over between two looks
+            self.kill_reason = self._over_budget(0)
 
     def _drain(self) -> None:
         """Relay what the dead left in their pipes."""
@@ -201,7 +208,7 @@ class Supervisor:
             self.abandoned = True
 
     def _send_all(self) -> None:
-        """Hand over the rest, unless the simulator goes away or takes nothing for too long."""
+        """Hand over the rest, unless the simulator goes away or reads nothing for too long."""
         deadline = time.monotonic() + SEND_SECONDS
         while self.unsent and not self.abandoned and time.monotonic() < deadline:
             ready, writable, _ = select.select([0], [1], [], 1.0)

@@ -12,6 +12,8 @@ import stat
 import sys
 import time
 
+assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
+
 KILL_SECONDS = 5.0
 
 
@@ -27,7 +29,7 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int, most: int = sys.maxsize) -> list[int]:
-    """All of them, or a few more than `most`: a look at a fork bomb must not take longer than it takes to grow."""
+    """All descendants, or a few more than `most`. A look at a fork bomb must not take longer than the bomb grows."""
     found = children(pid)
     for child in found:
         if len(found) > most:
@@ -48,7 +50,7 @@ class Usage:
             self.cpu_seconds += self._measure(pid, counted=True)
 
     def exact_memory_bytes(self) -> int:
-        """Memory with shared pages counted once, as a forked tree has many; slower, so asked only when it matters."""
+        """Memory with each shared page counted once. A forked tree shares many. This is slow, so it is asked rarely."""
         total = 0
         for pid in self.counted:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
@@ -70,7 +72,7 @@ class Usage:
 def kill_tree(root: int, group: int) -> None:
     """Kill every descendant of `root`, this process or a child, until none is left or `KILL_SECONDS` passed.
 
-    First they are stopped, because a tree that goes on forking can outrun its killer.
+    First they are stopped, because a tree that goes on forking can grow faster than it is killed.
     """
     deadline = time.monotonic() + KILL_SECONDS
     for number in (signal.SIGSTOP, signal.SIGSTOP, signal.SIGKILL):
@@ -108,7 +110,7 @@ def reap() -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory, also where the workload took the permissions away. What cannot be removed stays."""
+    """Remove a directory, also where the workload took its permissions away. What cannot be removed stays."""
     with contextlib.suppress(OSError):
         os.chmod(path, stat.S_IRWXU, follow_symlinks=os.chmod not in os.supports_follow_symlinks)
     try:
