@@ -1,7 +1,7 @@
 """What a stream's reader hands to its consumer: batches of frames, bounded in bytes, with the reason for the end.
 
-One reader and usually one consumer, both in one event loop, so no state here needs a lock. A batch is taken out
-without an await between taking and returning, so a consumer that is cancelled loses nothing; a memory object stream
+There is one reader and usually one consumer, both in one event loop, so no state here needs a lock. A batch is taken
+out without an await between taking and returning, so a consumer that is cancelled loses nothing. A memory object stream
 can lose an item there, and costs several times as much for each read.
 """
 
@@ -20,7 +20,7 @@ class FrameBuffer:
 
     Args:
         max_bytes: how many bytes of the wire may wait here. The reader stops reading from then on, at most one network
-            read (256 KiB) or one event later, and so the server is slowed down, not memory filled.
+            read (256 KiB) or one event later, so the server is slowed down and memory is not filled.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -33,7 +33,7 @@ class FrameBuffer:
         self._room = Wakeup()
 
     def put(self, batch: list[StreamFrame], wire_bytes: int) -> None:
-        """Add what one network read completed. Never waits; call `wait_for_room` before the next read."""
+        """Add what one network read completed. Never waits. Call `wait_for_room` before the next read."""
         if self._ended:
             return  # a reader that is being cancelled may still have had a read to hand over
         self._batches.append((batch, wire_bytes))
@@ -51,7 +51,7 @@ class FrameBuffer:
             await self._room.wait()
 
     def end(self, error: Exception | None) -> None:
-        """Nothing follows what is here already; `error` is why, None where the stream is complete."""
+        """Nothing follows what is here already. `error` says why. None if the stream is complete."""
         if not self._ended:
             self._ended = True
             self._end_error = error
@@ -67,13 +67,14 @@ class FrameBuffer:
         self._room.wake()
 
     def raise_if_failed(self) -> None:
-        """Raise the error that ended the stream, where not a single batch came before it."""
+        """Raise the error that ended the stream, if not a single batch came before it."""
         if self._end_error is not None and not self._batches:
             raise self._end_error
 
     async def get(self) -> list[StreamFrame]:
-        """The next batch; an empty one at the end of a complete stream. Raises the error that ended the stream."""
+        """The next batch. An empty one is the end of a complete stream. Raises the error that ended another one."""
         if self._batches or self._ended:
+            # Every call is a checkpoint. Else the consumer of a flood could not be cancelled and would starve others.
             await checkpoint()
         while not self._batches:
             if self._ended:
@@ -81,6 +82,7 @@ class FrameBuffer:
                     raise self._end_error
                 return []
             await self._data.wait()
+        # No await from here on: a cancellation between taking the batch and returning it would lose it.
         batch, wire_bytes = self._batches.popleft()
         self._bytes -= wire_bytes
         if not self.is_full:

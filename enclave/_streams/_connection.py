@@ -102,6 +102,7 @@ class Connection:
 
     async def drain(self) -> None:
         """Let the server finish in good order, if it was about to."""
+        # Without an `end` frame the server has either closed already, or was silent for long enough.
         if self._decoder.ended:
             await self._source.drain()
 
@@ -139,6 +140,7 @@ class Connection:
         return self._history.has_ended_workload and not self._history.is_replaying
 
     async def _read(self, scope: anyio.CancelScope) -> bool:
+        # This loop runs for every read of every stream, so it looks each of these up once.
         clocks, decoder, buffer = self._clocks, self._decoder, self._buffer
         while data := await self._source.read():
             clocks.read = anyio.current_time()
@@ -156,6 +158,7 @@ class Connection:
             if buffer.is_full:
                 return False
             if self._history.has_ended_workload:
+                # The scope was opened with the idle timeout, which is much longer than the wait for the last frames.
                 scope.deadline = self._deadline()
         if self._is_all_there:
             return True  # the server closed in good order, only without its `end` frame

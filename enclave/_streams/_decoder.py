@@ -53,7 +53,7 @@ class FrameDecoder:
         self._on_unknown = on_unknown
         self._blocks = BlockDecoder(max_event_bytes)
         self._held = b""  # the start of a block that waits for the rest
-        self._shape: _plain.Shape | None = None  # of the latest plain region; None after anything else
+        self._shape: _plain.Shape | None = None  # of the latest plain region, None after anything else
         # Whether the next bytes must go event by event: the rest of a block, or an event that is to prove something.
         self._goes_alone = True
         self._frames: list[StreamFrame] = []
@@ -99,9 +99,10 @@ class FrameDecoder:
             self._take_lines(data[:end] if end < len(data) else data)
             data = data[end:]
         elif not may_hold:
-            self._take_exactly(data)  # a long event: from here on its fragments are kept, and not joined at every read
+            # A long event. From here on its fragments are kept, since joining them at every read costs quadratic time.
+            self._take_exactly(data)
             return
-        # A carriage return can end an event without a blank line of LFs; such an event must not wait for the next read.
+        # A carriage return can end an event without a blank line of LFs. Such an event must not wait for the next read.
         if b"\r" in data or len(data) > self._max_held_bytes or self._goes_alone:
             self._take_exactly(data)
         else:
@@ -135,6 +136,7 @@ class FrameDecoder:
         texts = shape.texts_of(region)
         if texts is None:
             return False
+        # The data of the events, each with a newline after it: one input for the decoder and for the checksum.
         joined = b"\n".join(texts) + b"\n" if len(texts) > 1 else texts[0] + b"\n"
         frames = decode_frames(joined, len(texts))
         if frames is None:
@@ -147,6 +149,7 @@ class FrameDecoder:
             if not _MILESTONES.isdisjoint(map(type, frames)):
                 frames = self._up_to_the_end(frames)
             self._history.admit_region(region, shape, joined, len(frames), texts[-1])
+            # The usual read is one region, and its list of frames is given out without copying it.
             if self._frames:
                 self._frames += frames
             else:
@@ -182,6 +185,7 @@ class FrameDecoder:
             if block.event_id is not None:
                 self._history.note_id(block.event_id)
             return
+        # Invalid UTF-8 is replaced before the checksum, so that a replay is compared by what callers were given.
         data = block.data if block.data.isascii() else block.data.decode("utf-8", "replace").encode()
         event = block.event.decode("utf-8", "replace")
         may_end = b'"end"' in data or event == "end"

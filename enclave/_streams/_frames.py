@@ -37,7 +37,7 @@ def decode_frames(lines: bytes, count: int) -> list[StreamFrame] | None:
 
 
 def decode_frame(data: bytes, event: str = "") -> StreamFrame:
-    """Decode the data of one event; `event` is the SSE event name, the kind of a frame that has none of its own.
+    """Decode the data of one event. `event` is its SSE name, which is the kind of a frame that has none of its own.
 
     Data that cannot be read becomes an `UnknownFrame`.
     """

@@ -112,6 +112,7 @@ class History:
 
     def note_id(self, event_id: bytes) -> None:
         """Take an id that came without an event."""
+        # A replay repeats old ids, and they say nothing about the last event.
         if self.state is FOLLOWING:
             self._ids.note(event_id)
 
@@ -121,8 +122,9 @@ class History:
         Raises:
             UnprovenContinuation, HistoryMismatch: see the picture at the top of the module.
         """
+        # If the data does not tell the kind of the frame, the name of the event does, and has to be compared as well.
         if b'"kind"' not in data:
-            data = event + b":" + data  # then the name of the event is the kind of the frame
+            data = event + b":" + data
         line = data + b"\n"
         if self.state is PROVING:
             self._prove(hash(data), event_id)
@@ -139,7 +141,8 @@ class History:
 
     def admit_region(self, region: bytes, shape: Shape, joined: bytes, count: int, last: bytes) -> None:
         """Take the new events of a plain region, with their data joined and the data of the last one alone."""
-        known = self._known  # not `add`: this runs for every read
+        # Not `self._known.add`, since this runs for every read and a call costs as much as a checksum.
+        known = self._known
         known.count += count
         known.checksum = crc32(joined, known.checksum)
         self._last_hash = hash(last)

@@ -96,6 +96,7 @@ class Series:
         return [self._template % (self._first + index * self._step) for index in range(self.count)]
 
     def _step_to(self, second: bytes) -> int:
+        # Cut, for an id of many megabytes of digits would keep the regular expression busy for seconds.
         match = _NUMBER.fullmatch(second[: MAX_ID_BYTES + 1])
         return 0 if match is None or match[1] != self._prefix else int(match[2]) - self._first
 
@@ -143,6 +144,7 @@ class EventIds:
             self.give_up()
 
     def _leave_series(self, series: Series, ids: list[bytes]) -> None:
+        # The ids of the series were never kept, and are made again from its numbers.
         if series.count > MAX_HASHES:
             self.give_up()
         else:
@@ -167,6 +169,7 @@ class EventIds:
         """The id to resume after, as ``Last-Event-ID`` carries it. None if only a replay can prove anything."""
         if self._series is not None:
             return _header_value(self._series.last)
+        # Looked at here, once for each resume, and not for each event.
         if len(set(self._hashes)) < len(self._hashes):
             self.give_up()
         return _header_value(self._latest[-1]) if self._latest else None

@@ -36,7 +36,7 @@ class StreamReader:
         self._history = History()
         self._unknown_frames = UnknownFrameLog(session_id)
         self._observed = ObservedStream()
-        self._is_complete = False  # the end was read; whatever happens to the connection then
+        self._is_complete = False  # the end was read, so a failure of the connection no longer matters
         self._failures = 0  # attempts in a row that brought nothing, the latest included
         self._retry_ms: int | None = None
         self.opened = anyio.Event()
@@ -46,7 +46,7 @@ class StreamReader:
 
     async def run(self) -> None:
         """Read to the end of the session, or until cancelled."""
-        # Here and not where the stream is entered: this task's context is the reader's own.
+        # Here and not where the stream is entered, because this task's context is the reader's own.
         self._observed = self._http.observing.stream(self._session_id)
         try:
             error = await self._read_session()
@@ -72,7 +72,7 @@ class StreamReader:
             await self._read_connections()
         except EnclaveError as error:
             return self._final(error)
-        except Exception as error:  # noqa: BLE001 - a caller's transport or token callable; the consumer raises it
+        except Exception as error:  # noqa: BLE001 - of a caller's transport or token callable, for the consumer to raise
             return error
         return None
 
@@ -96,6 +96,7 @@ class StreamReader:
                 self.resumes += 1
             self.opened.set()
             await connection.read_to_end()
+            # The consumer gets the end now. It need not wait until the connection is drained.
             self._is_complete = True
             self._buffer.end(None)
             await connection.drain()
@@ -105,7 +106,7 @@ class StreamReader:
         if connection.retry_ms is not None:
             self._retry_ms = connection.retry_ms
         if _is_about_the_id(error, connection):
-            # The server is well, and is asked for something else: that is no failed attempt, and can happen only once.
+            # The server is well and is asked for something else, so this is no failed attempt. It happens only once.
             self._history.distrust_ids()
             return self._tell(error, 0.0)
         self._failures = 1 if connection.was_of_use else self._failures + 1
@@ -129,7 +130,7 @@ class StreamReader:
     def _tell(self, error: EnclaveError, wait: float) -> float:
         attempt = max(self._failures, 1)
         logger.debug(
-            "stream of session %s: %s; resume after %d frames, attempt %d of %d, in %.2f s",
+            "stream of session %s: %s, resume after %d frames, attempt %d of %d, in %.2f s",
             self._session_id,
             error,
             self._history.count,

@@ -67,7 +67,7 @@ class EventSource:
 
     @property
     def idle_seconds(self) -> float | None:
-        """The idle timeout, for the caller to see to; None where there is none, or a read sees to it itself.
+        """The idle timeout that the caller must keep. None if there is none, or if a read keeps it itself.
 
         A read on our own transport can be cancelled and done again. One on another transport cannot.
         """
@@ -75,7 +75,7 @@ class EventSource:
 
     @property
     def read(self) -> Callable[[], Awaitable[bytes]]:
-        """Gives the next bytes of the stream; empty once the server ended it. Raises as `BodyReader.read` does."""
+        """Gives the next bytes of the stream, and none once the server ended it. Raises as `BodyReader.read` does."""
         return self._body.fastest_read
 
     async def drain(self) -> None:
@@ -98,7 +98,7 @@ class EventSource:
         shown = f"it starts with: {excerpt(said)}" if start else "its body is empty"
         raise MalformedResponseError(
             f"expected an event stream, got {response.status} "
-            f"with content-type {excerpt(_content_type(response)) or 'none'}; {shown}"
+            f"with content-type {excerpt(_content_type(response)) or 'none'} and {shown}"
         )
 
 

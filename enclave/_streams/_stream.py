@@ -1,6 +1,6 @@
 """`FrameStream`: the live frames of one session, as an async context manager and iterator.
 
-Entering starts one task, the `StreamReader`, in a task group of the stream's own; leaving ends it. The reader never
+Entering starts one task, the `StreamReader`, in a task group of the stream's own. Leaving ends it. The reader never
 raises into the group: it records why it ended, and the consumer raises that. So callers get one plain exception, never
 a group, and an exception of the body passes through as it is.
 """
@@ -44,7 +44,7 @@ class FrameStream:
             async for frame in frames:
                 ...
 
-    Connections that break are resumed; where that cannot be done exactly, iterating raises `StreamInterrupted`.
+    Connections that break are resumed. If that cannot be done exactly, iterating raises `StreamInterrupted`.
     A frame that cannot be read is an `UnknownFrame` in its place.
     """
 
@@ -86,7 +86,7 @@ class FrameStream:
             ProtocolError: it answers something that is no event stream.
         """
         if self._state is not _State.NEW:
-            raise UsageError("a FrameStream is entered once; call stream() again for another one")
+            raise UsageError("a FrameStream is entered once. Call stream() again for another one")
         self._http.check_open()
         self._state = _State.OPEN
         from ._reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
@@ -167,10 +167,10 @@ class FrameStream:
     def _check_open(self) -> None:
         if self._state is _State.NEW:
             raise UsageError(
-                "this stream is not open; write: async with session.stream() as frames: async for frame in frames: ..."
+                "this stream is not open. Write: async with session.stream() as frames: async for frame in frames: ..."
             )
         if self._state is _State.CLOSED:
-            raise UsageError("this stream is closed; iterate inside its async with block")
+            raise UsageError("this stream is closed. Iterate inside its async with block")
 
 
 class FrameBatches:

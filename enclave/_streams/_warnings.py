@@ -31,5 +31,5 @@ class UnknownFrameLog:
             index,
             seen[0],
             frame.problem or "this version does not know the kind",
-            "; more such frames of this stream are not logged" if len(self._seen) == _MAX_WARNINGS else "",
+            " (more such frames of this stream are not logged)" if len(self._seen) == _MAX_WARNINGS else "",
         )

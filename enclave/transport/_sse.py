@@ -20,7 +20,7 @@ from enclave.errors import EventTooLargeError
 from ._settings import DEFAULT_MAX_EVENT_BYTES
 
 _BOM = b"\xef\xbb\xbf"
-_MAX_RETRY_MS = 10**12 - 1  # thirty years; a longer number would only serve to make int() slow
+_MAX_RETRY_MS = 10**12 - 1  # thirty years. A longer number would only serve to make int() slow
 
 
 class Block(NamedTuple):
@@ -147,7 +147,8 @@ class _Lines:
 
     def __init__(self) -> None:
         self._head: bytes | None = b""  # the first bytes, until they can be told from a BOM
-        self._unfinished = bytearray()  # not a list of pieces, which a trickle of bytes would make expensive
+        # Not a list of pieces, which a server that sends byte by byte would make expensive.
+        self._unfinished = bytearray()
         self._after_cr = False
 
     @property
@@ -168,7 +169,8 @@ class _Lines:
             data = data.removeprefix(b"\n")
         if not data:
             return []
-        lines = data.splitlines()  # of bytes: LF, CR and CRLF, and nothing else
+        # Bytes are cut at LF, CR and CRLF and at nothing else. Text would be cut at U+2028 and others as well.
+        lines = data.splitlines()
         rest = lines.pop() if data[-1] not in b"\r\n" else b""
         self._after_cr = data.endswith(b"\r")
         if lines and self._unfinished:

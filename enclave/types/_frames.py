@@ -15,14 +15,14 @@ from ._session import AuditEvent, KillReason, SessionPhase, SessionResult
 
 
 class PhaseFrame(WireStruct, frozen=True, tag_field="kind", tag="phase", rename="camel", omit_defaults=True):
-    """The session entered a phase. Wire: contract "Types", `StreamFrame`."""
+    """The session entered a phase."""
 
     phase: SessionPhase
     """The phase entered."""
     kill_reason: KillReason | None = None
-    """Why the platform killed the workload; only with the phase ``killed`` or ``torn_down``."""
+    """Why the platform killed the workload. Only with the phase ``killed`` or ``torn_down``."""
     ts: datetime | None = None
-    """When, where the server says so."""
+    """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["phase"]] = "phase"
 
@@ -30,12 +30,12 @@ class PhaseFrame(WireStruct, frozen=True, tag_field="kind", tag="phase", rename=
 class StdoutFrame(
     WireStruct, frozen=True, tag_field="kind", tag="stdout", rename="camel", omit_defaults=True, gc=False
 ):
-    """Text the workload wrote to standard output. Wire: contract "Types", `StreamFrame`."""
+    """Text the workload wrote to standard output."""
 
     data: str
-    """The text, line ends included. Where the wire held no valid text it has U+FFFD."""
+    """The text, line ends included. What was not valid text on the wire is U+FFFD here."""
     ts: datetime | None = None
-    """When, where the server says so."""
+    """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["stdout"]] = "stdout"
 
@@ -43,43 +43,43 @@ class StdoutFrame(
 class StderrFrame(
     WireStruct, frozen=True, tag_field="kind", tag="stderr", rename="camel", omit_defaults=True, gc=False
 ):
-    """Text the workload wrote to standard error. Wire: contract "Types", `StreamFrame`."""
+    """Text the workload wrote to standard error."""
 
     data: str
-    """The text, line ends included. Where the wire held no valid text it has U+FFFD."""
+    """The text, line ends included. What was not valid text on the wire is U+FFFD here."""
     ts: datetime | None = None
-    """When, where the server says so."""
+    """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["stderr"]] = "stderr"
 
 
 class AuditFrame(WireStruct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
-    """An entry was added to the session's audit trail. Wire: contract "Types", `StreamFrame`."""
+    """An entry was added to the session's audit trail."""
 
     event: AuditEvent
     """The entry."""
     ts: datetime | None = None
-    """When, where the server says so."""
+    """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["audit"]] = "audit"
 
 
 class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
-    """The workload's result was collected. Wire: contract "Types", `StreamFrame`."""
+    """The workload's result was collected."""
 
     result: SessionResult[Any]
     """The result, its value as plain JSON types. `SessionHandle.result` decodes it into a type of yours."""
     ts: datetime | None = None
-    """When, where the server says so."""
+    """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["result"]] = "result"
 
 
 class EndFrame(WireStruct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
-    """The last frame of a stream: nothing was lost before it. Wire: contract "The stream"."""
+    """The last frame of a stream: nothing was lost before it."""
 
     ts: datetime | None = None
-    """When, where the server says so."""
+    """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["end"]] = "end"
 
@@ -103,4 +103,4 @@ KnownFrame = PhaseFrame | StdoutFrame | StderrFrame | AuditFrame | ResultFrame |
 """The kinds of frame that the wire contract names."""
 
 StreamFrame = KnownFrame | UnknownFrame
-"""Everything a stream can yield; tell the members apart with ``match`` or by `kind`."""
+"""Everything a stream can yield. Tell the members apart with ``match``, or by `kind` once it is no `UnknownFrame`."""

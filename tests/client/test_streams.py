@@ -201,12 +201,12 @@ async def test_iterating_outside_its_block_shows_the_right_form(server: ControlP
     async with frames:
         batches = frames.batches()
     for late in (lambda: aiter(frames), frames.batches):
-        with pytest.raises(UsageError, match="closed; iterate inside its async with block"):
+        with pytest.raises(UsageError, match=r"closed\. Iterate inside its async with block"):
             late()
     for late in (frames, batches):
         with pytest.raises(UsageError, match="closed"):
             await anext(late)
-    with pytest.raises(UsageError, match=r"entered once; call stream\(\) again"):
+    with pytest.raises(UsageError, match=r"entered once\. Call stream\(\) again"):
         async with frames:
             pass
 
@@ -227,7 +227,10 @@ async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (response(b"<html>login</html>", content_type="text/html"), "content-type text/html; it starts with: <html>"),
+        (
+            response(b"<html>login</html>", content_type="text/html"),
+            "content-type text/html and it starts with: <html>",
+        ),
         (response({"kind": "end"}), "application/json"),
         (response(END), "content-type none"),
         (response(b"", content_type="text/event-streams"), "its body is empty"),
