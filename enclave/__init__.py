@@ -10,7 +10,7 @@ _tasks.py          work that must end, tasks inside a block, and which loop is r
 transport/         one request and its response
 _streams/          a stream of frames, from the socket to the loop body
 _calls.py          single requests
-_result.py         result(): wait for the end of a session, fetch its result, decode it
+_result.py         result(): wait for the end of a session and fetch its result; _result_type.py: decode it
 _create.py         create a session and leave none behind; tear one down
 _session.py        SessionHandle; hold a session for the length of a block
 _fan_out.py        FanOut: many sessions at once; _outcome.py: what became of each

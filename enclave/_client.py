@@ -17,7 +17,8 @@ from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Progress, Requests
 from ._observer import Observer
 from ._outcome import Outcome, RequestLike
 from ._request_arguments import as_request
-from ._result import result_decoder, wait_for_result
+from ._result import ResultQuery
+from ._result_type import result_decoder
 from ._routes import session_path
 from ._session import SessionBlock, SessionHandle
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
@@ -332,16 +333,19 @@ class EnclaveClient:
     async def result(self, session_id: str, type: Any = Any) -> SessionResult[Any]:
         """Wait until the workload has ended, then give its result. A session that has ended already resolves as well.
 
-        Consumes the session's stream until a terminal phase, across dropped connections; cancel it at any time.
+        Asks for the result. If there is none yet, the session's stream is read until a terminal phase, across dropped
+        connections. Cancel it at any time.
 
         Args:
             session_id: which session.
-            type: what the workload's value is decoded into: a Struct, dataclass, TypedDict or built-in type.
+            type: what the workload's value is decoded into: a Struct, dataclass, TypedDict, Pydantic model or built-in
+                type.
 
         Raises:
             ResultTypeError: the value does not fit `type`; the error names the path and carries the undecoded result.
             SessionTornDown: the session was torn down before there was a result.
             StreamInterrupted: the stream could not be resumed, and the session has not ended.
-            TypeError: msgspec cannot decode into `type`. And what every call raises, see `get`.
+            TypeError: nothing can be decoded into `type`. Nothing was sent. And what every call raises, see `get`.
         """
-        return await wait_for_result(self._http, self.stream(session_id), result_decoder(type))
+        query = ResultQuery[Any](self._http, session_id, type, stream=lambda: self.stream(session_id))
+        return await query.ask_first()

@@ -14,7 +14,7 @@ from . import _calls
 from ._create import Creates, create, discard
 from ._log import logger
 from ._observed import ObservedSession
-from ._result import result_decoder, wait_for_result
+from ._result import ResultQuery
 from ._routes import session_path
 from ._streams import FrameStream
 from ._tasks import BackgroundTask, TaskState, uninterrupted
@@ -22,6 +22,7 @@ from .errors import APITimeoutError, UsageError, WorkloadError
 from .types import (
     AuditEvent,
     CreateSessionRequest,
+    EndFrame,
     PhaseFrame,
     ResultFrame,
     Session,
@@ -46,6 +47,8 @@ class SessionHandle:
         """The session's opaque identifier."""
         self._http = http
         self._last_seen = session
+        self._is_created = session is not None  # by this client, so a stream of it has everything yet to give
+        self._is_through = False  # a stream of this handle was read to its end
         self._observed = observed or ObservedSession()
 
     def __repr__(self) -> str:
@@ -86,8 +89,14 @@ class SessionHandle:
 
     async def result(self, type: Any = Any) -> SessionResult[Any]:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
+        query = ResultQuery[Any](self._http, self.id, type, stream=self.stream, saw=self._saw_session)
         try:
-            result = await wait_for_result(self._http, self.stream(), result_decoder(type))
+            if self._has_ended:
+                result = await query.fetch(self._last_seen)
+            elif self._is_created:
+                result = await query.wait()
+            else:
+                result = await query.ask_first()
         except WorkloadError as error:  # the value does not fit the type; how the workload ended is known all the same
             if error.result is not None:
                 self._finished(error.result)
@@ -103,6 +112,13 @@ class SessionHandle:
         """Stop the workload if it runs, and reclaim everything. See `EnclaveClient.teardown`."""
         await _calls.teardown(self._http, self.id)
 
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_through or (self._last_seen is not None and self._last_seen.has_ended)
+
+    def _saw_session(self, session: Session) -> None:
+        self._last_seen = session
+
     def _watch(self, frames: list[StreamFrame]) -> None:
         # Output frames are nearly all there is, and this passes them by without a Python step for each.
         if _TELLING.isdisjoint(map(type, frames)):
@@ -112,9 +128,11 @@ class SessionHandle:
                 self._saw(phase=frame.phase, kill_reason=frame.kill_reason)
             elif isinstance(frame, ResultFrame):
                 self._saw(phase=_phase_after(frame.result), result=frame.result)
+            elif isinstance(frame, EndFrame):
+                self._is_through = True
 
     def _finished(self, result: SessionResult[Any]) -> None:
-        self._saw(result=result, phase=_phase_after(result))
+        self._saw(result=result, phase=_phase_after(result), kill_reason=result.kill_reason)
         self._observed.finished(result)
 
     def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
@@ -127,12 +145,14 @@ class SessionHandle:
 
 
 def _phase_after(result: SessionResult[Any]) -> SessionPhase:
+    if result.phase is not None:
+        return result.phase
     if result.is_killed:
         return SessionPhase.KILLED
     return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
 
 
-_TELLING = frozenset({PhaseFrame, ResultFrame})
+_TELLING = frozenset({PhaseFrame, ResultFrame, EndFrame})
 _LAST = 3
 _RANK = {
     SessionPhase.PENDING: 0,

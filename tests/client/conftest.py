@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from enclave import EnclaveClient
+from enclave import EnclaveClient, SessionHandle
 from enclave.simulator import Simulator
 from tests.support import NO_WAITS
+from tests.support.messages import response, session
 from tests.support.plane import NOT_SCRIPTED, ControlPlane
 from tests.support.wire import refused_port
 
@@ -27,6 +28,15 @@ async def client(server: ControlPlane) -> AsyncIterator[EnclaveClient]:
     """A client of the scripted server that retries at once."""
     async with EnclaveClient(server.base_url, api_key=KEY, retry=NO_WAITS) as client:
         yield client
+
+
+@pytest.fixture
+async def handle(server: ControlPlane, client: EnclaveClient) -> SessionHandle:
+    """A session that the client has just created. The scripted server is asked for nothing else so far."""
+    server.answers(response(session("s-1", phase="pending"), 201))
+    handle = await client.run("x")
+    server.requests.clear()
+    return handle
 
 
 @pytest.fixture

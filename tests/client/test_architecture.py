@@ -29,6 +29,7 @@ RANKS = {
     "_calls": 6,
     "_outcome": 6,
     "_create": 7,
+    "_result_type": 6,
     "_result": 7,
     "_session": 8,
     "_fan_out": 9,

@@ -22,11 +22,13 @@ from enclave import (
     ResultFrame,
     ResultTypeError,
     Session,
+    SessionHandle,
     SessionLimits,
     SessionPhase,
     SessionResult,
     WorkloadKilled,
 )
+from enclave.types import _split
 from enclave.types._answers import decode_session
 from tests.support.messages import response, session
 from tests.support.plane import ControlPlane
@@ -171,11 +173,7 @@ async def test_a_result_keeps_what_cannot_be_read_and_its_value_has_the_callers_
     server: ControlPlane, client: EnclaveClient
 ):
     body = {"exitCode": "0", "json": [1], "stdout": 5, "durationMs": "2 s", "truncated": True}
-    done = b'data: {"kind":"phase","phase":"succeeded"}\n\n'
-    server.streams(done)
-    server.answers(response(body), response(session(phase="succeeded")))
-    server.streams(done)
-    server.answers(response(body))
+    server.answers(response(body), response(session(phase="succeeded")), response(body))
     got = await client.result("s-1", list[int])
     assert (got.value, got.exit_code, got.stdout, got.duration_ms) == ([1], None, None, None)
     assert got.extra == {"exitCode": "0", "stdout": 5, "durationMs": "2 s", "truncated": True}
@@ -186,12 +184,20 @@ async def test_a_result_keeps_what_cannot_be_read_and_its_value_has_the_callers_
     assert caught.value.result.extra == got.extra
 
 
-async def test_a_killed_session_is_killed_with_any_exit_code(server: ControlPlane, client: EnclaveClient):
+@pytest.mark.parametrize("exit_code", [0, 1, 137, None])
+async def test_a_killed_session_is_killed_with_any_exit_code(
+    server: ControlPlane, client: EnclaveClient, handle: SessionHandle, exit_code: int | None
+):
+    result = {"exitCode": exit_code}
     server.streams(b'data: {"kind":"phase","phase":"killed","killReason":"memory_exceeded"}\n\n')
-    result = {"exitCode": 137}
-    server.answers(response(result), response(session(phase="torn_down", killReason="cpu_exceeded", result=result)))
+    server.answers(response(result))
     with pytest.raises(WorkloadKilled, match="memory_exceeded"):
+        (await handle.result()).raise_for_exit()
+    killed = response(session(phase="killed", killReason="cpu_exceeded", result=result))
+    server.answers(response(result), killed)
+    with pytest.raises(WorkloadKilled, match="cpu_exceeded"):
         (await client.result("s-1")).raise_for_exit()
+    server.answers(killed)
     with pytest.raises(WorkloadKilled, match="cpu_exceeded"):
         (await client.get("s-1")).result.raise_for_exit()
 
@@ -213,3 +219,40 @@ def test_no_session_with_an_id_is_refused_and_nothing_of_it_is_lost(fields):
     lost = {name: value for name, value in sent.items() if value is not None and again[name] != value}
     # A part that was read may be written in another way: a time, a number, a nested null that is left out.
     assert all(name in WIRE_NAMES and name not in got.extra for name in lost)
+
+
+DEEP = {
+    "arrays": b"[" * 100_000 + b"]" * 100_000,
+    "objects": b'{"a":[' * 20_000 + b'"]}\\"{"' + b"]}" * 20_000,
+}
+
+
+@pytest.mark.parametrize("deep", DEEP.values(), ids=DEEP)
+async def test_a_value_nested_deeper_than_any_stack_hides_neither_its_session_nor_another(
+    server: ControlPlane, client: EnclaveClient, deep
+):
+    odd = b' {"id":"s-2", "result":{"exitCode":0,"json":' + deep + b'} ,"labels":{"a":"b,:]}\\""},"phase":"running" } '
+    server.answers(response(odd), response(b'[{"id":"s-1"},' + odd + b',{"id":"s-3"}]'))
+    got = await client.get("s-2")
+    assert (got.id, got.phase, got.labels) == ("s-2", SessionPhase.RUNNING, {"a": 'b,:]}"'})
+    assert got.result is None
+    assert got.extra["result"] == '{"exitCode":0,"json":' + deep.decode() + "}"
+    assert await client.list() == [Session(id="s-1"), got, Session(id="s-3")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"id":' + DEEP["arrays"] + b"}", b'{"id":"s-1","x":' + b"[" * 100_000, DEEP["arrays"], b'{"id":"s-1"}' * 2],
+)
+async def test_what_is_nested_deeply_and_no_session_is_refused(server: ControlPlane, client: EnclaveClient, body):
+    server.answers(response(body))
+    with pytest.raises(MalformedResponseError, match="GET /sessions/s-1"):
+        await client.get("s-1")
+
+
+@given(JSON)
+def test_a_document_is_cut_into_the_members_it_has(value):
+    items, members = json.dumps([value, value]).encode(), json.dumps({"a,:": value, "": value}, indent=1).encode()
+    assert [json.loads(piece) for piece in _split._pieces(items, b"[]")] == [value, value]
+    names_and_values = [json.loads(piece) for piece in _split._pieces(members, b"{}")]
+    assert names_and_values == ["a,:", value, "", value]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
@@ -32,10 +34,8 @@ from enclave import (
     WorkloadFailed,
     WorkloadKilled,
 )
-from tests.support.messages import response
-from tests.support.plane import ControlPlane
-
-DONE = b'data: {"kind":"phase","phase":"succeeded"}\n\n'
+from tests.support.messages import response, session
+from tests.support.plane import ControlPlane, Request
 
 
 class Answer(msgspec.Struct):
@@ -111,9 +111,14 @@ def test_a_value_survives_copying_and_the_way_to_another_process(value, through)
 
 
 def answer_with(server: ControlPlane, *bodies: bytes | Any) -> None:
-    for body in bodies:
-        server.streams(DONE, b'data: {"kind":"end"}\n\n')
-        server.answers(response(body))
+    """What the server gives for the result of a session that has ended, one after the other."""
+    left = deque(bodies)
+
+    async def answer(request: Request) -> None:
+        await request.send(response(left.popleft()))
+
+    server.route("GET", "/sessions/s-1/result", answer)
+    server.route("GET", "/sessions/s-1", response(session(phase="torn_down")))
 
 
 @pytest.mark.parametrize(
@@ -207,14 +212,33 @@ async def test_a_failed_workload_with_a_value_that_does_not_fit_is_a_misfit(
     assert caught.value.result.value == "partial"
 
 
+class Plain: ...
+
+
+class Holder(msgspec.Struct):
+    plain: list[Plain]
+
+
 async def test_a_type_that_cannot_be_decoded_into_shows_before_anything_is_sent(
     server: ControlPlane, client: EnclaveClient
 ):
-    for type_ in (int | Answer | AnswerData, EnclaveClient(server.base_url)):
-        with pytest.raises(TypeError):
-            await client.result("s-1", type_)
-        with pytest.raises(TypeError):
-            client.fan_out(["x"], type=type_)
+    unusable = {
+        "Plain": (Plain, list[Plain], dict[str, Plain | None], Holder),
+        "Answer": (int | Answer | AnswerData, "Answer", Answer(5)),
+        "complex": (complex,),
+        "Counter": (Counter,),
+        "Callable": (Callable,),
+        "EnclaveClient": (EnclaveClient(server.base_url),),
+    }
+    for name, types in unusable.items():
+        for type_ in types:
+            for call in (client.result, client.attach("s-1").result):
+                with pytest.raises(TypeError, match=name):
+                    await call(*([] if call.__self__ is not client else ["s-1"]), type=type_)
+            with pytest.raises(TypeError, match=name):
+                client.fan_out(["x"], type=type_)
+            with pytest.raises(TypeError, match=name):
+                await client.map(["x"], type=type_)
     assert server.requests == []
 
 

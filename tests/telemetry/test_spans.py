@@ -60,8 +60,6 @@ async def test_a_session_with_a_stream_and_a_result_is_one_tree(sim, tracing):
         "  POST /sessions",
         "  enclave.stream",
         "    GET /sessions/{id}/stream",
-        "  enclave.stream",
-        "    GET /sessions/{id}/stream",
         "  GET /sessions/{id}/result",
         "  DELETE /sessions/{id}",
     ]
