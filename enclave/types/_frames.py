@@ -103,4 +103,4 @@ KnownFrame = PhaseFrame | StdoutFrame | StderrFrame | AuditFrame | ResultFrame |
 """The kinds of frame that are known here. See [The frames][the-frames]."""
 
 StreamFrame = KnownFrame | UnknownFrame
-"""Everything that a stream can give. Tell the members apart with ``match``, or by `kind` once it is no `UnknownFrame`."""
+"""Everything a stream can give. Tell the members apart with ``match``, or by `kind` once it is no `UnknownFrame`."""
