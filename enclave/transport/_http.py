@@ -13,10 +13,11 @@ from enclave._log import logger
 from enclave._observed import ObservedRequest, observing
 from enclave._observer import Observer
 from enclave._version import __version__
-from enclave.errors import EnclaveError, UsageError
+from enclave.errors import ConfigurationError, EnclaveError, UsageError
 
 from ._body_reader import BodyReader
 from ._credential import Secret
+from ._exceptions import time_limit
 from ._messages import Headers, Request, Response, Timeouts
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
@@ -41,6 +42,8 @@ class Http:
         transport: httpx.AsyncBaseTransport | None,
         observer: Observer | None = None,
     ) -> None:
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
         self.settings = settings
         self.retry = retry
         self.observing = observing(observer, settings.base_url)
@@ -49,6 +52,8 @@ class Http:
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
         """The same connections with other timeouts and retries."""
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
         other = copy.copy(self)
         other.settings = dataclasses.replace(self.settings, timeout=timeout)
         other.retry = retry
@@ -113,17 +118,20 @@ class Http:
         self, method: str, path: str, content: bytes | None, credential: Secret | None, observed: ObservedRequest
     ) -> bytes:
         headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
-        response = await self.send(
-            method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
-        )
-        observed.answered(response.status)
-        body = BodyReader(response)
-        try:
-            if not response.is_success:
-                raise await status_error(response, body, self.settings.credential)
-            return await body.read_all(self.settings.max_response_bytes)
-        finally:
-            await body.aclose()
+        # Each read has its own limit, which a server that sends a byte now and then never exceeds.
+        with time_limit(self.settings.timeout.total, "no whole response came"):
+            response = await self.send(
+                method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
+            )
+            observed.answered(response.status)
+            body = BodyReader(response)
+            try:
+                if not response.is_success:
+                    raise await status_error(response, body, self.settings.credential)
+                return await body.read_all(self.settings.max_response_bytes)
+            finally:
+                await body.aclose()
+        raise AssertionError("unreachable")
 
     async def credential(self) -> Secret | None:
         """What to authorise the next request with. Raises what a token callable of the caller's raises.
