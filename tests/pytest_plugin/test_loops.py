@@ -25,7 +25,7 @@ SCRIPTED = """
         assert script.session_id == session.id
         assert enclave_simulator.running_sessions == []
         assert enclave_simulator.phases == {{session.id: "torn_down"}}
-        assert [request.method for request in enclave_simulator.requests] == ["POST", "GET", "GET", "GET", "DELETE"]
+        assert [request.method for request in enclave_simulator.requests] == ["POST", "GET", "GET", "DELETE"]
 
     {mark}
     async def test_of_real_code_and_faults(enclave_simulator, enclave_client):
