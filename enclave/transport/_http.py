@@ -101,7 +101,7 @@ class Http:
             failure.operation = f"{method} {path}"
             wait = policy.wait_before(attempt, failure)
             late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
-            if attempt >= policy.attempts or late or not may_retry(failure, creates=method == "POST"):
+            if attempt >= policy.attempts or late or not may_retry(failure, creates=method in ("POST", "PATCH")):
                 failure.retries = attempt - 1
                 raise failure.with_traceback(None)  # the frames below hold headers
             logger.info("%s; retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)
