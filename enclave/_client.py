@@ -122,7 +122,7 @@ class EnclaveClient:
         """Where the control plane is."""
         from .transport import Http  # noqa: PLC0415 - brings in httpx, which costs more than all the rest
 
-        self._http: Http = Http(settings, retry or NO_RETRY, transport, observer)
+        self._http: Http = Http(settings, NO_RETRY if retry is None else retry, transport, observer)
 
     def __repr__(self) -> str:
         http: Http | None = getattr(self, "_http", None)  # a traceback out of __init__ may show a client without one
@@ -159,7 +159,7 @@ class EnclaveClient:
         """
         http = self._http.with_options(
             timeout=self._http.settings.timeout if timeout is msgspec.UNSET else Timeout.of(timeout),
-            retry=self._http.retry if retry is msgspec.UNSET else retry or NO_RETRY,
+            retry=self._http.retry if retry is msgspec.UNSET else NO_RETRY if retry is None else retry,
         )
         other = copy.copy(self)
         other._http = http  # noqa: SLF001 - one of us

@@ -18,12 +18,12 @@ def as_request(request: CreateSessionRequest | str | None, fields: SessionFields
         return CreateSessionRequest(**{**msgspec.structs.asdict(request), **given}) if given else request
     if isinstance(request, str):
         if "code" in given:
-            raise TypeError("code: given twice, as the first argument and by name; leave one of them out")
+            raise TypeError("code: given twice, as the first argument and by name. Leave one of them out")
         given = {**given, "code": request}
     elif request is not None:
         raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")
     if "code" not in given:
-        raise TypeError("code: missing; pass the source text to run")
+        raise TypeError("code: missing. Pass the source text to run")
     return CreateSessionRequest(**given)
 
 
@@ -32,6 +32,6 @@ def _check_field_names(fields: dict[str, Any]) -> None:
     for name in fields:
         if name not in known:
             raise TypeError(
-                f"{name}: not a field of CreateSessionRequest ({', '.join(known)}); "
-                "send fields the SDK has no name for with extra={'wireName': value}"
+                f"{name}: not a field of CreateSessionRequest ({', '.join(known)}). "
+                "Send a field that the SDK has no name for with extra={'wireName': value}"
             )

@@ -57,7 +57,7 @@ def _enclave_portal() -> Iterator[BlockingPortal]:
         with open_portal() as portal:
             yield portal
         return
-    pytest.fail(f"no module {missing}; install the simulator: pip install 'enclave-sdk[simulator]'", pytrace=False)
+    pytest.fail(f"no module {missing}, install the simulator: pip install 'enclave-sdk[simulator]'", pytrace=False)
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ def enclave_simulator(request: pytest.FixtureRequest, _enclave_portal: BlockingP
     _check_policy(policy, f"{MARKER}(leaked_sessions=...)")
     with serve(_enclave_portal, options) as simulator:
         yield simulator
+        # This is asked before the simulator tears everything down, and reported after that.
         left = simulator.running_sessions if policy != "ignore" else []
     if left:
         _report(request.node, left, policy)

@@ -10,11 +10,7 @@ import pytest
 
 from tests.support import environment
 from tests.support.browser import CHROMIUM
-
-BACKENDS = [
-    pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-    pytest.param(("trio", {}), id="trio"),
-]
+from tests.support.loops import ASYNCIO, TRIO
 
 
 def pytest_configure() -> None:
@@ -25,7 +21,7 @@ def pytest_configure() -> None:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[ASYNCIO, TRIO])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 

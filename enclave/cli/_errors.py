@@ -57,7 +57,7 @@ _OPTIONS = {
     "egress": "--allow",
 }
 _HINTS = {
-    "; pass the id of a Session": ". `enclave ls` lists the sessions",
+    "Pass the id of a Session": "`enclave ls` lists the sessions",
     "pass api_key= or token=": "pass --api-key-file or --token-file",
     "(allow_remote=True)": "(--allow-remote permits it)",
 }

@@ -112,6 +112,7 @@ class LiveSimulator:
 
             await enclave_simulator.until(lambda simulator: simulator.unreclaimed_sessions == 0)
         """
+        # The wait happens on the simulator's loop. A thread carries its end over to the test's loop, whichever it is.
         waiting = self._portal.start_task_soon(self.simulator.until, condition)
         try:
             await anyio.to_thread.run_sync(waiting.result, abandon_on_cancel=True)

@@ -12,7 +12,7 @@ _settings.py       Bounds, and all else that a simulator is made with
 _control_plane.py  the routes, and where faults meet requests
 _auth.py           API keys, JWTs, roles and scopes
 _validation.py     the body of POST /sessions
-_session.py        one session: phases, trail, frames, result; how its stream ends
+_session.py        one session: phases, trail, frames, result, and how its stream ends
 _log.py            recorded frames that any number of readers follow
 _sse.py            streams: heartbeats, resumption, faults inside a stream
 _framing.py        how a frame is written as an event

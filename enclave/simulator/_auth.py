@@ -93,6 +93,7 @@ class Authority:
 
     def _check_key(self, key: str) -> Principal | str:
         digest, principal = self._keys.get(key_id(key), (b"", None))
+        # The comparison takes the same time wherever two digests differ, so it tells nothing about a key.
         if principal is None or not hmac.compare_digest(digest, _digest(key)):
             return "unknown API key"
         return principal
@@ -103,6 +104,7 @@ class Authority:
             header_part, _, claims_part = signed.partition(".")
             if msgspec.json.decode(_unb64(header_part), type=_Header).alg != "HS256":
                 return "unsupported token: expected a JWT signed with HS256"
+            # The claims are not even decoded before the signature is known to be ours.
             if not hmac.compare_digest(_unb64(signature), self._sign(signed)):
                 return "invalid token signature"
             claims = msgspec.json.decode(_unb64(claims_part), type=_Claims)

@@ -194,7 +194,7 @@ class ControlPlane:
             return Reply.json(session.result)
         if session.is_finished:
             raise ApiError(409, f"session {session.id} was torn down before it had a result", code=TORN_DOWN)
-        raise ApiError(409, f"session {session.id} is {session.phase}; its result is not ready", code=NOT_READY)
+        raise ApiError(409, f"session {session.id} is {session.phase}, and its result is not ready", code=NOT_READY)
 
     async def _audit(self, call: Call) -> Reply:
         return Reply.json(self._session(call).trail)

@@ -177,6 +177,7 @@ def rewrite_json(change: Callable[[Any], Any], reply: Reply) -> Reply:
 
 def rewrite_frame(differences: list[Difference], frame: bytes) -> bytes | None:
     """The frame with these differences. It is None where it is left out."""
+    # Frames are changed each time that they are sent, so a replay is equal to what was sent before.
     for difference in differences:
         try:
             changed = _change(CHANGES.get(difference, {}), "frame", _object.decode(frame))

@@ -103,6 +103,7 @@ class Fleet:
     async def close(self) -> None:
         """Take no more sessions, tear down every one, and wait until all are reclaimed."""
         self._group = None
+        # First all, then each: their teardowns go on at the same time.
         live = [session for session in self.sessions.values() if not session.reclaimed.is_set()]
         for session in live:
             session.tear_down()
@@ -118,6 +119,7 @@ class Fleet:
             session.finish(Exit(exit_code=None, kill_reason="simulator_error"))
         finally:
             self._note_reclaimed(session)
+        # The session is reclaimed and its result can be read, so a webhook that hangs holds up nobody.
         try:
             await deliver(session)
         except Exception:

@@ -28,6 +28,7 @@ def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: Sess
     """
     values: dict[str, int] = {}
     for name, wire in SessionLimits.wire_names().items():
+        # A limit of 0 was refused when the request was checked.
         value = getattr(asked, name, None) or getattr(defaults, name)
         greatest = getattr(maxima, name)
         if value > greatest:

@@ -67,6 +67,7 @@ class FrameLog:
             await self._grown.wait()
 
     def _wake(self) -> None:
+        # An event cannot be cleared, so each round of waiting readers gets a new one.
         if self._grown is not None:
             self._grown.set()
             self._grown = None

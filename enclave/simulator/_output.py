@@ -146,6 +146,7 @@ class OutputDecoder:
             self._pending.clear()
         elif self._report_start() is None:
             self._emit(self._take_text(), pieces)
+        # What may be a report is held back up to the bound, because half a report must not show as text.
         elif len(self._pending) > MAX_REPORT_BYTES:
             self._emit(self._take_text(), pieces)
             self._pending.clear()
@@ -167,6 +168,7 @@ class OutputDecoder:
         if not self._line_open and (self._pending.startswith(MARK) or MARK.startswith(self._pending)):
             return 0
         at = self._pending.find(RUNNER_MARK)
+        # The mark itself may be cut by the end of a read.
         if at < 0:
             at = self._pending.rfind(b"\0", -len(RUNNER_MARK))
             if at >= 0 and not RUNNER_MARK.startswith(self._pending[at:]):

@@ -70,7 +70,7 @@ class Script:
             RuntimeError: the script does not hold, or was released.
         """
         if not self._held:
-            raise RuntimeError("push: this script does not hold; make it with hold=True and push before release()")
+            raise RuntimeError("push: this script does not hold, so make it with hold=True and push before release()")
         self._add(frames)
         self._wake()
 
@@ -81,13 +81,14 @@ class Script:
 
     async def next_step(self) -> bytes | float | None:
         """The next frame or pause, or None at the end. It waits while the script holds."""
+        # `push` and `release` both wake this up, and only one of them brings a step.
         while not self._steps and self._held:
             self._changed = anyio.Event()
             await self._changed.wait()
         return self._steps.popleft() if self._steps else None
 
     def _add(self, frames: Iterable[ScriptStep]) -> None:
-        """Encode all frames, then add them, so that a wrong one adds none."""
+        # All frames are encoded before one is added, so that a wrong one adds none.
         steps = [_encode(f"frames[{index}]", step) for index, step in enumerate(frames)]
         self._steps.extend(steps)
 
@@ -99,13 +100,14 @@ class Script:
 def _encode(name: str, step: ScriptStep) -> bytes | float:
     if isinstance(step, (int, float)):
         return _seconds(name, step)
+    # A frame that a client could not read goes out as it came in.
     if isinstance(step, UnknownFrame):
         return step.raw
     if isinstance(step, bytes):
         return step
     if isinstance(step, str):
         if not _is_frame(step.encode()):
-            raise ValueError(f"{name}: {step!r} is no frame's JSON; write StdoutFrame({step!r}) for output")
+            raise ValueError(f"{name}: {step!r} is no frame's JSON, write StdoutFrame({step!r}) for output")
         return step.encode()
     if not isinstance(step, (KnownFrame, Mapping)):
         raise TypeError(f"{name}: expected a frame, its JSON, or a pause in seconds, got {step!r}")

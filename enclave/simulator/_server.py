@@ -103,6 +103,7 @@ class Exchange:
             ClientGone: the client closed the connection before the end of the body.
         """
         declared = self.headers.get("content-length", "")
+        # A client that waits for "100 Continue" is refused before it has sent anything.
         if declared.isdigit() and int(declared) > max_bytes:
             return None
         if self._http.they_are_waiting_for_100_continue:
@@ -221,6 +222,7 @@ class _Connection:
         return event
 
     async def read(self) -> bytes:
+        # To h11 no bytes mean that the connection has ended, and a broken one has ended too.
         try:
             return await self._stream.receive(READ_BYTES)
         except (anyio.EndOfStream, anyio.BrokenResourceError):

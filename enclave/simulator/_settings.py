@@ -52,7 +52,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
             if not value >= 0:  # written so that it catches NaN too
                 raise ValueError(f"{field.name}: must not be negative, got {value}")
         if self.max_running == 0:
-            raise ValueError("max_running: must be at least 1, got 0; nothing would ever run")
+            raise ValueError("max_running: must be at least 1, got 0, with which nothing would ever run")
 
 
 class Settings(msgspec.Struct, kw_only=True):

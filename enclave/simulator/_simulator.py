@@ -120,12 +120,12 @@ class Simulator:
         """
         if sys.platform == "win32":
             raise RuntimeError(
-                "the simulator does not run on Windows, where it could not hold a workload to its limits; "
-                "use it inside WSL, or use a control plane on another machine"
+                "the simulator does not run on Windows, where it could not hold a workload to its limits. "
+                "Use it inside WSL, or use a control plane on another machine"
             )
         if not allow_remote and not _is_loopback(host):
             raise ValueError(
-                f"host: {host!r} is not loopback; the simulator is no security boundary (allow_remote=True)"
+                f"host: {host!r} is not loopback, and the simulator is no security boundary (allow_remote=True)"
             )
         return Serving(
             self,
@@ -144,7 +144,7 @@ class Simulator:
             RuntimeError: it is not being served.
         """
         if self._base_url is None:
-            raise RuntimeError("base_url: the simulator is not being served; use async with Simulator().serve() as sim")
+            raise RuntimeError("base_url: the simulator is not being served, use async with Simulator().serve() as sim")
         return self._base_url
 
     def bind(self, base_url: str | None) -> None:

@@ -71,6 +71,7 @@ class EventStream:
         """Write until the end. Raises `AbortConnection` or `ClientGone` plainly, never in a group."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._watch, exchange, group.cancel_scope)
+            # An exception that left the task group would come out inside an ExceptionGroup.
             try:
                 await self._write(exchange)
             except (AbortConnection, ClientGone) as failure:
@@ -88,6 +89,7 @@ class EventStream:
     async def _write(self, exchange: Exchange) -> None:
         await exchange.begin(STREAM_HEAD)
         await exchange.send(self._framing.preamble())
+        # The log is looked at again after each write, because it may have grown while a slow reader was waited for.
         while await self._meet_faults(exchange):
             frames = self._log.read(self._index, max_bytes=MAX_WRITE_BYTES, max_frames=self._frames_now())
             if frames:

@@ -42,6 +42,7 @@ def parse_request(body: bytes, services: Collection[str]) -> CreateSessionReques
         raise ValueError(_explain(str(error))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"body: not valid JSON: {error}") from None
+    # Both are filled in, so that the session shows what is in force.
     request = msgspec.structs.replace(
         request, language=request.language or LANGUAGES[0], egress=request.egress or EgressPolicy.deny_all()
     )
@@ -87,7 +88,7 @@ def _check_bindings(asked: Collection[str], services: Collection[str]) -> None:
     for index, name in enumerate(asked):
         if name not in services:
             known = ", ".join(sorted(services)) or "none"
-            raise ValueError(f"serviceBindings[{index}]: unknown service {name!r}; this server has: {known}")
+            raise ValueError(f"serviceBindings[{index}]: unknown service {name!r}, this server has: {known}")
 
 
 def _check_webhook(url: str | None) -> None:

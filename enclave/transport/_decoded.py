@@ -29,7 +29,7 @@ def decoded(decode: Callable[[bytes], T], body: bytes, operation: str, credentia
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = decoding_problem(error)
     said = redacted(body[:_SHOWN_BYTES].decode("utf-8", "replace"), credential)
-    shown = f"it starts with: {excerpt(said)}" if body else "it is empty"
-    malformed = MalformedResponseError(f"the response's body is not what the route promises: {reason}; {shown}")
+    shown = f"starts with: {excerpt(said)}" if body else "is empty"
+    malformed = MalformedResponseError(f"the response's body is not what the route promises: {reason}. It {shown}")
     malformed.operation = operation
     raise malformed

@@ -9,6 +9,10 @@ from enclave.errors import MalformedResponseError, excerpt
 
 _MAX_PIECE_BYTES = 64 * 1024
 _WBITS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+_NO_CODINGS = frozenset({"", "identity", "none", "utf-8"})
+"""What servers say of a body that is not compressed; the last two are mistakes that are often made."""
+_MAX_BARREN_BYTES = 64 * 1024
+"""How much compressed data may give nothing, before it is no longer read on."""
 _GZIP_MAGIC = b"\x1f"  # its first byte: the second may come with the next read
 
 
@@ -23,6 +27,7 @@ class Inflater:
         self._encoding = encoding.strip().lower()
         self._wbits = _WBITS.get(self._encoding)
         self._inflater = zlib.decompressobj(self._wbits or zlib.MAX_WBITS)
+        self._barren_bytes = 0  # since something last came out
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decompressed pieces of the next bytes; stop iterating and nothing more is decompressed."""
@@ -30,7 +35,10 @@ class Inflater:
             raise MalformedResponseError(
                 f"content-encoding {excerpt(self._encoding)} was not asked for and is not understood"
             )
+        self._barren_bytes += len(data)
         while data:
+            if self._barren_bytes > _MAX_BARREN_BYTES + len(data):
+                raise MalformedResponseError(f"more than {_MAX_BARREN_BYTES} bytes of {self._encoding} hold nothing")
             if self._inflater.eof:
                 if not data.startswith(_GZIP_MAGIC):
                     return  # padding
@@ -41,11 +49,12 @@ class Inflater:
                 raise MalformedResponseError(f"the body is not {self._encoding}: {error}") from None
             data = self._inflater.unused_data if self._inflater.eof else self._inflater.unconsumed_tail
             if piece:
+                self._barren_bytes = len(data)
                 yield piece
 
 
 def inflater_for(content_encoding: str | None) -> Inflater | None:
     """The inflater that a ``Content-Encoding`` header asks for; None where there is nothing to undo."""
-    if content_encoding is None or content_encoding.strip().lower() in ("", "identity"):
-        return None
-    return Inflater(content_encoding)
+    codings = [coding.strip().lower() for coding in (content_encoding or "").split(",")]
+    undone = [coding for coding in codings if coding not in _NO_CODINGS]
+    return Inflater(", ".join(undone)) if undone else None

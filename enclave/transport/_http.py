@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,10 +14,11 @@ from enclave._log import logger
 from enclave._observed import ObservedRequest, observing
 from enclave._observer import Observer
 from enclave._version import __version__
-from enclave.errors import EnclaveError, UsageError
+from enclave.errors import ConfigurationError, EnclaveError, UsageError
 
 from ._body_reader import BodyReader
 from ._credential import Secret
+from ._exceptions import time_limit
 from ._messages import Headers, Request, Response, Timeouts
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
@@ -41,6 +43,8 @@ class Http:
         transport: httpx.AsyncBaseTransport | None,
         observer: Observer | None = None,
     ) -> None:
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
         self.settings = settings
         self.retry = retry
         self.observing = observing(observer, settings.base_url)
@@ -49,6 +53,8 @@ class Http:
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
         """The same connections with other timeouts and retries."""
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
         other = copy.copy(self)
         other.settings = dataclasses.replace(self.settings, timeout=timeout)
         other.retry = retry
@@ -76,18 +82,30 @@ class Http:
         *,
         content: bytes | None = None,
         authenticated: bool = True,
+        is_final: Callable[[EnclaveError], bool] = lambda _: False,
     ) -> bytes:
         """Send a request, again where that is safe (see `RetryPolicy`), and give the body of its 2xx response.
+
+        An error for which `is_final` holds is raised at once: another try would tell no more.
 
         Raises:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
             UsageError: the client is closed.
         """
         with self.observing.request(method, path) as observed:
-            return await self._request(method, path, content, authenticated=authenticated, observed=observed)
+            return await self._request(
+                method, path, content, authenticated=authenticated, is_final=is_final, observed=observed
+            )
 
     async def _request(
-        self, method: str, path: str, content: bytes | None, *, authenticated: bool, observed: ObservedRequest
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        *,
+        authenticated: bool,
+        is_final: Callable[[EnclaveError], bool],
+        observed: ObservedRequest,
     ) -> bytes:
         policy = self.retry
         started = anyio.current_time()
@@ -101,7 +119,8 @@ class Http:
             failure.operation = f"{method} {path}"
             wait = policy.wait_before(attempt, failure)
             late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
-            if attempt >= policy.attempts or late or not may_retry(failure, creates=method in ("POST", "PATCH")):
+            again = may_retry(failure, creates=method in ("POST", "PATCH")) and not is_final(failure)
+            if attempt >= policy.attempts or late or not again:
                 failure.retries = attempt - 1
                 raise failure.with_traceback(None)  # the frames below hold headers
             logger.info("%s; retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)
@@ -113,17 +132,20 @@ class Http:
         self, method: str, path: str, content: bytes | None, credential: Secret | None, observed: ObservedRequest
     ) -> bytes:
         headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
-        response = await self.send(
-            method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
-        )
-        observed.answered(response.status)
-        body = BodyReader(response)
-        try:
-            if not response.is_success:
-                raise await status_error(response, body, self.settings.credential)
-            return await body.read_all(self.settings.max_response_bytes)
-        finally:
-            await body.aclose()
+        # Each read has its own limit, which a server that sends a byte now and then never exceeds.
+        with time_limit(self.settings.timeout.total, "no whole response came"):
+            response = await self.send(
+                method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
+            )
+            observed.answered(response.status)
+            body = BodyReader(response)
+            try:
+                if not response.is_success:
+                    raise await status_error(response, body, self.settings.credential)
+                return await body.read_all(self.settings.max_response_bytes)
+            finally:
+                await body.aclose()
+        raise AssertionError("unreachable")
 
     async def credential(self) -> Secret | None:
         """What to authorise the next request with. Raises what a token callable of the caller's raises.

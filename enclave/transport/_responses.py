@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, cast
@@ -26,6 +28,8 @@ from ._redact import redacted, redacted_json
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 _REDIRECTS = range(300, 400)
+
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 _json = msgspec.json.Decoder()
 
@@ -79,7 +83,7 @@ def _start(text: bytes, credential: Credential | None) -> str:
 def _retry_after(response: Response) -> float | None:
     """Seconds from ``Retry-After``, given as seconds or as a date. Wire: contract "Routes", errors."""
     value = (response.header(b"retry-after") or "").strip()
-    if value.isascii() and value.isdigit():
+    if _SECONDS.fullmatch(value):
         return float(value[:9])
     moment = _timestamp(value)
     if moment is None:
@@ -90,6 +94,8 @@ def _retry_after(response: Response) -> float | None:
 
 def _timestamp(date: str) -> float | None:
     try:
-        return parsedate_to_datetime(date).timestamp()
+        moment = parsedate_to_datetime(date)
+        # The asctime form names no zone. All three forms of HTTP are in UTC.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

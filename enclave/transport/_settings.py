@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlsplit
+
+from msgspec import UNSET, UnsetType
 
 from enclave.errors import ConfigurationError
 
 from ._credential import Credential, Secret
+from ._proxies import is_loopback
 
 if TYPE_CHECKING:
     import ssl
@@ -27,42 +29,74 @@ class InsecureTransportWarning(UserWarning):
     """A credential will travel unencrypted, to a host that is not this machine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Timeout:
-    """How long the client waits, in seconds; None waits for ever. A deadline of the caller's own scope always wins."""
+    """How long the client waits, in seconds. None waits for ever. A deadline of the caller's own scope always wins.
 
-    connect: float | None = 10.0
-    """For a connection, TLS included."""
-    read: float | None = 60.0
-    """For the next bytes of a response to a request that is not a stream."""
-    write: float | None = 60.0
-    """For the server to take the next bytes of a request."""
-    acquire: float | None = 60.0
-    """For one of the connections that requests share to come free."""
-    stream_idle: float | None = 300.0
+    ``Timeout(5)`` sets connect, read, write and acquire, and ``Timeout(5, connect=60)`` all of these but one, as
+    `httpx.Timeout` does.
+    """
+
+    connect: float | None
+    """For a connection, TLS included. 10 by default."""
+    read: float | None
+    """For the next bytes of a response to a request that is not a stream. 60 by default."""
+    write: float | None
+    """For the server to take the next bytes of a request. 60 by default."""
+    acquire: float | None
+    """For one of the connections that requests share to come free. 60 by default."""
+    total: float | None
+    """For one try of a request that is not a stream, to the last byte of its response. 300 by default. A server that
+    sends a byte now and then never exceeds `read`, but it exceeds this."""
+    stream_idle: float | None
     """For the next bytes of a stream, heartbeats included; then it is taken for dropped and resumed. Keep it longer
-    than the server's heartbeat interval."""
-    stream_end: float | None = 5.0
+    than the server's heartbeat interval. 300 by default."""
+    stream_end: float | None
     """For the next frame of a stream whose workload has ended. After so long a silence the stream is complete, although
-    the server sent no `end` frame."""
-    teardown: float = 30.0
+    the server sent no `end` frame. 5 by default."""
+    teardown: float
     """For work that goes on although its caller is cancelled: learning the id of a session that is being created, and
-    tearing it down. Each of the two has this long."""
+    tearing it down. Each of the two has this long. 30 by default."""
 
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if value is None and name != "teardown":
-                continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-                raise ConfigurationError(f"timeout.{name}: expected a positive number of seconds, got {value!r}")
+    def __init__(
+        self,
+        seconds: float | UnsetType | None = UNSET,
+        *,
+        connect: float | UnsetType | None = UNSET,
+        read: float | UnsetType | None = UNSET,
+        write: float | UnsetType | None = UNSET,
+        acquire: float | UnsetType | None = UNSET,
+        total: float | None = 300.0,
+        stream_idle: float | None = 300.0,
+        stream_end: float | None = 5.0,
+        teardown: float = 30.0,
+    ) -> None:
+        """Check and keep the seconds.
+
+        Raises:
+            ConfigurationError: one of them is not a positive number; the message names it.
+        """
+        given = {"connect": connect, "read": read, "write": write, "acquire": acquire}
+        for name, value in given.items():
+            fallback = (10.0 if name == "connect" else 60.0) if seconds is UNSET else seconds
+            self._keep(name, fallback if value is UNSET else value)
+        self._keep("total", total)
+        self._keep("stream_idle", stream_idle)
+        self._keep("stream_end", stream_end)
+        if teardown is None:  # pyright: ignore[reportUnnecessaryComparison] - callers without a type checker
+            raise ConfigurationError("timeout.teardown: expected a positive number of seconds, got None")
+        self._keep("teardown", teardown)
+
+    def _keep(self, name: str, value: object) -> None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and cast("float", value) > 0):
+            raise ConfigurationError(f"timeout.{name}: expected a positive number of seconds, got {value!r}")
+        object.__setattr__(self, name, value)  # frozen for everybody else
 
     @classmethod
     def of(cls, timeout: float | Timeout | None) -> Timeout:
         """A `Timeout` from what callers may pass: one number for connect, read, write and acquire, or None for none."""
-        if isinstance(timeout, Timeout):
-            return timeout
-        return cls(connect=timeout, read=timeout, write=timeout, acquire=timeout)
+        return timeout if isinstance(timeout, Timeout) else cls(timeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +213,4 @@ def _problem_of(url: str) -> str | None:
 
 def _is_protected(url: str) -> bool:
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme == "https" or host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import urllib.request
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,6 +12,7 @@ from enclave._tasks import loop_is_over
 from enclave.errors import ConfigurationError
 
 from ._messages import Request, Response, Transport
+from ._proxies import Proxy, proxy_for
 from ._settings import Settings
 from .http11 import OriginTransport, default_ssl_context
 from .http11._transport import DEFAULT_KEEPALIVE_SECONDS, DEFAULT_MAX_CONNECTIONS
@@ -64,7 +64,7 @@ class Transports:
 
 
 def _make(settings: Settings) -> Transport:
-    proxy = _proxy_for(settings.base_url)
+    proxy = proxy_for(settings.base_url)
     if proxy is not None:
         return _proxied(settings, proxy)
     given = settings.ssl_context
@@ -79,7 +79,7 @@ def _adapted(settings: Settings, transport: httpx.AsyncBaseTransport | OriginTra
     return HttpxTransport(_origin_of(settings.base_url), transport, transport)
 
 
-def _proxied(settings: Settings, proxy: str) -> Transport:
+def _proxied(settings: Settings, proxy: Proxy) -> Transport:
     import httpx  # noqa: PLC0415 - slow to load, and only a proxy needs it
 
     from ._httpx_transport import HttpxTransport  # noqa: PLC0415
@@ -91,7 +91,7 @@ def _proxied(settings: Settings, proxy: str) -> Transport:
         for_requests, for_streams = (
             httpx.AsyncHTTPTransport(
                 verify=verify,
-                proxy=proxy,
+                proxy=str(proxy.url.reveal()),
                 limits=httpx.Limits(
                     max_connections=most, max_keepalive_connections=kept, keepalive_expiry=DEFAULT_KEEPALIVE_SECONDS
                 ),
@@ -101,20 +101,11 @@ def _proxied(settings: Settings, proxy: str) -> Transport:
     except (ValueError, ImportError) as error:  # an unknown scheme, or SOCKS without the package for it
         reason = str(error)
     else:
-        return HttpxTransport(_origin_of(settings.base_url), for_requests, for_streams)
-    raise ConfigurationError(f"the environment's proxy for {settings.base_url} cannot be used: {reason}")
+        through = f"through the proxy {proxy.shown}"
+        return HttpxTransport(_origin_of(settings.base_url), for_requests, for_streams, through=through)
+    raise ConfigurationError(f"{proxy.variable}: the proxy cannot be used: {reason}")
 
 
 def _origin_of(base_url: str) -> str:
     parts = urlsplit(base_url)
     return urlunsplit((parts.scheme, parts.netloc, "", "", ""))
-
-
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment (``HTTPS_PROXY``, ``NO_PROXY`` and so on) names for the control plane."""
-    parts = urlsplit(base_url)
-    if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy

@@ -3,11 +3,12 @@
 _open_enum.py  string enumerations that accept members they do not know
 _absent.py     fields for which null on the wire means absent
 _limits.py     SessionLimits, EgressPolicy: in requests and responses alike
-_request.py    CreateSessionRequest: checked when made, unset fields not sent; its fields as keywords
+_request.py    CreateSessionRequest, which is checked when it is made, and its fields as keywords
 _session.py    Session, SessionResult, AuditEvent, Health and their enumerations
 _frames.py     the live stream's frames, a union discriminated on `kind`
 _json.py       decoding text that JavaScript cut in the middle of a character
-_lenient.py    decoding an answer of another shape field by field; what cannot be read stays in `extra`
+_lenient.py    decoding an answer of another shape field by field: what cannot be read stays in `extra`
+_split.py      cutting JSON into its members, nested as deep as it may be
 _answers.py    the body of each route's answer to its type
 _encode.py     WireStruct: the way back to JSON, `extra` merged in
 _ids.py        what can be the id of a session

@@ -23,13 +23,15 @@ class WireStruct(msgspec.Struct, frozen=True):
         Raises:
             TypeError, ValueError: `extra` holds a value that JSON cannot express.
         """
-        document = msgspec.to_builtins(self, enc_hook=_to_builtin)
-        _merge_extra(document, self)
         try:
+            document = msgspec.to_builtins(self, enc_hook=_to_builtin)
+            _merge_extra(document, self)
             return msgspec.json.encode(document)
         except UnicodeEncodeError:
             # Every other text was checked when it was made or came from JSON.
             raise ValueError("extra: holds a lone surrogate, which UTF-8 cannot carry") from None
+        except RecursionError:
+            raise ValueError("extra: is nested too deeply for JSON, or holds itself") from None
 
 
 def _merge_extra(document: dict[str, Any], struct: msgspec.Struct) -> None:
@@ -40,7 +42,15 @@ def _merge_extra(document: dict[str, Any], struct: msgspec.Struct) -> None:
     document.update(document.pop(EXTRA, {}))
 
 
-_BUILTINS: tuple[tuple[type, Callable[[Any], Any]], ...] = ((str, str), (int, int), (Mapping, dict), (Sequence, list))
+# The methods of str, int and float and not their constructors, which call what a subclass overrides. Template engines
+# mark text as safe with a subclass whose `__str__` returns itself.
+_BUILTINS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (Mapping, dict),
+    (Sequence, list),
+)
 
 
 def _to_builtin(value: Any) -> Any:

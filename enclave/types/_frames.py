@@ -1,4 +1,4 @@
-"""The live stream's frames: a union that msgspec discriminates on `kind`."""
+"""The frames of a live stream: a union that msgspec tells apart by `kind`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class PhaseFrame(WireStruct, frozen=True, tag_field="kind", tag="phase", rename=
 class StdoutFrame(
     WireStruct, frozen=True, tag_field="kind", tag="stdout", rename="camel", omit_defaults=True, gc=False
 ):
-    """Text the workload wrote to standard output."""
+    """Text that the workload wrote to standard output."""
 
     data: str
-    """The text, line ends included. What was not valid text on the wire is U+FFFD here."""
+    """The text, line ends included. U+FFFD stands for what was no valid text."""
     ts: datetime | None = None
     """When it was sent, if the server says so."""
 
@@ -43,10 +43,10 @@ class StdoutFrame(
 class StderrFrame(
     WireStruct, frozen=True, tag_field="kind", tag="stderr", rename="camel", omit_defaults=True, gc=False
 ):
-    """Text the workload wrote to standard error."""
+    """Text that the workload wrote to standard error."""
 
     data: str
-    """The text, line ends included. What was not valid text on the wire is U+FFFD here."""
+    """The text, line ends included. U+FFFD stands for what was no valid text."""
     ts: datetime | None = None
     """When it was sent, if the server says so."""
 
@@ -68,7 +68,7 @@ class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", renam
     """The workload's result was collected."""
 
     result: SessionResult[Any]
-    """The result, its value as plain JSON types. `SessionHandle.result` decodes it into a type of yours."""
+    """The result. Its value has plain JSON types: `SessionHandle.result` decodes it into a type of yours."""
     ts: datetime | None = None
     """When it was sent, if the server says so."""
 
@@ -76,7 +76,7 @@ class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", renam
 
 
 class EndFrame(WireStruct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
-    """The last frame of a stream: nothing was lost before it."""
+    """The last frame of a stream. Nothing before it was lost."""
 
     ts: datetime | None = None
     """When it was sent, if the server says so."""
@@ -100,7 +100,7 @@ class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 KnownFrame = PhaseFrame | StdoutFrame | StderrFrame | AuditFrame | ResultFrame | EndFrame
-"""The kinds of frame that the wire contract names."""
+"""The kinds of frame that are known here. See [The frames][the-frames]."""
 
 StreamFrame = KnownFrame | UnknownFrame
-"""Everything a stream can yield. Tell the members apart with ``match``, or by `kind` once it is no `UnknownFrame`."""
+"""Everything a stream can give. Tell the members apart with ``match``, or by `kind` once it is no `UnknownFrame`."""

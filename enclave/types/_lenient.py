@@ -20,12 +20,11 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
-from ._json import decode_text
+from ._json import NestedTooDeeplyError, decode_text
+from ._split import split_array, split_object
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder(Any)
 
 
@@ -47,15 +46,15 @@ class LenientDecoder(Generic[S]):
         """
         try:
             return decode_text(self._one, document)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, NestedTooDeeplyError):
             return self._by_field.read(document)
 
     def decode_list(self, document: bytes) -> list[S]:
         """Decode an array of objects. One odd object does not harm the others. Raises as `decode` does."""
         try:
             return decode_text(self._list, document)
-        except msgspec.ValidationError:
-            return [self._item(index, bytes(raw)) for index, raw in enumerate(_items(document))]
+        except (msgspec.ValidationError, NestedTooDeeplyError):
+            return [self._item(index, item) for index, item in enumerate(split_array(document))]
 
     def _item(self, index: int, document: bytes) -> S:
         try:
@@ -84,7 +83,7 @@ class _StructReader(Generic[S]):
         ]
 
     def read(self, document: bytes) -> S:
-        sent = {name: bytes(raw) for name, raw in decode_text(_object, document).items()}
+        sent = split_object(document)
         values: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for field in self._fields:
@@ -130,7 +129,7 @@ class _FieldReader:
     def read(self, document: bytes) -> Any:
         try:
             return decode_text(self._exact, document)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, NestedTooDeeplyError):
             if self._struct is None:
                 raise
             return self._struct.read(document)
@@ -140,18 +139,14 @@ class _FieldReader:
         if self._entry is None:
             return {}
         try:
-            entries = decode_text(_object, document)
+            entries = split_object(document)
         except msgspec.DecodeError:
             return {}
         fitting: dict[str, Any] = {}
         for key, raw in entries.items():
             with suppress(msgspec.DecodeError):
-                fitting[key] = decode_text(self._entry, bytes(raw))
+                fitting[key] = decode_text(self._entry, raw)
         return {self.name: fitting}
-
-
-def _items(document: bytes) -> list[msgspec.Raw]:
-    return decode_text(_array, document)
 
 
 def _has_extra(type_: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a session may use and whom it may talk to: `SessionLimits` and `EgressPolicy`."""
+"""What a session may use, and which addresses it may connect to: `SessionLimits` and `EgressPolicy`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ._encode import EXTRA, WireStruct
 class SessionLimits(
     WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
 ):
-    """Resource limits of a session. In a request every field is optional; a `Session` shows the effective ones.
+    """Resource limits of a session.
 
-    Wire: contract "Types", `SessionLimits`; the names and units are ours where the documentation gives none.
+    In a request every field is optional. A `Session` shows the limits in force. See [The limits][the-limits].
     """
 
     cpu_millis: int | None = None
@@ -30,7 +30,7 @@ class SessionLimits(
     pids: int | None = None
     """Number of processes and threads alive at once."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
-    """Limits this version has no name for, under their wire names. Sent as given; kept when received."""
+    """Limits that this version has no name for, under their wire names. They are sent, and shown, as they are."""
 
     @classmethod
     def wire_names(cls) -> dict[str, str]:
@@ -39,24 +39,23 @@ class SessionLimits(
 
 
 class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
-    """Which addresses a session may connect to. Both fields always travel.
+    """Which addresses a session may connect to. See [The egress policy][the-egress-policy].
 
-    The metadata address 169.254.169.254 stays blocked, whatever the policy allows.
-    Wire: contract "Types", `EgressPolicy`.
+    Both fields are always sent. The metadata address 169.254.169.254 stays blocked, whatever the policy allows.
     """
 
     mode: str = "deny_all"
     """``"deny_all"`` or ``"allowlist"``."""
     allow: OrAbsent[Sequence[str]] = ()
-    """CIDR strings, as in ``"203.0.113.0/24"``; only an ``"allowlist"`` has any."""
+    """CIDR strings, as in ``"203.0.113.0/24"``. Only an ``"allowlist"`` has any."""
 
     def __post_init__(self) -> None:
-        if self.allow is None:  # pyright: ignore[reportUnnecessaryComparison] - until here; see OrAbsent
+        if self.allow is None:  # pyright: ignore[reportUnnecessaryComparison] - see OrAbsent
             force_setattr(self, "allow", ())
 
     @classmethod
     def deny_all(cls) -> Self:
-        """No connection leaves the session (the server's default)."""
+        """No connection leaves the session. This is the server's default."""
         return cls("deny_all", ())
 
     @classmethod
@@ -82,7 +81,7 @@ def check_limits(limits: SessionLimits) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"limits.{name}: expected a whole number, got {value!r}")
         if value <= 0:
-            raise ValueError(f"limits.{name}: must be positive, got {value}; leave it out for the server's default")
+            raise ValueError(f"limits.{name}: must be positive, got {value}. Leave it out for the server's default")
 
 
 def check_egress(egress: EgressPolicy) -> None:
@@ -96,11 +95,11 @@ def check_egress(egress: EgressPolicy) -> None:
     if isinstance(egress.allow, str) or not isinstance(egress.allow, Sequence):
         raise TypeError(f"egress.allow: expected a list of CIDR strings, got {egress.allow!r}")
     if egress.mode == "deny_all" and egress.allow:
-        raise ValueError('egress.allow: mode "deny_all" takes no networks; use EgressPolicy.allowlist(...)')
+        raise ValueError('egress.allow: mode "deny_all" takes no networks. Use EgressPolicy.allowlist(...)')
     for index, cidr in enumerate(egress.allow):
         if not isinstance(cidr, str):
             raise TypeError(f"egress.allow[{index}]: expected a CIDR string, got {cidr!r}")
         try:
             ipaddress.ip_network(cidr)
         except ValueError as error:
-            raise ValueError(f'egress.allow[{index}]: {error}; write a network such as "203.0.113.0/24"') from None
+            raise ValueError(f'egress.allow[{index}]: {error}. Write a network such as "203.0.113.0/24"') from None

@@ -15,13 +15,13 @@ from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
 class CreateSessionRequest(
     WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True
 ):
-    """A program to run and the terms it runs on. Only `code` is required; what is unset is not sent.
+    """A program to run, and the terms that it runs on. See [The request][the-request].
 
-    Wire: contract "Types", `CreateSessionRequest`.
+    Only `code` is required. A field that is None is not sent.
 
     Raises:
-        TypeError: a field has the wrong type; the message names it.
-        ValueError: a field has a value no server can take; the message names it and the fix.
+        TypeError: a field has the wrong type. The message names the field.
+        ValueError: a field has a value that no server can take. The message names the field and the fix.
     """
 
     code: str
@@ -29,17 +29,17 @@ class CreateSessionRequest(
     language: str | None = None
     """``"python"`` (the server's default) or ``"node"``."""
     limits: SessionLimits | None = None
-    """Resource limits; unset ones are the server's defaults."""
+    """Resource limits. An unset one is the server's default."""
     egress: EgressPolicy | None = None
-    """Network policy; the server's default denies everything."""
+    """Network policy. The server's default denies everything."""
     service_bindings: Sequence[str] | None = None
     """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
     webhook_url: str | None = None
     """Where the server POSTs the result event on completion."""
     labels: Mapping[str, str] | None = None
-    """Free-form strings to find the session by."""
+    """Strings of your own to find the session by."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
-    """Request fields this version has no name for, under their wire names; merged into the JSON as given."""
+    """Request fields that this version has no name for, under their wire names. They are sent as they are."""
 
     def __post_init__(self) -> None:
         _check_text("code", self.code)
@@ -101,8 +101,8 @@ def _check_text(name: str, value: object) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name}: character {error.start} is a lone surrogate, which UTF-8 cannot carry; "
-            'decode the source with errors="replace"'
+            f"{name}: character {error.start} is a lone surrogate, which UTF-8 cannot carry. "
+            'Decode the source with errors="replace"'
         ) from None
 
 
@@ -131,4 +131,4 @@ def _check_extra(where: str, extra: dict[str, Any], struct: type[msgspec.Struct]
     named = {field.encode_name: field.name for field in msgspec.structs.fields(struct) if field.name != "extra"}
     for key in extra:
         if key in named:
-            raise ValueError(f"{where}[{key!r}]: this field has a name of its own; pass {named[key]}=... instead")
+            raise ValueError(f"{where}[{key!r}]: this field has a name of its own. Pass {named[key]}=... instead")

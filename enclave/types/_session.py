@@ -24,7 +24,7 @@ T = TypeVar("T")
 class SessionPhase(OpenStrEnum):
     """Where a session stands: pending, running, one of succeeded, failed or killed, then torn_down.
 
-    Open: a phase this version does not know arrives as a member of its own name. Wire: contract "Types".
+    A phase that this version does not know is a member of its own name. See [The session][the-session].
     """
 
     PENDING = "pending"
@@ -44,7 +44,7 @@ _TERMINAL = frozenset({SessionPhase.SUCCEEDED, SessionPhase.FAILED, SessionPhase
 
 
 class KillReason(OpenStrEnum):
-    """Which limit the platform killed a workload for. Open, like `SessionPhase`. Wire: contract "Types"."""
+    """Which limit the platform killed a workload for. It can have unknown members, as `SessionPhase` can."""
 
     CPU_EXCEEDED = "cpu_exceeded"
     MEMORY_EXCEEDED = "memory_exceeded"
@@ -53,7 +53,7 @@ class KillReason(OpenStrEnum):
 
 
 class AuditType(OpenStrEnum):
-    """What an `AuditEvent` records. Open, like `SessionPhase`. Wire: contract "Types", `AuditEvent`."""
+    """What an `AuditEvent` records. It can have unknown members, as `SessionPhase` can."""
 
     SESSION_CREATED = "session_created"
     SANDBOX_STARTED = "sandbox_started"
@@ -68,16 +68,16 @@ class AuditType(OpenStrEnum):
 
 
 class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
-    """One entry of a session's immutable trail. Wire: contract "Types", `AuditEvent`."""
+    """One entry of a session's trail, which nobody can change. See [The audit trail][the-audit-trail]."""
 
     type: AuditType | None = None
     """What happened. None where the server does not say so in a way that can be read."""
     ts: datetime | None = None
     """When it happened."""
     session_id: str | None = None
-    """The session it happened to, where the server says so."""
+    """The session that it happened to, if the server says so."""
     detail: OrAbsent[dict[str, Any]] = msgspec.field(default={})
-    """Particulars by type: an egress entry has the ``host``, for one."""
+    """Particulars, which depend on the type. An egress entry has the ``host``, for example."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """What the server sent besides, or what of it could not be read, under its wire names."""
 
@@ -92,22 +92,22 @@ class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """How a workload ended and what it returned. Untrusted: a workload can forge any of it.
+    """How a workload ended, and what it returned. A workload can forge any of it, so trust none of it.
 
-    ``SessionResult[Answer]`` decodes `value` straight into ``Answer``: a Struct, dataclass, TypedDict or built-in
-    type. Wire: contract "Types", `SessionResult`; the fields besides `exit_code` are ours.
+    ``SessionResult[Answer]`` decodes `value` straight into ``Answer``: a Struct, dataclass, TypedDict or built-in type.
 
-    The server's answer has no `phase` and no `kill_reason`. The client fills them in from the session.
+    The server's answer has no `phase` and no `kill_reason`. The client fills them in from the session. See
+    [The result][the-result].
     """
 
     exit_code: int | None = None
     """The workload's exit code. None when the platform killed it, and when the server gave none that can be read."""
     value: T = msgspec.field(default=cast(Any, None), name="json")
-    """What the workload gave to ``enclave.result(value)``; None when it gave nothing, whatever T says."""
+    """What the workload gave to ``enclave.result(value)``. None when it gave nothing, whatever T says."""
     stdout: str | None = None
-    """Captured standard output, where the server keeps it."""
+    """Captured standard output, if the server keeps it."""
     stderr: str | None = None
-    """Captured standard error, where the server keeps it."""
+    """Captured standard error, if the server keeps it."""
     duration_ms: float | None = None
     """How long the workload ran, in milliseconds."""
     phase: SessionPhase | None = None
@@ -147,10 +147,10 @@ class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="c
 
 
 class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A session as the server sees it at one moment. Wire: contract "Types", `Session`.
+    """A session as the server sees it at one moment. See [The session][the-session].
 
-    Only `id` is demanded of a server. A field that it leaves out, or sends as null, has the default shown. So has a
-    field whose value cannot be read, and `extra` then has that value.
+    A server must send the `id`, and nothing else. A field that it leaves out, or sends as null, has its default. So has
+    a field that cannot be read, and then `extra` has the value that the server sent.
 
     Raises:
         TypeError, ValueError: `id` cannot be the id of a session.
@@ -181,15 +181,15 @@ class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unkn
     created_at: datetime | None = None
     """When the server accepted it."""
     started_at: datetime | None = None
-    """When the workload started; None until then."""
+    """When the workload started. None until then."""
     finished_at: datetime | None = None
-    """When the workload ended; None until then."""
+    """When the workload ended. None until then."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
     """What the server sent besides, or what of it could not be read, under its wire names."""
 
     def __post_init__(self) -> None:
         check_session_id(self.id)
-        if self.limits is None:  # pyright: ignore[reportUnnecessaryComparison] - until here; see OrAbsent
+        if self.limits is None:  # pyright: ignore[reportUnnecessaryComparison] - see OrAbsent
             force_setattr(self, "limits", SessionLimits())
         if not self.labels:
             force_setattr(self, "labels", {})
@@ -206,7 +206,7 @@ class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unkn
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Whether the control plane and its backend are well. Wire: contract "Routes", ``GET /healthz``."""
+    """Whether the control plane and its backend are well."""
 
     ok: bool
     """Whether the control plane answers requests."""

@@ -57,7 +57,7 @@ def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_t
 def test_what_cannot_be_a_sessions_id_is_wrong_usage(cli, command) -> None:
     done = cli("--base-url", "http://127.0.0.1:1", command, "..")
     assert (done.code, done.out) == (2, "")
-    assert done.err == "enclave: ID: '..' is no session's id. `enclave ls` lists the sessions\n"
+    assert done.err == "enclave: ID: '..' cannot be the id of a session. `enclave ls` lists the sessions\n"
 
 
 def test_a_person_is_told_that_the_client_tries_again(watched, monkeypatch, free_tcp_port) -> None:

@@ -223,7 +223,7 @@ def test_a_teardown_without_a_deadline_is_refused():
 
 
 def test_one_number_is_the_timeout_of_requests_and_leaves_streams_alone():
-    timeout = Timeout.of(2.5)
+    timeout = Timeout(2.5)
     assert (timeout.connect, timeout.read, timeout.write, timeout.acquire) == (2.5, 2.5, 2.5, 2.5)
     assert timeout.stream_idle == Timeout().stream_idle
 
@@ -347,3 +347,39 @@ def test_a_repr_shows_where_the_client_points_and_no_credential():
     shown = repr(EnclaveClient("http://127.0.0.1:1", api_key="ek_a_topsecret"))
     assert "http://127.0.0.1:1" in shown
     assert "topsecret" not in shown
+
+
+def test_a_timeout_of_one_number_takes_overrides_by_name():
+    timeout = Timeout(5, connect=60, stream_idle=None)
+    assert (timeout.connect, timeout.read, timeout.write, timeout.acquire) == (60, 5, 5, 5)
+    assert (timeout.stream_idle, timeout.teardown) == (None, Timeout().teardown)
+    assert Timeout(None).read is None
+    assert Timeout(5) == Timeout(connect=5, read=5, write=5, acquire=5)
+
+
+@pytest.mark.parametrize("retry", [5, 0, False, "twice", RetryPolicy])
+def test_a_client_refuses_what_is_no_retry_policy_when_it_is_made(retry):
+    with pytest.raises(ConfigurationError, match="retry: expected a RetryPolicy or None"):
+        EnclaveClient("http://127.0.0.1:1", retry=retry)
+    with pytest.raises(ConfigurationError, match="retry: expected a RetryPolicy or None"):
+        EnclaveClient("http://127.0.0.1:1").with_options(retry=retry)
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "vault"), TimeoutError("vault"), OSError("vault")])
+async def test_an_error_of_the_network_in_a_token_callable_is_not_taken_for_one_of_ours(server: ControlPlane, error):
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        raise error
+
+    async with EnclaveClient(server.base_url, token=token) as client:
+        for number, call in enumerate(
+            (client.list, lambda: client.run("x"), client.attach("s-1").stream().__aenter__), 1
+        ):
+            with pytest.raises(type(error)) as caught:
+                await call()
+            assert caught.value is error
+            assert asked == number
+    assert server.requests == []

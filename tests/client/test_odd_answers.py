@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclave import (
@@ -18,6 +18,7 @@ from enclave import (
     EgressPolicy,
     EnclaveClient,
     EndFrame,
+    Health,
     MalformedResponseError,
     ResultFrame,
     ResultTypeError,
@@ -28,6 +29,7 @@ from enclave import (
     SessionResult,
     WorkloadKilled,
 )
+from enclave.types import _split
 from enclave.types._answers import decode_session
 from tests.support.messages import response, session
 from tests.support.plane import ControlPlane
@@ -209,6 +211,7 @@ JSON = st.recursive(
 WIRE_NAMES = [field.encode_name for field in msgspec.structs.fields(Session) if field.name not in ("id", "extra")]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(WIRE_NAMES) | st.text(), JSON))
 def test_no_session_with_an_id_is_refused_and_nothing_of_it_is_lost(fields):
     sent = fields | {"id": "s-1"}
@@ -218,3 +221,55 @@ def test_no_session_with_an_id_is_refused_and_nothing_of_it_is_lost(fields):
     lost = {name: value for name, value in sent.items() if value is not None and again[name] != value}
     # A part that was read may be written in another way: a time, a number, a nested null that is left out.
     assert all(name in WIRE_NAMES and name not in got.extra for name in lost)
+
+
+DEEP = {
+    "arrays": b"[" * 100_000 + b"]" * 100_000,
+    "objects": b'{"a":[' * 20_000 + b'"]}\\"{"' + b"]}" * 20_000,
+}
+
+
+@pytest.mark.parametrize("deep", DEEP.values(), ids=DEEP)
+async def test_a_value_nested_deeper_than_any_stack_hides_neither_its_session_nor_another(
+    server: ControlPlane, client: EnclaveClient, deep
+):
+    odd = b' {"id":"s-2", "result":{"exitCode":0,"json":' + deep + b'} ,"labels":{"a":"b,:]}\\""},"phase":"running" } '
+    server.answers(response(odd), response(b'[{"id":"s-1"},' + odd + b',{"id":"s-3"}]'))
+    got = await client.get("s-2")
+    assert (got.id, got.phase, got.labels) == ("s-2", SessionPhase.RUNNING, {"a": 'b,:]}"'})
+    assert got.result is None
+    assert got.extra["result"] == '{"exitCode":0,"json":' + deep.decode() + "}"
+    assert await client.list() == [Session(id="s-1"), got, Session(id="s-3")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"id":' + DEEP["arrays"] + b"}", b'{"id":"s-1","x":' + b"[" * 100_000, DEEP["arrays"], b'{"id":"s-1"}' * 2],
+)
+async def test_what_is_nested_deeply_and_no_session_is_refused(server: ControlPlane, client: EnclaveClient, body):
+    server.answers(response(body))
+    with pytest.raises(MalformedResponseError, match="GET /sessions/s-1"):
+        await client.get("s-1")
+
+
+@settings(deadline=None)
+@given(JSON)
+def test_a_document_is_cut_into_the_members_it_has(value):
+    items, members = json.dumps([value, value]).encode(), json.dumps({"a,:": value, "": value}, indent=1).encode()
+    assert [json.loads(piece) for piece in _split._pieces(items, b"[]")] == [value, value]
+    names_and_values = [json.loads(piece) for piece in _split._pieces(members, b"{}")]
+    assert names_and_values == ["a,:", value, "", value]
+
+
+@pytest.mark.parametrize("ok", [False, True])
+async def test_a_503_that_says_how_the_server_is_is_an_answer_and_not_tried_again(
+    server: ControlPlane, client: EnclaveClient, ok
+):
+    server.answers(response({"ok": ok, "backend": "kubernetes", "backendHealthy": False}, 503))
+    assert await client.health() == Health(ok=False, backend="kubernetes", backend_healthy=False)
+    assert len(server.requests) == 1
+
+
+async def test_a_503_of_another_shape_is_tried_again(server: ControlPlane, client: EnclaveClient):
+    server.answers(response(b"<html>", 503), response({"message": "busy"}, 503), response({"ok": True}))
+    assert await client.health() == Health(ok=True)

@@ -107,12 +107,30 @@ async def test_any_mapping_and_any_sequence_will_do(
     }
 
 
+CYCLE: list[object] = []
+CYCLE.append(CYCLE)
+
+
 class Text(str):
+    """As template engines mark text that is safe: it gives itself back."""
+
     __slots__ = ()
+
+    def __str__(self):
+        return self
 
 
 class Number(int):
-    pass
+    def __int__(self):
+        return self
+
+    def __index__(self):
+        return self
+
+
+class Fraction(float):
+    def __float__(self):
+        return self
 
 
 async def test_subclasses_of_built_in_types_are_sent_as_what_they_are(server: ControlPlane, client: EnclaveClient):
@@ -120,18 +138,25 @@ async def test_subclasses_of_built_in_types_are_sent_as_what_they_are(server: Co
         server,
         client,
         Text("x"),
+        language=Text("python"),
+        webhook_url=Text("u"),
         labels={Text("a"): Text("bc")},
         service_bindings=[Text("db")],
         limits=SessionLimits(pids=Number(3)),
-        extra={"a": Text("bc"), "b": range(2)},
+        egress=EgressPolicy(Text("allowlist"), [Text("10.0.0.0/8")]),
+        extra={Text("a"): [Text("bc"), {Text("d"): Text("e")}], "b": range(2), "c": Fraction(1.5)},
     )
     assert sent == {
         "code": "x",
+        "language": "python",
+        "webhookUrl": "u",
         "labels": {"a": "bc"},
         "serviceBindings": ["db"],
         "limits": {"pids": 3},
-        "a": "bc",
+        "egress": {"mode": "allowlist", "allow": ["10.0.0.0/8"]},
+        "a": ["bc", {"d": "e"}],
         "b": [0, 1],
+        "c": 1.5,
     }
 
 
@@ -179,6 +204,7 @@ async def test_text_of_any_script_arrives(server: ControlPlane, client: EnclaveC
         ({"code": "x", "limits": SessionLimits(extra={"a": object()})}, TypeError, "extra.*object"),
         ({"code": "x", "extra": {"a": "\udc00"}}, ValueError, "extra"),
         ({"code": "x", "extra": []}, TypeError, "extra"),
+        ({"code": "x", "extra": {"a": CYCLE}}, ValueError, "extra.*holds itself"),
     ],
 )
 async def test_a_request_that_no_server_can_take_is_refused_by_the_fields_name(
@@ -329,12 +355,12 @@ async def test_a_creation_takes_any_success(server: ControlPlane, client: Enclav
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (response(), "it is empty"),
+        (response(), "It is empty"),
         (response(b"<html>hello</html>", content_type="text/html"), "<html>hello"),
         (response({"sessions": []}), "Expected `array`, got `object`"),
         (response([session(), {"phase": "running"}]), r"missing required field `id`.*\$\[1\]"),
         (response([session(), {"id": 7}]), r"Expected `str`, got `int` - at `\$\[1\]\.id`"),
-        (response([session(), session("..", createdAt=7)]), r"session_id: '\.\.' is no.*\$\[1\]"),
+        (response([session(), session("..", createdAt=7)]), r"session_id: '\.\.' cannot be the id.*\$\[1\]"),
         (response([session(), "s-2"]), r"Expected `object`, got `str` - at `\$\[1\]`"),
         (response(b'[{"id":'), "Input data was truncated"),
         (response(b"\xff\xfe"), "not what the route promises"),

@@ -135,6 +135,8 @@ def http_date(seconds: float) -> str:
     ("headers", "lowest", "highest"),
     [
         ({"retry_after": "120"}, 120, 120),
+        ({"retry_after": "1.5"}, 1.5, 1.5),
+        ({"retry_after": "Wed Oct 21 07:28:30 2015", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 30, 30),
         ({"retry_after": "0"}, 0, 0),
         ({"retry_after": http_date(7200)}, 6000, 7200),
         ({"retry_after": http_date(-7200)}, 0, 0),

@@ -24,6 +24,7 @@ from enclave import (
 )
 from tests.support.messages import JSON_HEAD, with_body
 from tests.support.plane import PATIENCE_SECONDS, ControlPlane, Handler, Request, closing, endless, stalling
+from tests.support.wire import Peer, Server, answering, flooding, in_thread, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -195,3 +196,32 @@ async def test_a_redirect_never_carries_the_credential_away() -> None:
                     async with client.stream("s-1"):
                         pass
         assert other.requests == []
+
+
+GZIPPED = gzip.compress(b'{"id":"s-1","phase":"running"}', mtime=0)
+
+
+@pytest.mark.parametrize("filler", [b"x" * 65_536, bytes(65_536), gzip.compress(b"", mtime=0) * 3000])
+async def test_compressed_bytes_that_hold_nothing_are_not_read_without_end(filler: bytes) -> None:
+    with in_thread(serve(flooding(GZIP + b"\r\n" + GZIPPED, filler))) as server, anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(server.origin, retry=None, max_response_bytes=LIMIT_BYTES) as client:
+            with pytest.raises(MalformedResponseError, match="bytes of gzip hold nothing"):
+                await client.get("s-1")
+
+
+@pytest.mark.parametrize("encoding", [b"none", b"utf-8", b"identity, identity", b""])
+async def test_an_encoding_that_is_none_is_no_compression(encoding: bytes) -> None:
+    wire = with_body(b'{"id":"s-1","phase":"running"}', JSON_HEAD + b"content-encoding: " + encoding + b"\r\n")
+    async with serve(answering(wire)) as server, EnclaveClient(server.origin, retry=None) as client:
+        assert (await client.get("s-1")).id == "s-1"
+
+
+async def test_a_server_that_trickles_runs_into_the_total_timeout() -> None:
+    async def script(peer: Peer, _: Server) -> None:
+        await peer.request()
+        await peer.trickle(JSON_HEAD + b"content-length: 1000\r\n\r\n" + b" " * 1000, 0.02)
+
+    timeout = Timeout(10, total=0.3)
+    async with serve(script) as server, EnclaveClient(server.origin, retry=None, timeout=timeout) as client:
+        with anyio.fail_after(10), pytest.raises(APITimeoutError, match=r"no whole response came within 0\.3 s"):
+            await client.get("s-1")

@@ -78,6 +78,8 @@ def test_an_origin_must_be_http_with_a_host(origin):
         ("https://example.org:443", "example.org", b"example.org", "example.org:443"),
         ("https://example.org:80", "example.org", b"example.org:80", "example.org:80"),
         ("http://[::1]:8088", "::1", b"[::1]:8088", "[::1]:8088"),
+        ("http://[fe80::1%25eth0]:8088", "fe80::1%eth0", b"[fe80::1]:8088", "[fe80::1%eth0]:8088"),
+        ("http://[fe80::1%eth0]:8088", "fe80::1%eth0", b"[fe80::1]:8088", "[fe80::1%eth0]:8088"),
         ("http://bücher.example", "xn--bcher-kva.example", b"xn--bcher-kva.example", "xn--bcher-kva.example:80"),
     ],
 )

@@ -76,7 +76,7 @@ def test_without_the_extra_other_tests_run_and_those_that_need_it_say_what_to_in
     """
     run = run_tests(source, own_process=True, plugins=())
     run.assert_outcomes(passed=1, errors=1)
-    wanted = "no module h11; install the simulator: pip install 'enclave-sdk[simulator]'"
+    wanted = "no module h11, install the simulator: pip install 'enclave-sdk[simulator]'"
     assert wanted in str(run.stdout)
     assert "During handling" not in str(run.stdout)
 

@@ -44,12 +44,14 @@ def run_init(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
 def exec_workload(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
     try:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # A session of its own, so that no signal from a terminal reaches it, and its group can be killed.
         os.setsid()
         os.dup2(fds["out"], 1)
         os.dup2(fds["err"], 2)
         os.closerange(3, MAX_OPEN_FILES)
         os.chdir(spec["directory"])
         os.umask(0o077)
+        # A program that is setuid gets no more rights than the workload has.
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         set_rlimits(spec)
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):

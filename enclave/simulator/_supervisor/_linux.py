@@ -24,6 +24,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def unshare(flags: int) -> bool:
+    # Asking for nothing always succeeds, on macOS too.
     return not flags or (LINUX and bool(ctypes.CDLL(None).unshare(flags) == 0))
 
 
@@ -35,6 +36,7 @@ def isolate(isolation: Mapping[str, bool]) -> bool:
         return False
     if isolation.get("user"):
         try:
+            # The kernel wants setgroups denied before an unprivileged process may map its group.
             for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(text)
@@ -48,6 +50,7 @@ def mount_proc() -> bool:
     if not unshare(CLONE_NEWNS):
         return False
     mount = ctypes.CDLL(None).mount
+    # A mount is shared with the rest of the machine until the tree is made private.
     private = mount(b"none", b"/", None, MS_REC_PRIVATE, None) == 0
     return private and bool(mount(b"proc", b"/proc", b"proc", MS_NOSUID_NODEV_NOEXEC, None) == 0)
 

@@ -46,6 +46,7 @@ class Supervisor:
         self.wall_seconds = 0.0
 
     def run(self) -> None:
+        # A simulator that reads slowly must not keep us from looking at the workload's budget.
         os.set_blocking(1, False)
         os.mkdir(self.spec["directory"], 0o700)
         try:
@@ -65,10 +66,12 @@ class Supervisor:
             with open(f"{self.spec['directory']}/{name}", "w", encoding=self.spec["encoding"]) as file:
                 file.write(text)
         out, err, status, go = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+        # A new PID namespace begins with the next fork, so init becomes its first process.
         isolated = isolate(self.spec["isolation"])
         self.started = time.monotonic()
         self.init = os.fork()
         if self.init == 0:
+            # Whatever happens, a forked child must not return into its parent's code.
             try:
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, 0)
@@ -80,6 +83,7 @@ class Supervisor:
                 os._exit(1)
         for fd in (out[1], err[1], status[1], go[0]):
             os.close(fd)
+        # Init waits for this, so that it knows that its parent was alive after PDEATHSIG was set.
         os.write(go[1], b"g")
         os.close(go[1])
         self.out, self.err, self.status = out[0], err[0], status[0]
@@ -103,6 +107,7 @@ class Supervisor:
         poller.register(self.status, select.POLLIN)
         if self.unsent:
             poller.register(1, select.POLLOUT)
+        # While much is unsent nothing more is read, and so the workload's own writes block.
         if len(self.unsent) < MAX_UNSENT_BYTES:
             for fd in (self.out, self.err):
                 if fd >= 0:

@@ -18,6 +18,7 @@ KILL_SECONDS = 5.0
 
 
 def children(pid: int) -> list[int]:
+    # Each thread has children of its own, so all threads are asked.
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -44,7 +45,9 @@ class Usage:
     def __init__(self, init: int, most_pids: int) -> None:
         self.pids = 0
         self.memory_bytes = 0
+        # One process more than allowed is enough to know that there are too many.
         self.counted = descendants(init, most_pids)[: most_pids + 1]
+        # Init is ours and counts towards no limit, but it holds the CPU time of the orphans that it reaped.
         self.cpu_seconds = self._measure(init, counted=False)
         for pid in self.counted:
             self.cpu_seconds += self._measure(pid, counted=True)
@@ -75,6 +78,7 @@ def kill_tree(root: int, group: int) -> None:
     First they are stopped, because a tree that goes on forking can grow faster than it is killed.
     """
     deadline = time.monotonic() + KILL_SECONDS
+    # The second stop reaches what was forked while the first one went round.
     for number in (signal.SIGSTOP, signal.SIGSTOP, signal.SIGKILL):
         send_signals(descendants(root), group, number)
     while time.monotonic() < deadline:

@@ -29,10 +29,18 @@ _read_buffer_of_loop: RunVar[memoryview] = RunVar("enclave read buffer")
 
 
 def default_ssl_context() -> ssl.SSLContext:
-    """The system's trust as httpx sees it: ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, else certifi. Takes about 100 ms."""
+    """The system's trust as httpx sees it: ``SSL_CERT_FILE``, ``SSL_CERT_DIR``, else certifi. Takes about 100 ms.
+
+    Raises:
+        ConfigurationError: ``SSL_CERT_FILE`` names no file of certificates.
+    """
     import httpx  # noqa: PLC0415 - slow to load, and plain HTTP does without
 
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        reason = str(error)
+    raise ConfigurationError(f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE')!r:.200}: {reason}")
 
 
 class Dialer:
@@ -70,7 +78,7 @@ class Dialer:
         try:
             raw: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
             _set_options(raw)
-            secure = stream if context is None else await TLSStream.handshake(stream, context, self._origin.host)
+            secure = stream if context is None else await TLSStream.handshake(stream, context, self._origin.server_name)
             return Connection(secure, raw, self._origin.peer, socket_stream=stream)
         except BaseException:
             await anyio.aclose_forcefully(stream)
@@ -85,7 +93,9 @@ class Dialer:
         # One known address leaves nothing to race: happy eyeballs would triple what a connection costs.
         raw = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)  # noqa: PLR2004 - IPv6
         try:
-            await _connect_socket(raw, (host, port))
+            zone = self._origin.zone
+            scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone) if zone else 0
+            await _connect_socket(raw, (str(address), port, 0, scope) if scope else (str(address), port))
         except BaseException:
             raw.close()
             raise
@@ -120,7 +130,7 @@ def _read_buffer() -> memoryview:
         return buffer
 
 
-async def _connect_socket(raw: socket.socket, address: tuple[str, int]) -> None:
+async def _connect_socket(raw: socket.socket, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
     raw.setblocking(False)
     try:
         raw.connect(address)

@@ -31,15 +31,28 @@ class Origin(NamedTuple):
         port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
         if port > _MAX_PORT:
             raise ValueError(f"port {port} does not exist")
-        return cls(parts.scheme == "https", _ascii(parts.hostname), port)
+        # RFC 6874 writes the percent sign of a zone as %25, and people write it as it is.
+        address, percent, zone = parts.hostname.partition("%")
+        zone = zone.removeprefix("25") or zone
+        return cls(parts.scheme == "https", address + percent + zone if percent else _ascii(parts.hostname), port)
 
     @property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         """The host where it is an address; None where it is a name."""
         try:
-            return ipaddress.ip_address(self.host)
+            return ipaddress.ip_address(self.host.partition("%")[0])
         except ValueError:
             return None
+
+    @property
+    def server_name(self) -> str:
+        """The name to verify a certificate for: without the dot that ends a full name, and without an IPv6 zone."""
+        return self.host.rstrip(".").partition("%")[0]
+
+    @property
+    def zone(self) -> str:
+        """The zone of a link-local IPv6 address, as ``eth0``; mostly empty."""
+        return self.host.partition("%")[2]
 
     @property
     def peer(self) -> str:
@@ -50,7 +63,10 @@ class Origin(NamedTuple):
     def authority(self) -> bytes:
         """The value of the ``Host`` header."""
         is_default = self.port == (443 if self.is_tls else 80)
-        return (self._bracketed if is_default else self.peer).encode("ascii")
+        host = (
+            f"[{self.server_name}]" if ":" in self.host else self.host
+        )  # a zone means something to this machine alone
+        return (host if is_default else f"{host}:{self.port}").encode("ascii")
 
     @property
     def _bracketed(self) -> str:
