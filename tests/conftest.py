@@ -1,4 +1,4 @@
-"""Every async test runs on both loops, asyncio in debug mode and trio; none sleeps, `fail_after` bounds each wait."""
+"""Every async test runs on both loops, asyncio in debug mode and trio. None sleeps. `fail_after` bounds each wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.loops import ASYNCIO, TRIO
 
 
 def pytest_configure() -> None:
-    # A runner started with nohup, or in the background, hands ignored signals down; programs respect that, as they
+    # A runner started with nohup, or in the background, hands ignored signals down. Programs respect that, as they
     # should, and the tests that send them signals would wait for ever.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -1,6 +1,6 @@
 """Churn: requests cancelled everywhere, twice, under contention, and just as they are served. The pool stays whole.
 
-These are the ways in which httpcore's pool loses slots for good (encode/httpcore 550, 1093, 1115; encode/httpx 3782).
+These are the ways in which httpcore's pool loses slots for good (encode/httpcore 550, 1093, 1115, encode/httpx 3782).
 """
 
 from __future__ import annotations
