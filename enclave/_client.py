@@ -58,7 +58,7 @@ class EnclaveClient:
                 result = await session.result()
 
     It can be made anywhere, also before an event loop runs, and shared by any number of tasks. It is closed by its
-    ``async with`` or by `aclose`. Wire: contract "Base and authentication" and "Routes".
+    ``async with`` or by `aclose`.
 
     Args:
         base_url: the control plane, as in ``"http://127.0.0.1:8088"``; by default ``ENCLAVE_BASE_URL``.

@@ -15,17 +15,17 @@ EnclaveError
 │       └── ServiceUnavailableError   503
 ├── APIConnectionError            no answer: the connection failed, or broke before the answer was complete
 │   ├── ConnectError              no connection was made, so the server saw nothing of the request
-│   │   └── CertificateError      the server's certificate is not trusted; never retried
+│   │   └── CertificateError      the server's certificate is not trusted
 │   └── APITimeoutError           the answer took longer than a timeout allows (also a TimeoutError)
 │       └── ConnectTimeoutError   no connection was made in time (also a ConnectError)
-├── ProtocolError                 the server answered something that the wire contract does not allow
+├── ProtocolError                 the server answered something that cannot be used
 │   ├── MalformedResponseError    the body, or the content type, of a response
 │   ├── EventTooLargeError        one event exceeds `max_event_bytes`
 │   └── ResponseTooLargeError     one body or header section exceeds its bound
 ├── StreamError                   a stream gave less than the whole session
 │   └── StreamInterrupted         it broke, and could not be resumed exactly where it broke
 ├── WorkInterrupted               somebody else cancelled a task of the SDK's, though its caller was not cancelled
-└── WorkloadError                 the session did its work; the workload did not
+└── WorkloadError                 the session worked, and the workload did not
     ├── WorkloadFailed            non-zero exit code
     ├── WorkloadKilled            killed by the platform, see `kill_reason`
     ├── ResultTypeError           its result does not fit the type asked for
@@ -107,7 +107,7 @@ class EnclaveError(Exception):
     """
 
     operation: str = ""
-    """Method and path of the request that failed, as in ``GET /sessions/s-1``; empty where no request did."""
+    """Method and path of the request that failed, as in ``GET /sessions/s-1``. Empty if no request failed."""
     retries: int = 0
     """How many times the failed operation was tried again before this was raised."""
     create_label: str | None = None
@@ -122,7 +122,7 @@ class EnclaveError(Exception):
         if self.retries:
             text += f" (gave up after {self.retries} {'retry' if self.retries == 1 else 'retries'})"
         if self.create_label is not None:
-            text += f"; no session labelled enclave-sdk.create={self.create_label} has shown up"
+            text += f". No session with the label enclave-sdk.create={self.create_label} has shown up"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -139,7 +139,7 @@ class UsageError(EnclaveError, RuntimeError):
 
 
 class APIStatusError(EnclaveError):
-    """The server answered with a status other than 2xx. Wire: contract "Routes", errors."""
+    """The server answered with a status other than 2xx."""
 
     def __init__(
         self,
@@ -157,12 +157,12 @@ class APIStatusError(EnclaveError):
         self.status = status
         """HTTP status code."""
         self.message = message
-        """What the server said, or the reason phrase where it said nothing readable. Printable, and bounded."""
+        """What the server said, or the reason in its status line. One printable line of bounded length."""
         self.operation = operation
         self.code = None if code is None else excerpt(code)
-        """Machine-readable code of the error, where the server gives one. Printable, and bounded."""
+        """Machine-readable code of the error, if the server gives one. Printable, and of bounded length."""
         self.body = body
-        """The body: decoded where it is JSON, else an excerpt as text, None where it is empty."""
+        """The body: decoded if it is JSON, else the start of its text. None if it is empty."""
         self.request_id = None if request_id is None else excerpt(request_id)
         """The ``x-request-id`` of the response: what the operator of the server asks for."""
         self.retry_after_seconds = retry_after_seconds
@@ -176,7 +176,7 @@ class APIStatusError(EnclaveError):
 
 
 class BadRequestError(APIStatusError):
-    """400: the server refuses the request as it stands; the message says why."""
+    """400: the server refuses the request as it stands. The message says why."""
 
 
 class AuthenticationError(APIStatusError):
@@ -192,7 +192,7 @@ class NotFoundError(APIStatusError):
 
 
 class ConflictError(APIStatusError):
-    """409: not now; the result is not ready before the session is terminal."""
+    """409: not now. A result, for example, is not ready before its session has ended."""
 
 
 class PayloadTooLargeError(APIStatusError):
@@ -200,7 +200,7 @@ class PayloadTooLargeError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests; see `retry_after_seconds`."""
+    """429: too many requests. See `retry_after_seconds`."""
 
 
 class ServerError(APIStatusError):
@@ -208,7 +208,7 @@ class ServerError(APIStatusError):
 
 
 class ServiceUnavailableError(ServerError):
-    """503: the server cannot take the request now; see `retry_after_seconds`."""
+    """503: the server cannot take the request now. See `retry_after_seconds`."""
 
 
 STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
@@ -221,7 +221,7 @@ STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
     429: RateLimitError,
     503: ServiceUnavailableError,
 }
-"""Which class stands for which status; other 5xx are `ServerError`, the rest `APIStatusError`."""
+"""Which class stands for which status. Another 5xx is a `ServerError`, any other status an `APIStatusError`."""
 
 
 class APIConnectionError(EnclaveError):
@@ -248,7 +248,7 @@ class ConnectTimeoutError(APITimeoutError, ConnectError):
 
 
 class ProtocolError(EnclaveError):
-    """The server answered something that the wire contract does not allow."""
+    """The server answered something that cannot be used."""
 
 
 class MalformedResponseError(ProtocolError):
@@ -259,7 +259,7 @@ class EventTooLargeError(ProtocolError):
     """One event of a stream exceeds ``max_event_bytes``. Never retried: it would come again."""
 
     def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"an event exceeds max_event_bytes={limit_bytes}; raise the bound if such events are expected")
+        super().__init__(f"an event exceeds max_event_bytes={limit_bytes}. Raise the bound if such events are expected")
         self.limit_bytes = limit_bytes
         """The bound that was in force, in bytes."""
 
@@ -273,7 +273,7 @@ class StreamError(EnclaveError):
 
 
 class StreamInterrupted(StreamError):
-    """The stream broke and could not be resumed exactly; every frame up to the break was delivered."""
+    """The stream broke and could not be resumed exactly. Every frame up to the break was delivered."""
 
     def __init__(self, reason: str, *, delivered: int = 0, session_id: str = "") -> None:
         super().__init__(reason)
@@ -296,7 +296,7 @@ class WorkInterrupted(EnclaveError):
 
 
 class WorkloadError(EnclaveError):
-    """The session did its work; the workload did not."""
+    """The session worked, and the workload did not: it failed, was killed, or returned something else."""
 
     def __init__(self, message: str, *, result: SessionResult[Any] | None = None) -> None:
         super().__init__(message)
@@ -334,7 +334,7 @@ def workload_error(result: SessionResult[Any]) -> WorkloadError:
 
 
 class ResultTypeError(WorkloadError):
-    """The value that the workload returned does not fit the type asked for; the message names the path."""
+    """The value that the workload returned does not fit the type asked for. The message names the place in it."""
 
 
 class SessionTornDown(WorkloadError):

@@ -125,7 +125,7 @@ def as_event(frame: StreamFrame) -> bytes:
         case UnknownFrame(raw=raw):  # of a newer server
             return event("frame", raw)
         case _:
-            return event("frame", msgspec.json.encode(frame))
+            return event("frame", frame.to_json())
 
 
 def event(name: str, data: bytes) -> bytes:

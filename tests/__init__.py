@@ -1,1 +1,1 @@
-"""One folder a subject; what several subjects need stands in `support`."""
+"""One folder a subject. What several subjects need stands in `support`."""

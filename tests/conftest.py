@@ -1,4 +1,4 @@
-"""Every async test runs on both loops, asyncio in debug mode and trio; none sleeps, `fail_after` bounds each wait."""
+"""Every async test runs on both loops, asyncio in debug mode and trio. None sleeps. `fail_after` bounds each wait."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ import pytest
 
 from tests.support import environment
 from tests.support.browser import CHROMIUM
-
-BACKENDS = [
-    pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-    pytest.param(("trio", {}), id="trio"),
-]
+from tests.support.loops import ASYNCIO, TRIO
 
 
 def pytest_configure() -> None:
-    # A runner started with nohup, or in the background, hands ignored signals down; programs respect that, as they
+    # A runner started with nohup, or in the background, hands ignored signals down. Programs respect that, as they
     # should, and the tests that send them signals would wait for ever.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[ASYNCIO, TRIO])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 

@@ -31,7 +31,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 COVERAGE_SETTINGS = "[run]\nparallel = true\npatch = subprocess\nsource_pkgs = enclave, enclave_pytest\n"
 MAX_MEMORY_BYTES = 4 << 30  # a change can make a buffer endless
-MAX_TESTS = 400  # of those that run one line; more of them seldom notice more
+MAX_TESTS = 400  # of those that run one line. More of them seldom notice more
 
 PAIRS: list[tuple[type[Any], type[Any]]] = [
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
@@ -134,7 +134,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:  # noqa: PLR0912 -
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Note which test is running; this module is a plugin of pytest's."""
+    """Note which test is running. This module is a plugin of pytest's."""
     measuring = coverage.Coverage.current()
     if measuring is not None:
         measuring.switch_context(item.nodeid)

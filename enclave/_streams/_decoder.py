@@ -68,20 +68,14 @@ class FrameDecoder:
         self._frames = []
         if self.ended:
             return self._frames
+        # Most reads of a live stream hold whole blocks like the latest ones, and need nothing else.
+        shape = None if self._held or b"\r" in data or not data.endswith(b"\n\n") else self._shape
         try:
-            if not self._take_alike(data):
+            if shape is None or not self._take_plain(data, shape):
                 self._take(data)
         except (HistoryMismatch, UnprovenContinuation) as error:
             self._fail(error)
         return self._frames
-
-    def _take_alike(self, data: bytes) -> bool:
-        """Decode a read that holds whole blocks like the latest ones, as those of a live stream mostly do."""
-        if self._shape is None or self._held or not data.endswith(b"\n\n"):
-            return False
-        if len(data) > self._max_event_bytes or b"\r" in data:
-            return False
-        return self._take_plain(data, self._shape)
 
     def _take(self, data: bytes) -> None:
         held, self._held = self._held, b""
@@ -120,10 +114,9 @@ class FrameDecoder:
     def _take_region(self, region: bytes) -> None:
         if self.ended:
             return
-        if len(region) <= self._max_event_bytes:
-            shape = _plain.shape_of(region)
-            if shape is not None and self._take_plain(region, shape):
-                return
+        shape = _plain.shape_of(region)
+        if shape is not None and self._take_plain(region, shape):
+            return
         middle = _plain.middle_of(region) if len(region) > _MIN_BULK_BYTES else 0
         if middle:
             self._take_region(region[:middle])
@@ -133,7 +126,7 @@ class FrameDecoder:
 
     def _take_plain(self, region: bytes, shape: _plain.Shape) -> bool:
         """Decode a region at once. False, and nothing done, if it is not wholly plain, or not wholly sound."""
-        texts = shape.texts_of(region)
+        texts = shape.texts_of(region) if len(region) <= self._max_event_bytes else None
         if texts is None:
             return False
         # The data of the events, each with a newline after it: one input for the decoder and for the checksum.

@@ -103,6 +103,7 @@ def _exit_code(arguments: list[str] | None, screen: Screen) -> int:
 
 
 def _report(error: Exception, screen: Screen) -> int:
+    # The traceback holds what a server or a workload said, and must not act on the terminal.
     usage = _usage_problem(error)
     with suppress(CommandError, OutputClosed):  # without standard error, the exit code still tells
         if os.environ.get("ENCLAVE_DEBUG") == "1":

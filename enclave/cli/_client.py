@@ -55,6 +55,7 @@ async def connect(
         async with _configured_client(options, observer) as enclave:
             yield enclave
         return
+    # To ignore them would run the program somewhere else than its user thinks.
     if options.base_url or options.api_key_file or options.token_file:
         raise BadUsage("--local starts a server of its own: leave out --base-url, --api-key-file and --token-file")
     from ._simulator import load_simulator  # noqa: PLC0415 - an extra, needed by few commands
@@ -67,6 +68,7 @@ async def connect(
 
 
 def _configured_client(options: GlobalOptions, observer: Observer | None = None) -> EnclaveClient:
+    # The SDK says this too, but knows nothing of the ways in which a command can be given a server.
     if not options.base_url and not os.environ.get("ENCLAVE_BASE_URL"):
         raise CommandError(
             "no control plane is named. Set ENCLAVE_BASE_URL or pass --base-url, as in http://127.0.0.1:8088. "
@@ -86,6 +88,7 @@ def read_secret(option: str, path: str) -> str:
     """
     with Path(path).open("rb") as file:
         content = file.read(MAX_CREDENTIAL_FILE_BYTES + 1)
+    # Editors on Windows put a byte order mark in front, and nearly all editors a line end behind.
     lines = content.removeprefix(BOM_UTF8).strip().splitlines()
     if len(lines) != 1 or len(content) > MAX_CREDENTIAL_FILE_BYTES:
         raise CommandError(f"{option} {path}: expected one line with the credential, got {len(lines)} lines")
@@ -111,6 +114,7 @@ def complete_session(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
     """The ids that begin like this, with their phases. A shell asks for them, so nothing may go wrong aloud."""
     given = ctx.find_root().params
     options = GlobalOptions(**{field.name: given[field.name] for field in fields(GlobalOptions) if field.name in given})
+    # A message would land in the middle of the line that is being typed.
     try:
         sessions = anyio.run(_sessions, options)
     except (EnclaveError, CommandError, OSError):

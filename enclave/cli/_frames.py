@@ -65,6 +65,7 @@ class FrameWriter:
 
     async def write(self, batch: Sequence[StreamFrame]) -> None:
         """Write some frames. Neighbours of one kind are written at once."""
+        # A write is a thread and a system call. A program that prints line by line sends a frame for each line.
         for kind, group in groupby(batch, key=type):
             if kind is StdoutFrame or kind is StderrFrame:
                 output = cast("list[StdoutFrame | StderrFrame]", list(group))
@@ -92,10 +93,12 @@ class FrameWriter:
     async def _note(self, frame: StreamFrame) -> None:
         match frame:
             case PhaseFrame(phase=phase):
+                # A carriage return may be held back, and has to be in front of the status line.
                 await self.end()
                 await self._screen.status(phase)
             case AuditFrame(event=event) if event.type == AuditType.EGRESS_DENIED:
                 host = str(event.particulars.get("host", "an unknown host"))
+                # A program can try any number of hosts.
                 if len(self.denied) < MAX_DENIED_HOSTS:
                     self.denied[host] = None
                 await self.end()

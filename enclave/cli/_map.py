@@ -85,6 +85,7 @@ async def map_(
         ):
             async with enclave.fan_out(requests, max_concurrency=max_concurrency) as outcomes:
                 with _progress(screen, results, total, printed=output is None) as advance:
+                    # In the order in which they end. The index in each line tells which request it was.
                     async for outcome in outcomes:
                         if isinstance(outcome, Errored) and isinstance(outcome.error, _HOPELESS):
                             raise outcome.error
@@ -126,6 +127,7 @@ class Requests:
             except BadLine as error:
                 await self._output.rejected(self._line, str(error))
                 continue
+            # `fan_out` counts the requests that it was given, and those are fewer than the lines.
             self.lines[self._given] = self._line
             self._given += 1
             return request
@@ -158,6 +160,7 @@ def _parse_line(line: bytes) -> CreateSessionRequest:
     Raises:
         BadLine: the line is not JSON, or not a request.
     """
+    # `from_json` has the same errors, but a string is a request too, and it does not take one.
     try:
         document = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -193,6 +196,7 @@ def _is_regular(file: BinaryIO) -> bool:
 def _count(file: BinaryIO) -> int | None:
     if not _is_regular(file):
         return None
+    # Reading the file twice costs little beside running it, and gives the bar its end.
     count = sum(1 for line in file if line.strip())
     file.seek(0)
     return count

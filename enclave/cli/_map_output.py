@@ -122,9 +122,11 @@ class MapOutput:
     def _open(self, path: Path) -> None:
         if path.exists() and not path.is_file():  # to open a named pipe would wait for whoever opens its other end
             raise CommandError(f"{self._path}: not a regular file. Leave --output out and redirect standard output")
+        # Appending: what another program writes at the same time is not overwritten.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         self._fds.append(fd)
         _lock(fd, self._path)
+        # The lock hangs on the open file, so it is read through the same descriptor.
         with os.fdopen(fd, "rb", closefd=False) as file:
             whole_bytes = self._read_earlier(file)
             if self._retry_failed and self.failed:
@@ -158,7 +160,9 @@ class MapOutput:
         """Put a file without the failed lines in the place of this one, so that these requests are run again."""
         self.done.clear()
         self.failed = 0
+        # In the same directory, because only there the new file can take the old one's place in one step.
         fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # The old file stays open and locked. Another run may have opened it before it was replaced.
         self._fds.append(fd)
         try:
             _lock(fd, self._path)

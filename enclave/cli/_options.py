@@ -32,6 +32,7 @@ OlderThan = Annotated[
 ]
 
 _LANGUAGES = {".py": "python", ".js": "node", ".mjs": "node", ".cjs": "node"}
+# Help, completion and parsing all use these, so a new limit needs nothing here.
 _LIMITS = {name.replace("_", "-"): name for name in SessionLimits.wire_names()}
 LIMIT_NAMES = tuple(_LIMITS)
 _UNITS = {"": "seconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -160,6 +161,7 @@ def limits(values: Sequence[str] | None) -> SessionLimits | None:
         field = known.get(_squeezed(name))
         if field is None:
             raise BadUsage(f"--limit: unknown limit {name!r}, expected one of {', '.join(LIMIT_NAMES)}")
+        # Not `int(value)` alone, which takes " 5", "1_000" and the digits of every script.
         if not re.fullmatch(r"[0-9]{1,15}", value) or int(value) == 0:
             raise BadUsage(f"--limit {name}: expected a whole number from 1, got {value!r}")
         found[field] = int(value)

@@ -54,6 +54,7 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 def leave_if_stuck(exit_code: int) -> None:
     """End the process now if a thread was left behind. Python would wait for that thread before it exits."""
+    # Python joins the threads of its pool at exit, and one that is stuck in a write never ends.
     if _running:
         os._exit(exit_code)
 
@@ -105,6 +106,7 @@ class Output:
 
     async def untrusted(self, text: str) -> None:
         """Write a piece of a workload's output."""
+        # An escape is always longer than the character that it shows.
         shown = self._visible.feed(text) if self._visible else text
         self.has_escapes = self.has_escapes or len(shown) > len(text)
         await self.write(shown)
@@ -128,8 +130,10 @@ class Output:
         """Write text of our own without a thread. This may block. Raises as `write` does."""
         if self._fd is None:
             raise CommandError(f"standard {self._name} is closed. Redirect it to /dev/null if you do not need it")
+        # Noted before the write, which may be left behind half done.
         self.at_line_start = text.endswith("\n")
         try:
+            # A terminal may have another encoding than UTF-8, and half of a surrogate pair has none at all.
             _write_all(self._fd, text.encode(self._encoding, "backslashreplace"))
         except BrokenPipeError:
             raise OutputClosed from None
@@ -147,6 +151,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _wants_color(is_terminal: bool) -> bool:
+    # See https://no-color.org and https://force-color.org: both count if they are not empty.
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -199,6 +204,7 @@ class Screen:
 
     def _write_line(self, text: object, *, prefix_style: str, text_style: str | None = None) -> None:
         """Write a line of its own, even if the workload has left the terminal in the middle of one."""
+        # Both streams may be the same terminal. A line that the one has not ended is in the way of the other.
         terminals = [stream for stream in (self.out, self.err) if stream.is_terminal]
         fresh = not self.err.is_terminal or all(stream.at_line_start for stream in terminals)
         for stream in terminals:

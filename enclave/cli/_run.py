@@ -98,6 +98,7 @@ async def run(
     The exit code is the program's own. It is 137 if the platform kills the program. The session is torn down in the
     end, whatever happens, also at Ctrl-C.
     """
+    # All wrong usage is found before there is a client: nothing is sent, and no simulator is started.
     timeout_seconds = seconds("--timeout", timeout)
     if detach and local:
         raise BadUsage("--detach does not go with --local, whose server ends with this command")
@@ -105,6 +106,7 @@ async def run(
         raise BadUsage(
             "--detach does not go with --timeout. Pass --limit wall-clock-ms=... to limit the session itself"
         )
+    # Standard input may be a pipe into which nobody ever writes.
     source, language = await in_thread(program, file, code, language)
     request = CreateSessionRequest(
         code=source,
@@ -120,6 +122,7 @@ async def run(
     async with ctx.obj.client(local=local) as enclave:
         if detach:
             return await _detach(await enclave.run(request), json=json, screen=screen)
+        # The scope is around the session, so that the time for tearing it down is not part of the timeout.
         with anyio.move_on_after(timeout_seconds):
             return await _follow(enclave, request, json=json, screen=screen)
     raise CommandError(
@@ -169,7 +172,8 @@ def _outcome(session: SessionHandle, writer: FrameWriter, result: SessionResult[
         denied_egress=list(writer.denied),
     )
     document = msgspec.json.decode(msgspec.structs.replace(result, **output).to_json())
-    return {**msgspec.to_builtins(seen), **document}
+    # Ours come last: what a server puts beside its result must not pass for them.
+    return {**document, **msgspec.to_builtins(seen)}
 
 
 def _exit_code(result: SessionResult[Any]) -> int:
@@ -206,6 +210,7 @@ async def logs(
         screen.obey()
     async with ctx.obj.client() as enclave:
         session = attached(enclave, session_id)
+        # The stream of a session that has ended is complete, so there is nothing to guess.
         follow = follow or (await session.refresh()).has_ended
         writer = FrameWriter(screen)
         async with session.stream() as frames:

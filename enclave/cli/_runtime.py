@@ -69,6 +69,7 @@ class Invocation:
         """Run a command to its exit code, which is 128 plus the signal's number if a signal ended it."""
         if self.options.backend == "trio" and find_spec("trio") is None:
             raise BadUsage("--backend trio needs Trio: pip install trio")
+        # KeyboardInterrupt comes where event loops receive no signals, and before ours does.
         try:
             return anyio.run(self._supervised, work, backend=self.options.backend)
         except (Interrupted, KeyboardInterrupt):
@@ -92,6 +93,8 @@ class Invocation:
             OutputClosed: the reader of standard output has gone.
         """
         observer = Narrator(self.screen) if narrate else None
+        # The scope lies inside the client, and the client inside the simulator. A cancelled block still sends its
+        # DELETE, and both have to be there for that.
         async with connect(self.options, observer, local=local) as enclave:
             with self.interruptible() as block:
                 self._needs_reader = True
@@ -99,6 +102,7 @@ class Invocation:
                     yield enclave
                 finally:
                     self._needs_reader = False
+        # The block was left in the middle, so its caller must not go on after it.
         if block.cancelled_caught:
             raise OutputClosed if self._signal is None else Interrupted
 
@@ -116,6 +120,7 @@ class Invocation:
         numbers = _signals()
         if not numbers:
             return await work()
+        # What is left if the outermost scope is cancelled before `work` has an outcome.
         outcome: int | Exception = Interrupted()
         with anyio.open_signal_receiver(*numbers) as signals:
             async with anyio.create_task_group() as task_group:
@@ -135,6 +140,7 @@ class Invocation:
         """Cancel the innermost block at the first signal, and leave the process at a later one."""
         first = 0.0
         async for number in signals:
+            # The first signal asks to clean up. A later one means that somebody does not want to wait for that.
             if self._signal is None:
                 first = anyio.current_time()
                 self._signal = number
@@ -147,6 +153,7 @@ class Invocation:
 
     async def _watch_reader(self) -> None:
         """Cancel the client's block when nobody reads standard output any more."""
+        # A write would fail too, but a silent program writes nothing for as long as it runs.
         while not (self._needs_reader and self.screen.out.is_abandoned()):  # noqa: ASYNC110 - no loop tells of this
             await anyio.sleep(_READER_CHECK_SECONDS)
         self._scopes[-1].cancel()
@@ -156,6 +163,7 @@ class Invocation:
             self.screen.warn_now("left before everything was torn down. `enclave ls` lists what is still there")
             if self.screen.err.is_terminal:
                 self.screen.err.write_now(_SHOW_CURSOR)
+        # Not sys.exit: what is still being cleaned up, and threads that are stuck in a write, would be waited for.
         os._exit(128 + number)
 
 

@@ -142,6 +142,7 @@ async def rm(
     It does not ask, and prints what it removed.
     """
     filters = Filters.of(label, older_than)
+    # Without this, a forgotten argument would remove everything.
     if not session_ids and not filters:
         raise BadUsage("rm: give at least one ID, or --label or --older-than")
     if session_ids and filters:
@@ -149,6 +150,7 @@ async def rm(
     screen = ctx.obj.screen
     failed = False
     async with ctx.obj.client() as enclave:
+        # Some at once, and each told as soon as it is done: there may be thousands.
         chosen = await _chosen(enclave, session_ids, filters)
         for start in range(0, len(chosen), AT_ONCE):
             ids = chosen[start : start + AT_ONCE]

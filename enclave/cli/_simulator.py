@@ -61,6 +61,7 @@ async def simulator(
             exports["ENCLAVE_API_KEY"] = served.api_key
         await screen.out.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
         await screen.warn("convenient, NOT a security boundary: programs run as your user. Ctrl-C ends it")
+        # Being stopped is how this command is meant to end, so the exit code is 0.
         with ctx.obj.interruptible():
             await anyio.sleep_forever()
     return 0

@@ -71,6 +71,7 @@ def _cell(value: object) -> Text:
         value = time and local_time(time)
     if value is None:
         return Text("-", style="dim")
+    # `Text` and not a string, which Rich would search for its markup.
     text = one_line(value)
     return Text(text, style=PHASE_COLORS.get(text, ""))
 

@@ -70,6 +70,7 @@ class VisibleText:
 
     def feed(self, text: str) -> str:
         """The next piece. A carriage return at its end waits for the piece that follows."""
+        # Between CR and LF is where reads and frames are cut too. A lone CR is an escape, and one before LF is not.
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         return visible(text[: len(text) - len(self._held)])
@@ -87,5 +88,6 @@ def _shown(match: re.Match[str]) -> str:
 
 def _safe_json(document: bytes) -> str:
     """The same JSON. Control characters that JSON permits inside strings are written as escapes."""
+    # Inside a string JSON permits no raw carriage return, so this one is only space.
     text = document.decode().replace("\r", " ")
     return _IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

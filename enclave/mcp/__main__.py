@@ -76,6 +76,7 @@ async def _serve(server: Server[Connection]) -> int:
             tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
             await _talk(server)
             tasks.cancel_scope.cancel()
+    # The MCP SDK raises from inside its task group.
     except* OSError as group:  # the host has gone, and nobody reads standard output
         _say(str(_first(group)))
         status = 1
@@ -95,6 +96,7 @@ async def _talk(server: Server[Connection]) -> None:
     with anyio.CancelScope() as talking:
         async with stdio_server(stdin, stdout) as (read, write):
             await server.run(read, write, server.create_initialization_options())
+            # Standard input has ended. An answer may be on its way, and a host that stalls would hold it up for ever.
             talking.deadline = anyio.current_time() + FLUSH_SECONDS
 
 

@@ -56,6 +56,7 @@ class Tail:
 
 def one_line(text: str) -> str:
     """A text as one printable line of at most `MAX_LINE_CHARS`."""
+    # Cut before it is looked at character by character: a server can send megabytes.
     line = " ".join(text[: 2 * MAX_LINE_CHARS].split())
     shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
     return _shortened(shown, MAX_LINE_CHARS)
@@ -114,6 +115,7 @@ def _shortened(text: str, max_chars: int) -> str:
 
 
 def _depth(value: object) -> int:
+    # Without recursion, which the depth itself could exhaust.
     depth = 0
     level: list[object] = [value]
     while level:

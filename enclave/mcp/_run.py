@@ -98,12 +98,14 @@ class Run:
     async def outcome(self) -> Outcome:
         """How the run ended. This waits for the end if the stream did not tell of it."""
         result = await self._session.result()
+        # What was streamed, because a server may keep less of the output, or none.
         stdout, stderr = (Output(tail.text(), tail.cut_chars) for tail in self._tails.values())
         return _build_outcome(
             self._session.id, result, self._denied, stdout=stdout, stderr=stderr, warnings=self._warnings
         )
 
     async def _take(self, batch: list[StreamFrame]) -> None:
+        # A notification for each line of output would cost more than the line. Neighbours are sent as one.
         for stream, frames in groupby(batch, _stream_of):
             if stream:
                 text = "".join(cast(StdoutFrame, frame).data for frame in frames)
@@ -139,6 +141,7 @@ class Run:
     async def _tell(self, stream: str, text: str) -> None:
         told = text[: MAX_TOLD_CHARS - self._told_chars]
         self._told_chars += len(told)
+        # This waits for the host. Meanwhile no frames are taken, and the server is slowed down.
         if told:
             await self._listener.output(stream, told)
         if len(told) < len(text):

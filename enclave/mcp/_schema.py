@@ -203,6 +203,7 @@ def _schema(struct: type[msgspec.Struct], *, is_answer: bool) -> dict[str, Any]:
             found = {**plain(given), **found}
             if is_answer:
                 found["type"] = [found["type"], "null"]
+        # msgspec gives no type beside an enumeration, and some hosts refuse a schema without one.
         if "enum" in found:
             found["type"] = "string"
         for name, inner in found.items():

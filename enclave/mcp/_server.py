@@ -100,6 +100,7 @@ async def _call_tool(context: Context, params: types.CallToolRequestParams) -> t
     except (EnclaveError, BadArguments, msgspec.ValidationError) as error:
         return _failed(tool, str(error))
     except Exception as error:
+        # The text of an unexpected error can hold anything, so the host is only told its class.
         logger.exception("%s failed", tool.name)
         return _failed(tool, f"internal error ({type(error).__name__}). The server's log says more")
     content = types.TextContent(type="text", text=msgspec.json.encode(answer).decode())

@@ -49,6 +49,7 @@ class StdinLines:
         return _whole_characters(self._lines.pop().decode("utf-8", "replace"))
 
     def _take(self, data: bytes) -> None:
+        # Joined once, when the line ends. To append to one buffer would copy a long line with every read.
         first, *rest = data.split(b"\n")
         self._parts.append(first)
         self._parts_bytes += len(first)

@@ -62,6 +62,7 @@ def _checked() -> Generator[None]:
 async def _run_code(client: EnclaveClient, arguments: RunCode, listener: Listener) -> Outcome:
     with _checked():
         request = arguments.to_request()
+    # The outcome is known before the session is torn down, and must not be lost if that fails.
     outcome: Outcome | None = None
     try:
         async with client.session(request) as session:
@@ -89,6 +90,7 @@ async def _get_result(client: EnclaveClient, arguments: SessionId, _: Listener) 
 
 async def _get_audit(client: EnclaveClient, arguments: SessionId, _: Listener) -> AuditTrail:
     trail = await _attached(client, arguments).audit()
+    # From the end: the latest entries are what a model asks for, and the oldest are left out first.
     latest_first = fitting(_entry(event) for event in reversed(trail[-MAX_AUDIT_EVENTS:]))
     return AuditTrail(
         session_id=arguments.session_id,

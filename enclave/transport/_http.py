@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -81,18 +82,30 @@ class Http:
         *,
         content: bytes | None = None,
         authenticated: bool = True,
+        is_final: Callable[[EnclaveError], bool] = lambda _: False,
     ) -> bytes:
         """Send a request, again where that is safe (see `RetryPolicy`), and give the body of its 2xx response.
+
+        An error for which `is_final` holds is raised at once: another try would tell no more.
 
         Raises:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
             UsageError: the client is closed.
         """
         with self.observing.request(method, path) as observed:
-            return await self._request(method, path, content, authenticated=authenticated, observed=observed)
+            return await self._request(
+                method, path, content, authenticated=authenticated, is_final=is_final, observed=observed
+            )
 
     async def _request(
-        self, method: str, path: str, content: bytes | None, *, authenticated: bool, observed: ObservedRequest
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        *,
+        authenticated: bool,
+        is_final: Callable[[EnclaveError], bool],
+        observed: ObservedRequest,
     ) -> bytes:
         policy = self.retry
         started = anyio.current_time()
@@ -106,7 +119,8 @@ class Http:
             failure.operation = f"{method} {path}"
             wait = policy.wait_before(attempt, failure)
             late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
-            if attempt >= policy.attempts or late or not may_retry(failure, creates=method == "POST"):
+            again = may_retry(failure, creates=method == "POST") and not is_final(failure)
+            if attempt >= policy.attempts or late or not again:
                 failure.retries = attempt - 1
                 raise failure.with_traceback(None)  # the frames below hold headers
             logger.info("%s, retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)

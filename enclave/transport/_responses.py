@@ -35,7 +35,7 @@ _json = msgspec.json.Decoder()
 
 
 async def status_error(response: Response, reader: BodyReader, credential: Credential | None) -> APIStatusError:
-    """The error for a response whose status is not 2xx. Wire: contract "Routes", errors, for the body's shape."""
+    """The error for a response whose status is not 2xx."""
     try:
         text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
     except (ProtocolError, APIConnectionError):
@@ -81,7 +81,7 @@ def _start(text: bytes, credential: Credential | None) -> str:
 
 
 def _retry_after(response: Response) -> float | None:
-    """Seconds from ``Retry-After``, given as seconds or as a date. Wire: contract "Routes", errors."""
+    """Seconds from ``Retry-After``, given as seconds or as a date."""
     value = (response.header(b"retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
         return float(value[:9])

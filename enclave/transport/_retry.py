@@ -56,7 +56,7 @@ class RetryPolicy:
     made none. A server that takes longer than that would then make two sessions."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
+        if not _is_number(self.attempts) or not isinstance(self.attempts, int) or self.attempts < 1:
             raise ConfigurationError(f"retry.attempts: expected a whole number from 1, got {self.attempts!r}")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"retry.jitter: expected a number from 0 to 1, got {self.jitter!r}")

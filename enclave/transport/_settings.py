@@ -133,8 +133,6 @@ class Settings:
     ) -> Settings:
         """Fill in from the environment what was not given, and check everything.
 
-        Wire: contract "Base and authentication" for the variables' names and for which credential wins.
-
         Raises:
             ConfigurationError: there is no base URL, or something cannot be used. The message names it.
         """

@@ -35,6 +35,7 @@ class WireStruct(msgspec.Struct, frozen=True):
 
 
 def _merge_extra(document: dict[str, Any], struct: msgspec.Struct) -> None:
+    # By the Structs and not by what is in the document: a workload's value may have a key of this name.
     for field in msgspec.structs.fields(struct):
         child = getattr(struct, field.name)
         if isinstance(child, msgspec.Struct) and field.encode_name in document:

@@ -124,6 +124,7 @@ class _FieldReader:
         """Whether the server left the field out, by null or by an empty document, which is none at all."""
         if not document and self._is_required:
             raise msgspec.ValidationError(f"Object missing required field `{self.wire_name}`")
+        # A type of the caller's decides itself whether it takes null.
         return not document or (document == b"null" and not self.is_demanded)
 
     def read(self, document: bytes) -> Any:
@@ -142,6 +143,7 @@ class _FieldReader:
             entries = split_object(document)
         except msgspec.DecodeError:
             return {}
+        # One odd label must not hide the others: a session whose create got no answer is found by its label.
         fitting: dict[str, Any] = {}
         for key, raw in entries.items():
             with suppress(msgspec.DecodeError):

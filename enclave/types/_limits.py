@@ -78,6 +78,7 @@ def check_limits(limits: SessionLimits) -> None:
         value = getattr(limits, name)
         if value is None:
             continue
+        # True is an int to Python, and would be sent as true.
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"limits.{name}: expected a whole number, got {value!r}")
         if value <= 0:

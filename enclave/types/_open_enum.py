@@ -17,6 +17,7 @@ class OpenStrEnum(StrEnum):
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
+        # Not kept among the members: a server could fill that table without end.
         member = str.__new__(cls, value)
         member._name_ = value
         member._value_ = value

@@ -193,6 +193,7 @@ class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unkn
             force_setattr(self, "limits", SessionLimits())
         if not self.labels:
             force_setattr(self, "labels", {})
+        # The result alone does not tell a kill from an exit: some servers send null for a kill, others 137.
         if self.result is not None and self.result.phase is None and self.has_ended:
             force_setattr(self, "result", self._told_how_it_ended(self.result))
 

@@ -36,7 +36,7 @@ def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, p
                 assert gate.reached.wait(PATIENCE_SECONDS)
                 process.send_signal(signal.SIGINT)
                 if place.startswith("POST"):
-                    # The signal has no echo to wait for; the answer comes when the program must have seen it.
+                    # The signal has no echo to wait for. The answer comes when the program must have seen it.
                     with pytest.raises(subprocess.TimeoutExpired):
                         process.wait(0.2)
                 gate.opened.set()

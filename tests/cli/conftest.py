@@ -57,7 +57,7 @@ def there(portal):
 
 @pytest.fixture
 def simulator(served, monkeypatch) -> Iterator[Simulator]:
-    """The simulator, named by the environment; a test that leaves a session running fails."""
+    """The simulator, named by the environment. A test that leaves a session running fails."""
     before = set(served.phases)
     monkeypatch.setenv("ENCLAVE_BASE_URL", served.base_url)
     monkeypatch.setenv("ENCLAVE_API_KEY", served.api_key)
@@ -95,7 +95,7 @@ def cli(capfd, monkeypatch):
 
 @pytest.fixture
 def watched(capfd, monkeypatch):
-    """`watched("ls", terminal="out err")` runs a command in this process, on a terminal; `screen` is what it shows."""
+    """`watched("ls", terminal="out err")` runs a command in this process, on a terminal. `screen` is what it shows."""
 
     def run(*arguments: str, terminal: str, **environment: str) -> Watched:
         for name, value in {"TERM": "xterm", **environment}.items():
@@ -114,7 +114,7 @@ def watched(capfd, monkeypatch):
 
 @pytest.fixture
 def command(simulator, tmp_path) -> Iterator[Environment]:
-    """Commands as processes of their own, in an empty directory; those still running at the end are killed."""
+    """Commands as processes of their own, in an empty directory. Those still running at the end are killed."""
     environment = Environment(tmp_path)
     yield environment
     environment.close()

@@ -1,4 +1,4 @@
-"""Help, its examples and docs/cli.md say what is so; and starting up loads no more than is needed."""
+"""Help, its examples and docs/cli.md say what is so, and starting up loads no more than is needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_command_has_examples_and_a_short_line_for_its_help(name) -> None:
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch, cli, simulator):
-    """The files and the session that examples speak of, and `enclave` and `jq` as commands; gives the session's id."""
+    """The files and the session that examples speak of, and `enclave` and `jq` as commands. Gives the session's id."""
     monkeypatch.chdir(tmp_path)
     Path("job.py").write_text("enclave.result({'ok': True})")
     Path("requests.jsonl").write_text('"enclave.result(1)"\n"enclave.result(2)"\n')

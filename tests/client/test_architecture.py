@@ -12,7 +12,7 @@ import enclave
 PACKAGE = Path(enclave.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# Lowest first. A module imports from lower ranks and from its own package; what is not named here is an edge, such as
+# Lowest first. A module imports from lower ranks and from its own package. What is not named here is an edge, such as
 # the simulator: nothing of the core imports it.
 RANKS = {
     "types": 0,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclave import (
@@ -18,6 +18,7 @@ from enclave import (
     EgressPolicy,
     EnclaveClient,
     EndFrame,
+    Health,
     MalformedResponseError,
     ResultFrame,
     ResultTypeError,
@@ -210,6 +211,7 @@ JSON = st.recursive(
 WIRE_NAMES = [field.encode_name for field in msgspec.structs.fields(Session) if field.name not in ("id", "extra")]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(WIRE_NAMES) | st.text(), JSON))
 def test_no_session_with_an_id_is_refused_and_nothing_of_it_is_lost(fields):
     sent = fields | {"id": "s-1"}
@@ -250,9 +252,24 @@ async def test_what_is_nested_deeply_and_no_session_is_refused(server: ControlPl
         await client.get("s-1")
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_a_document_is_cut_into_the_members_it_has(value):
     items, members = json.dumps([value, value]).encode(), json.dumps({"a,:": value, "": value}, indent=1).encode()
     assert [json.loads(piece) for piece in _split._pieces(items, b"[]")] == [value, value]
     names_and_values = [json.loads(piece) for piece in _split._pieces(members, b"{}")]
     assert names_and_values == ["a,:", value, "", value]
+
+
+@pytest.mark.parametrize("ok", [False, True])
+async def test_a_503_that_says_how_the_server_is_is_an_answer_and_not_tried_again(
+    server: ControlPlane, client: EnclaveClient, ok
+):
+    server.answers(response({"ok": ok, "backend": "kubernetes", "backendHealthy": False}, 503))
+    assert await client.health() == Health(ok=False, backend="kubernetes", backend_healthy=False)
+    assert len(server.requests) == 1
+
+
+async def test_a_503_of_another_shape_is_tried_again(server: ControlPlane, client: EnclaveClient):
+    server.answers(response(b"<html>", 503), response({"message": "busy"}, 503), response({"ok": True}))
+    assert await client.health() == Health(ok=True)

@@ -44,7 +44,7 @@ def framed(frames: Sequence[dict], ids: str, newline: str, extras: Sequence[int]
 
 
 def server(events: list[tuple[str | None, bytes]], cuts: Sequence[int], sizes: Sequence[int], *, obeys: bool):
-    """Answers as the contract says, cutting one connection after another; the last one is whole."""
+    """Answers as the contract says, cutting one connection after another. The last one is whole."""
     left = list(cuts)
     names = [event_id for event_id, _ in events]
 

@@ -1,4 +1,4 @@
-"""What is tried again, when, how often, and what is said about it; by a virtual clock, so that the waits are exact."""
+"""What is tried again, when, how often, and what is said about it. The clock is virtual, so the waits are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A consumer that does not keep up slows the server down; it does not fill memory."""
+"""A consumer that does not keep up slows the server down. It does not fill memory."""
 
 from __future__ import annotations
 

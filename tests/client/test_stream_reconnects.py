@@ -40,7 +40,7 @@ async def test_a_500_before_the_stream_ever_stood_is_not_tried_again(
 async def test_an_event_without_an_id_after_a_resume_by_id_is_proved_by_a_replay(
     server: ControlPlane, client: EnclaveClient, replays: bool
 ) -> None:
-    """A server that lost its ids (another replica, say) may go on or start again; the first event does not tell."""
+    """A server that lost its ids (another replica, say) may go on or start again. The first event does not tell."""
     history = [event(str(number)) for number in range(5)]
     server.streams(*[event(str(number), str(number)) for number in range(3)])
     server.streams(*(history if replays else history[3:]), END)

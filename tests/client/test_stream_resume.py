@@ -96,7 +96,7 @@ async def test_a_cut_at_any_byte_loses_and_repeats_nothing(server: ControlPlane,
                 server.answers(cut_after(count, way, rest, chunked=bool(count % 2)), everything(rest))
                 async with client.stream("s-1") as frames:
                     assert [frame async for frame in frames] == FRAMES, f"cut after {count} bytes"
-                    # A reset may overtake what was sent before it, the head included; then nothing was resumed.
+                    # A reset may overtake what was sent before it, the head included. Then nothing was resumed.
                     assert frames.resumes == 1 or way == "reset"
 
 

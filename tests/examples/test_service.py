@@ -39,7 +39,7 @@ class Service:
             assert time.monotonic() < deadline, seen
 
     def stop(self) -> str:
-        """Ask it to stop; gives what it wrote to standard error."""
+        """Ask it to stop. Gives what it wrote to standard error."""
         self.process.send_signal(signal.SIGTERM)
         _, errors = self.process.communicate(timeout=TIMEOUT_SECONDS)
         assert self.process.returncode in (0, -signal.SIGTERM)

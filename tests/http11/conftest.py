@@ -5,25 +5,15 @@ These tests run on uvloop too: what reads from a socket there is not asyncio's.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
 
+from tests.support.loops import ASYNCIO, TRIO, UVLOOP
 from tests.support.origin import open_sockets
 
-BACKENDS = [
-    pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-    pytest.param(("trio", {}), id="trio"),
-    pytest.param(
-        ("asyncio", {"use_uvloop": True}),
-        id="uvloop",
-        marks=pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop on Windows"),
-    ),
-]
 
-
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[ASYNCIO, TRIO, UVLOOP])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 

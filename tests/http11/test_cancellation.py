@@ -1,6 +1,6 @@
 """Churn: requests cancelled everywhere, twice, under contention, and just as they are served. The pool stays whole.
 
-These are the ways in which httpcore's pool loses slots for good (encode/httpcore 550, 1093, 1115; encode/httpx 3782).
+These are the ways in which httpcore's pool loses slots for good (encode/httpcore 550, 1093, 1115, encode/httpx 3782).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from enclave import ConnectTimeoutError, EnclaveError
+from tests.support.loops import ASYNCIO
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import Client, assert_whole, client_of, open_sockets, pool_of, read_all
 from tests.support.wire import Peer, Server, flooding, in_thread, serve
@@ -225,7 +226,7 @@ async def test_a_body_that_never_stops_coming_can_be_cancelled(steps):
         assert tasks.cancel_scope.cancelled_caught
 
 
-@pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"debug": True}), id="asyncio")], indirect=True)
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO], indirect=True)
 async def test_a_task_cancelled_twice_by_its_event_loop_leaves_the_pool_whole():
     """The second cancellation strikes the close that the first one caused, where anyio's shield does not reach."""
     import asyncio  # noqa: PLC0415 - the point of this test is the event loop's own cancellation

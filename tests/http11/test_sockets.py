@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import enclave
+from tests.support.loops import ASYNCIO, UVLOOP
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import client_of, pool_of
 from tests.support.wire import Peer, Server, answering, serve
@@ -81,7 +82,7 @@ trio.run(main)
     assert done.stdout == "False False\n"
 
 
-@pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"debug": True}), id="asyncio")], indirect=True)
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO], indirect=True)
 async def test_trio_as_a_guest_of_asyncio_gets_sockets_of_trios():
     import asyncio  # noqa: PLC0415 - the host loop is the point of this test
 
@@ -102,14 +103,7 @@ async def test_trio_as_a_guest_of_asyncio_gets_sockets_of_trios():
             assert (await done).unwrap() == b"hello"
 
 
-@pytest.mark.parametrize(
-    "anyio_backend",
-    [
-        pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP], indirect=True)
 async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_more():
     from enclave.transport.http11._asyncio_stream import AsyncioStream  # noqa: PLC0415 - names asyncio
 

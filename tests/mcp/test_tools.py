@@ -160,9 +160,11 @@ async def test_a_value_too_large_for_a_model_is_left_out_and_the_outcome_says_so
 @pytest.mark.parametrize("depth", [51, 300, 900])
 async def test_a_value_nested_too_deep_costs_itself_and_not_the_outcome(hosting, depth) -> None:
     async with hosting() as host:
-        outcome = await host.run(
-            f"print('__ENCLAVE__ {{\"t\":\"result\",\"json\":' + '['*{depth} + ']'*{depth} + '}}')"
-        )
+        result = '{"exitCode":0,"json":' + "[" * depth + "]" * depth + "}"
+        body = f'{{"id":"s-1","phase":"succeeded","result":{result}}}'.encode()
+        host.simulator.faults.respond(200, path="/sessions/s-1", body=body)
+        host.simulator.faults.respond(200, path="/sessions/s-1/audit", body=b"[]")
+        outcome = (await host.call("get_result", sessionId="s-1")).structured_content
         assert (outcome["phase"], outcome["json"]) == ("succeeded", None)
         assert outcome["warnings"] == ["json was left out: it is nested deeper than 50 levels"]
         assert (await host.run(f"enclave.result({'[' * 50 + ']' * 50})"))["warnings"] == []

@@ -13,7 +13,7 @@ from tests.support.network import Network, Route
 
 SILENT_SECONDS = 20.0
 RETRY = RetryPolicy(wait_seconds=0.1)  # so that 5 closes, which are all its attempts, come within the silence
-MIN_CLOSES = 3  # that each stream has met; on a busy machine there is no time for more
+MIN_CLOSES = 3  # that each stream has met. On a busy machine there is no time for more
 ANSWER = 285
 BEFORE = [StdoutFrame(f"before {number}\n") for number in range(3)]
 AFTER = [StdoutFrame(f"after {number} é" + "x" * 1000) for number in range(300)]

@@ -36,6 +36,14 @@ async def test_a_request_without_a_good_credential_is_answered_401(serving, auth
         assert response.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.parametrize("length", [8192, 8193])
+async def test_a_credential_beyond_the_bound_is_not_even_looked_at(serving, length):
+    async with serving() as api:
+        response = await api.http.get("/sessions", headers=bearer("x" * length))
+        assert response.status_code == 401
+        assert ("malformed Authorization" in response.json()["message"]) == (length > 8192)
+
+
 async def test_every_session_route_needs_a_credential(serving):
     async with serving() as api:
         routes = [
@@ -165,7 +173,22 @@ async def test_a_session_shows_effective_limits_policy_and_labels(serving):
             'egress.allow: mode "deny_all" takes no networks',
         ),
         ({"code": "x", "serviceBindings": ["db"]}, "serviceBindings[0]: unknown service 'db'"),
-        ({"code": "x", "webhookUrl": "ftp://x"}, "webhookUrl: expected an absolute http or https URL"),
+        *[
+            ({"code": "x", "webhookUrl": url}, "webhookUrl: expected an absolute http or https URL")
+            for url in (
+                *(
+                    "ftp://x",
+                    "//x",
+                    "http://",
+                    "http:///x",
+                    "http://:80/",
+                    "http://x:0/",
+                    "http://x:65536/",
+                    "http://[/",
+                ),
+                *("http://x/\u00e9", "http://x/ y", "http://x/\x1f", " http://x/"),
+            )
+        ],
         ([], "body: expected `object`, got `array`"),
     ],
 )

@@ -62,7 +62,7 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, condition: str) -> None:
-        """Wait until a JavaScript expression about the document holds; the page itself looks again and again."""
+        """Wait until a JavaScript expression about the document holds. The page itself looks again and again."""
         self.evaluate(
             f"new Promise((done) => {{ const look = () => ({condition}) ? done() : setTimeout(look, 10); look(); }})"
         )

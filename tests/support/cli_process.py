@@ -27,7 +27,7 @@ class Environment:
         self._started: list[Command] = []
 
     def start(self, *arguments: str, terminal: str = "", stdin: bytes | None = None, **environment: str) -> Command:
-        """Start `enclave` with these arguments; `terminal` names those of "out" and "err" that are one."""
+        """Start `enclave` with these arguments. `terminal` names those of "out" and "err" that are one."""
         command = Command(arguments, self.directory, terminal.split(), stdin, environment)
         self._started.append(command)
         return command

@@ -14,7 +14,7 @@ END = b'data: {"kind":"end"}\n\n'
 
 
 def response(body: bytes | Any = b"", status: int = 200, **headers: str) -> bytes:
-    """A whole response; what is not bytes goes as JSON. `content_type="..."` is ``Content-Type``."""
+    """A whole response. What is not bytes goes as JSON. `content_type="..."` is ``Content-Type``."""
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
         headers = {"content_type": "application/json", **headers}
@@ -32,7 +32,7 @@ def chunk(data: bytes) -> bytes:
 
 
 def event(frame: Any, event_id: str | None = None) -> bytes:
-    """One event, LF-framed; a frame is a dict, JSON text, or a string that becomes a stdout frame."""
+    """One event, LF-framed. A frame is a dict, JSON text, or a string that becomes a stdout frame."""
     if isinstance(frame, str):
         frame = {"kind": "stdout", "data": frame}
     data = frame if isinstance(frame, bytes) else json.dumps(frame, ensure_ascii=False).encode()

@@ -175,7 +175,7 @@ class Flood:
                     self.sent_bytes += len(self._piece)
                 await request.send(self._end)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass  # the client left; not raised here, where the task group would wrap it
+                pass  # the client left. Not raised here, where the task group would wrap it
             tasks.cancel_scope.cancel()
         await request.close()
 
@@ -206,7 +206,7 @@ class Gate:
 class ControlPlane:
     """Keeps sessions, remembers what came, and misbehaves as it is told.
 
-    A request gets the answer of its route, else the next of those in the queue, else `otherwise`; where that is None,
+    A request gets the answer of its route, else the next of those in the queue, else `otherwise`. Where that is None,
     it gets what a control plane would say. `sessions` are those that were created and not torn down.
     """
 
@@ -232,7 +232,7 @@ class ControlPlane:
         self.answers(closing(head, *pieces))
 
     def route(self, method: str, target: str, answer: Answer) -> None:
-        """What every such request gets; a star in the target stands for anything."""
+        """What every such request gets. A star in the target stands for anything."""
         self._routes[method, target] = answer
 
     def hold(self, place: str) -> Gate:

@@ -12,7 +12,7 @@ def name_of(error: BaseException | None) -> str | None:
 
 
 class Recorder(Observer):
-    """`heard` has a tuple for each call, in order; `added` is what goes along with each request."""
+    """`heard` has a tuple for each call, in order. `added` is what goes along with each request."""
 
     def __init__(self, added: dict[str, str] | None = None) -> None:
         self.heard: list[tuple[Any, ...]] = []

@@ -14,7 +14,7 @@ Answer = httpx.Response | BaseException | Callable[[httpx.Request], Any]
 
 
 class Body(httpx.AsyncByteStream):
-    """Pieces of a body; a number waits so many seconds, an exception is raised in place of the next piece."""
+    """Pieces of a body. A number waits so many seconds, an exception is raised in place of the next piece."""
 
     def __init__(self, steps: Iterable[Step]) -> None:
         self._steps = deque(steps)

@@ -23,7 +23,7 @@ class _Counter(SpanProcessor):
 
 
 class Tracing:
-    """A tracer provider of its own; nothing global."""
+    """A tracer provider of its own, so nothing global."""
 
     def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._exporter = InMemorySpanExporter()

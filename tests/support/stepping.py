@@ -38,7 +38,7 @@ def quicken() -> None:
 
 
 def ways() -> Iterator[str]:
-    """The ways that the running event loop has; trio knows only scopes."""
+    """The ways that the running event loop has. Trio knows only scopes."""
     yield from WAYS if sniffio.current_async_library() == "asyncio" else WAYS[:1]
 
 

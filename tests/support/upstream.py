@@ -80,9 +80,9 @@ class Upstream:
                     self._scopes.remove(tasks.cancel_scope)
 
     async def _copy(self, source: SocketStream, target: SocketStream, both: anyio.CancelScope) -> None:
-        """Copy until either side has closed; then neither needs the other any more."""
+        """Copy until either side has closed. Then neither needs the other any more."""
         is_first = True
-        # Either side may leave at any moment; that is what these tests are about.
+        # Either side may leave at any moment. That is what these tests are about.
         with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             while True:
                 data = await source.receive()

@@ -111,7 +111,7 @@ async def serve(
             async with stream:
                 await script(Peer(stream, server.connections), server)
         except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
-            return  # the client left; what it made of the exchange is what the test asserts
+            return  # the client left. What it made of the exchange is what the test asserts
         finally:
             server.open_connections -= 1
 

@@ -1,4 +1,4 @@
-"""Which span is whose parent: across tasks, loops, generators and contexts; and how the trace goes on to the server."""
+"""Which span is whose parent: across tasks, loops, generators and contexts, and how the trace goes on to the server."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_stream_is_below_the_span_it_was_entered_in_and_is_not_current_i
     sim.faults.drop_stream(after_frames=2)
     with anyio.fail_after(10):
         handle = await client.run("x")
-        stream = handle.stream()  # made outside; what counts is where it is entered
+        stream = handle.stream()  # made outside. What counts is where it is entered
 
         async def follow() -> None:
             with tracing.tracer.start_as_current_span("follow"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
-from enclave._streams._history import History, HistoryMismatch
+from enclave._streams._history import History, HistoryMismatch, UnprovenContinuation
 from enclave.errors import EventTooLargeError
 from enclave.transport import SSEDecoder
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
@@ -294,3 +294,16 @@ def test_a_terminal_phase_is_noticed_wherever_it_stands(cut_sizes: list[int], ph
     assert not history.has_ended_workload
     decode(FrameDecoder(history), pieces_of(b"".join(blocks[1:]), cut_sizes))
     assert history.has_ended_workload
+
+
+@pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])
+def test_a_connection_that_may_go_on_elsewhere_gives_no_frame(cut_sizes: list[int]) -> None:
+    history = History()
+    decode(FrameDecoder(history), [frame_block(1, "a") + frame_block(2, "b")])
+    decoder = resumed(history)
+    stream = frame_block(4, "x") + frame_block(5, "y") * 10
+    assert [frame for piece in pieces_of(stream, cut_sizes) for frame in decoder.feed(piece)] == []
+    assert isinstance(decoder.failure, UnprovenContinuation)
+    assert decoder.ended
+    assert history.count == 2
+    assert history.resume_id() is None

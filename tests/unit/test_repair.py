@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclave.types import _json
@@ -26,6 +26,7 @@ def repaired(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES), st.integers(1, 40))
 def test_only_what_is_no_text_is_replaced(pieces, chunk_bytes):
     document = b'["' + b"".join(pieces) + b'"]'
