@@ -49,7 +49,7 @@ class Timeout:
     """For one try of a request that is not a stream, to the last byte of its response. 300 by default. A server that
     sends a byte now and then never exceeds `read`, but it exceeds this."""
     stream_idle: float | None
-    """For the next bytes of a stream, heartbeats included. After that the stream is taken for dropped, and resumed. Keep it
+    """For the next bytes of a stream, heartbeats included. After that it is taken for dropped and is resumed. Keep it
     longer than the server's heartbeat interval. 300 by default."""
     stream_end: float | None
     """For the next frame of a stream whose workload has ended. After so long a silence the stream is complete, although
@@ -148,7 +148,7 @@ class Settings:
         )
         if settings.credential and not _is_protected(url):
             warnings.warn(
-                f"the credential will travel unencrypted to {url}: use https",
+                f"the credential will travel unencrypted to {url}. Use https",
                 InsecureTransportWarning,
                 stacklevel=3,  # whoever makes the client
             )
