@@ -13,6 +13,7 @@ _calls.py          single requests
 _result.py         result(): wait for the end of a session and fetch its result; _result_type.py: decode it
 _create.py         create a session and leave none behind; tear one down
 _session.py        SessionHandle; hold a session for the length of a block
+_sweep.py          sweep(): tear down by label
 _fan_out.py        FanOut: many sessions at once; _outcome.py: what became of each
 _client.py         EnclaveClient; _request_arguments.py: what run and session are called with
 
@@ -32,6 +33,7 @@ from ._observer import Observer, RequestObservation, SessionObservation, StreamO
 from ._outcome import Completed, Errored, Outcome, Verdict
 from ._session import SessionHandle
 from ._streams import FrameBatches, FrameStream
+from ._sweep import SweepResult
 from ._version import __version__
 from .errors import *  # noqa: F403 - its __all__ says what is public
 from .transport import InsecureTransportWarning, RetryPolicy, Timeout
@@ -52,6 +54,7 @@ __all__ = [
     "SessionHandle",
     "SessionObservation",
     "StreamObservation",
+    "SweepResult",
     "Timeout",
     "Verdict",
     "__version__",

@@ -6,6 +6,7 @@ import builtins
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
@@ -22,6 +23,7 @@ from ._result_type import result_decoder
 from ._routes import session_path
 from ._session import SessionBlock, SessionHandle
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
+from ._sweep import Sweep, SweepResult
 from ._tasks import uninterrupted
 from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
@@ -322,6 +324,43 @@ class EnclaveClient:
     async def health(self) -> Health:
         """Whether the control plane and its backend are well. Sends no credential. Raises what every call raises."""
         return await _calls.health(self._http)
+
+    async def sweep(
+        self, *, labels: Mapping[str, str], older_than: float | timedelta | None = None, dry_run: bool = False
+    ) -> SweepResult:
+        """Tear down every session that carries all these labels and is not torn down yet, a few at once.
+
+        For what a client cannot do: after a crash, from another process. One session that cannot be torn down does not
+        stop the others.
+
+        Args:
+            labels: which sessions. A session may have more labels than these.
+            older_than: only sessions that were created this long ago, in seconds or as a timedelta. Those whose
+                creation time the server does not tell are left alone then.
+            dry_run: only say which sessions would be torn down.
+
+        Raises:
+            ValueError: `labels` is empty, which would tear down everything, or `older_than` is negative. TypeError: an
+                argument is of the wrong type. And what `list` raises.
+        """
+        return await Sweep(labels, older_than).run(self._http, dry_run=dry_run)
+
+    async def request(self, method: str, path: str, *, json: Any = msgspec.UNSET) -> Any:
+        """Call a route that this version has no method for. Gives its JSON as plain types, None for an empty answer.
+
+        Credential, errors and retries are those of every call. A POST or PATCH is sent again only where a create would
+        be: it cannot have been carried out.
+
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE.
+            path: from the control plane's base URL on, with one slash at its beginning. It may have a query.
+            json: what to send as the body, if anything.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be used, as with a path that has a host or a dot segment. And what
+                every call raises, see `get`.
+        """
+        return await _calls.request(self._http, method, path, json)
 
     @overload
     async def result(self, session_id: str) -> SessionResult[Any]: ...

@@ -14,7 +14,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -31,6 +31,12 @@ Requests = Iterable[RequestLike] | AsyncIterable[RequestLike]
 
 DEFAULT_MAX_CONCURRENCY = 16
 _CLOSE_INPUT_SECONDS = 10.0
+
+
+_RIGHT_FORM = (
+    "this fan-out is not open; write: async with enclave.fan_out(...) as outcomes: async for outcome in outcomes: ..., "
+    "or await enclave.map(...)"
+)
 
 
 class FanOut(Generic[T]):
@@ -59,6 +65,7 @@ class FanOut(Generic[T]):
         self._fail_fast = fail_fast
         self._outcomes: deque[Outcome[T]] = deque()
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
+        self._taken = 0  # from the input, in all
         self._running = 0  # taken from the input, and without an outcome yet
         self._changed = Wakeup()
         self._input_is_through = False
@@ -67,6 +74,20 @@ class FanOut(Generic[T]):
         self._close_error: Exception | None = None  # of the input; raised when the block is left
         self._task: BackgroundTask[None] | None = None
         self._state = "new"
+
+    if not TYPE_CHECKING:  # a type checker refuses these by itself
+
+        def __await__(self) -> NoReturn:
+            self._check_open()
+            raise UsageError(_RIGHT_FORM)
+
+        def __enter__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __exit__(self, *exc_info: object) -> None: ...
+
+    def __repr__(self) -> str:
+        return f"<FanOut {self._state} taken={self._taken} running={self._running} waiting={len(self._outcomes)}>"
 
     @uninterrupted
     async def __aenter__(self) -> Self:
@@ -138,10 +159,7 @@ class FanOut(Generic[T]):
 
     def _check_open(self) -> None:
         if self._state == "new":
-            raise UsageError(
-                "this fan-out is not open; write: async with enclave.fan_out(...) as outcomes: "
-                "async for outcome in outcomes: ..."
-            )
+            raise UsageError(_RIGHT_FORM)
         if self._state == "closed":
             raise UsageError("this fan-out is closed; iterate inside its async with block")
 
@@ -164,6 +182,7 @@ class FanOut(Generic[T]):
                     await self._changed.wait()
                 request = await anext(requests)
                 self._in_flight += 1
+                self._taken += 1
                 self._running += 1
                 task_group.start_soon(self._run_one, index, request)
         except StopAsyncIteration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import msgspec
 from anyio import current_effective_deadline
@@ -164,6 +164,11 @@ _RANK = {
 }
 
 
+_RIGHT_FORM = (
+    "this session is not open; write: async with enclave.session(...) as session: ..., or await enclave.run(...)"
+)
+
+
 class SessionBlock:
     """What `EnclaveClient.session` gives: an async context manager that holds a session for the length of a block."""
 
@@ -174,6 +179,24 @@ class SessionBlock:
         self._observed = ObservedSession()
         self._handle: SessionHandle | None = None
         self._entered = False
+
+    if not TYPE_CHECKING:  # a type checker refuses these by itself
+
+        def __await__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __aiter__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __enter__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __exit__(self, *exc_info: object) -> None: ...
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if (not name.startswith("_") and hasattr(SessionHandle, name)) or name == "id":
+                raise UsageError(_RIGHT_FORM)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     @uninterrupted
     async def __aenter__(self) -> SessionHandle:

@@ -137,6 +137,7 @@ class SimulatedSession:
         self._started_at: datetime | None = None
         self._finished_at: datetime | None = None
         self._value: Any = ABSENT
+        self._value_is_forgeable = False
         self._captured = {name: Capture(bounds.max_capture_bytes) for name in _FRAMES}
         self._scripted_texts: dict[str, str] = {}
         self._egress_entries = 0
@@ -187,7 +188,7 @@ class SimulatedSession:
             self._scripted_texts = {name: text for name, text in texts.items() if text is not None}
 
     def returned(self, value: msgspec.Raw) -> None:
-        """The workload called ``enclave.result`` with this JSON. The last call counts."""
+        """A script gives this JSON as the result. Unlike a workload's it may be anything."""
         self._value = value
 
     def finish(self, end: Exit) -> None:
@@ -201,7 +202,8 @@ class SimulatedSession:
             self.kill_reason = KillReason(end.kill_reason)
             self.record(AuditType.SESSION_KILLED, {"reason": self.kill_reason})
         self.record(AuditType.WORKLOAD_EXITED, {"exitCode": exit_code, **end.detail})
-        if self._value is not ABSENT and (problem := problem_of(bytes(self._value))):
+        # Only the last result is looked at, because a workload may report very many.
+        if self._value_is_forgeable and (problem := problem_of(bytes(self._value))):
             self._value = ABSENT
             self._say(f"a result with {problem} was dropped")
         texts = {name: capture.text() for name, capture in self._captured.items()} | self._scripted_texts
@@ -267,7 +269,7 @@ class SimulatedSession:
     def _take_report(self, report: Report) -> None:
         kind = bytes(report.t)
         if kind == b'"result"':
-            self.returned(report.json)  # it is looked at once, when it turns out to be the last
+            self._value, self._value_is_forgeable = report.json, True
         elif kind == b'"egress"':
             self._egress_entries += 1
             if self._egress_entries <= MAX_EGRESS_ENTRIES:

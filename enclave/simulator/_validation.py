@@ -88,7 +88,8 @@ def _check_bindings(asked: Collection[str], services: Collection[str]) -> None:
     for index, name in enumerate(asked):
         if name not in services:
             known = ", ".join(sorted(services)) or "none"
-            raise ValueError(f"serviceBindings[{index}]: unknown service {name!r}, this server has: {known}")
+            where = f"{_WIRE_NAMES['service_bindings']}[{index}]"
+            raise ValueError(f"{where}: unknown service {name!r}, this server has: {known}")
 
 
 def _check_webhook(url: str | None) -> None:
@@ -100,4 +101,4 @@ def _check_webhook(url: str | None) -> None:
     except ValueError:
         valid = False
     if not valid or not url.isascii() or any(char <= " " for char in url):
-        raise ValueError("webhookUrl: expected an absolute http or https URL")
+        raise ValueError(f"{_WIRE_NAMES['webhook_url']}: expected an absolute http or https URL")

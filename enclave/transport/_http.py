@@ -119,7 +119,7 @@ class Http:
             failure.operation = f"{method} {path}"
             wait = policy.wait_before(attempt, failure)
             late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
-            again = may_retry(failure, creates=method == "POST") and not is_final(failure)
+            again = may_retry(failure, creates=method in ("POST", "PATCH")) and not is_final(failure)
             if attempt >= policy.attempts or late or not again:
                 failure.retries = attempt - 1
                 raise failure.with_traceback(None)  # the frames below hold headers

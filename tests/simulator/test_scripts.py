@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import msgspec
 import pytest
 
 from enclave.simulator import Simulator
@@ -59,6 +61,14 @@ async def test_a_refused_push_adds_no_frame_and_a_refused_script_is_not_played(s
         script.release()
         run = await api.run("never run")
         assert (run.phase, run.output()) == ("succeeded", "")
+
+
+@pytest.mark.anyio
+async def test_a_scripted_result_may_be_one_that_no_workload_may_report(serving):
+    async with serving() as api:
+        api.sim.script(result=msgspec.Raw(b"[" * 200 + b"]" * 200))
+        run = await api.run("never run")
+        assert json.dumps(run.result["json"]) == "[" * 200 + "]" * 200
 
 
 @pytest.mark.anyio
