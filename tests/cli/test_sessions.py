@@ -15,7 +15,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 @pytest.fixture
 def session(cli, simulator):
-    """An ended session with output, a result and a label. Removed at the end."""
+    """An ended session with output, a result and a label. It is removed at the end."""
     simulator.script([StdoutFrame("out\n"), StderrFrame("err\n")], result={"n": 1})
     session_id = cli("run", "--detach", "-c", "pass", "--label", "test=sessions").out.strip()
     cli("result", session_id)
