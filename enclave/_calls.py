@@ -59,7 +59,7 @@ async def health(http: Http) -> Health:
 
 
 async def request(http: Http, method: str, path: str, json: Any) -> Any:
-    """The raw JSON of any route; None where its answer is empty. Raises as `EnclaveClient.request` does."""
+    """The raw JSON of any route, or None where its answer is empty. Raises as `EnclaveClient.request` does."""
     if not isinstance(method, str):
         raise TypeError(f"method: expected a string, got {type(method).__name__}")
     method = method.upper()

@@ -34,7 +34,7 @@ _CLOSE_INPUT_SECONDS = 10.0
 
 
 _RIGHT_FORM = (
-    "this fan-out is not open; write: async with enclave.fan_out(...) as outcomes: async for outcome in outcomes: ..., "
+    "this fan-out is not open. Write: async with enclave.fan_out(...) as outcomes: async for outcome in outcomes: ..., "
     "or await enclave.map(...)"
 )
 
@@ -71,7 +71,7 @@ class FanOut(Generic[T]):
         self._input_is_through = False
         self._ended = False
         self._error: BaseException | None = None  # raised once the outcomes are through
-        self._close_error: Exception | None = None  # of the input; raised when the block is left
+        self._close_error: Exception | None = None  # of the input, raised when the block is left
         self._task: BackgroundTask[None] | None = None
         self._state = "new"
 
@@ -92,7 +92,7 @@ class FanOut(Generic[T]):
     @uninterrupted
     async def __aenter__(self) -> Self:
         if self._state != "new":
-            raise UsageError("a fan-out is entered once; call fan_out() again for another one")
+            raise UsageError("a fan-out is entered once. Call fan_out() again for another one")
         self._state = "open"
         self._task = BackgroundTask(self._feed, "a fan-out")
         try:
@@ -161,13 +161,15 @@ class FanOut(Generic[T]):
         if self._state == "new":
             raise UsageError(_RIGHT_FORM)
         if self._state == "closed":
-            raise UsageError("this fan-out is closed; iterate inside its async with block")
+            raise UsageError("this fan-out is closed. Iterate inside its async with block")
 
     async def _feed(self) -> None:
         try:
             async with anyio.create_task_group() as task_group:
                 await self._take_requests(task_group)
         finally:
+            # anyio takes a task that ended in a cancellation for one that was asked to, and quietly ends its siblings.
+            # So whether all is done is counted, and not concluded from an end without an error.
             if self._error is None and not (self._input_is_through and self._running == 0):
                 self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
             self._ended = True
@@ -219,6 +221,7 @@ class FanOut(Generic[T]):
                 error.__cause__ = exception
             else:
                 raise
+        # Nothing is awaited between here and the end, so a task that began always leaves its outcome.
         self._running -= 1
         if not self._ended:
             self._outcomes.append(progress.outcome(index, request, error))
@@ -242,7 +245,7 @@ class Progress(Generic[T]):
         self._ended = anyio.current_time()
 
     def outcome(self, index: int, request: RequestLike, error: Exception | None) -> Outcome[T]:
-        """What became of the request, now that its session is left; `error` is what came out of that."""
+        """What became of the request, now that its session is left. `error` is what came out of that."""
         seconds = (anyio.current_time() if self._ended is None else self._ended) - self._started
         if self.session_id is not None and self.result is not None:
             return Completed[T](

@@ -40,7 +40,7 @@ class Sweep:
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"labels: expected a mapping of string to string, got {name!r}: {value!r}")
         if not labels:
-            raise ValueError("labels: empty, which would tear down every session of the org; name at least one")
+            raise ValueError("labels: empty, which would tear down every session of the org. Name at least one")
         self._labels = dict(labels)
         self._min_age = None if older_than is None else _as_age(older_than)
 
@@ -59,7 +59,7 @@ class Sweep:
                 async with limiter:
                     await discard(http, session_id)
                 swept.append(session_id)
-            except Exception as error:  # noqa: BLE001 - told in the result; the others go on
+            except Exception as error:  # noqa: BLE001 - told in the result, and the others go on
                 failed[session_id] = error
             except BaseException as error:
                 if not cancelled_by_others(error):
