@@ -146,6 +146,13 @@ async def rm(
     screen = ctx.obj.screen
     failed = False
     async with ctx.obj.client() as enclave:
+        if filters.labels:
+            swept = await enclave.sweep(labels=filters.labels, older_than=filters.older_than, dry_run=dry_run)
+            for session_id in swept.swept:
+                await _tell(session_id, None, screen=screen, dry_run=dry_run, json=json)
+            for session_id, error in swept.failed.items():
+                await _tell(session_id, described(error), screen=screen, dry_run=dry_run, json=json)
+            return EXIT_ERROR if swept.failed else 0
         # Some at once, and each told as soon as it is done: there may be thousands.
         chosen = await _chosen(enclave, session_ids, filters)
         for start in range(0, len(chosen), AT_ONCE):
