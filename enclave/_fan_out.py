@@ -190,9 +190,13 @@ class FanOut(Generic[T]):
         except StopAsyncIteration:
             self._input_is_through = True
         except BaseException as error:
-            if not (isinstance(error, Exception) or cancelled_by_others(error)):
+            if isinstance(error, Exception):
+                self._error = error  # the consumer raises it
+            elif cancelled_by_others(error):
+                self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
+                self._error.__cause__ = error
+            else:
                 raise
-            self._error = error  # the consumer raises it
         finally:
             await self._close(requests)
 
