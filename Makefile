@@ -52,7 +52,7 @@ mutants: $(READY)  ## change MODULES at random, COUNT (30) times from SEED (0), 
 	$(BIN)/python -m tests.mutants $(or $(MODULES),enclave) --count $(or $(COUNT),30) --seed $(or $(SEED),0) \
 		--tests $(or $(TESTS),tests)
 
-docs: $(READY)  ## build the guides and the reference into site/; a warning is an error
+docs: $(READY)  ## build the guides and the reference into site/, where a warning is an error
 	$(BIN)/python $(PIP_INSTALL) --group docs
 	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 

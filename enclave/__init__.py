@@ -1,28 +1,34 @@
 """The Python client of the Enclave control plane: run untrusted code in isolated, ephemeral sessions.
 
-Which module holds what, lowest first; each imports only from those above it:
+Which module holds what, lowest first. Each imports only from those above it:
 
-types/             the wire's types
-errors.py          what can go wrong with a valid call
-_log.py            the logger; _routes.py: the paths that take a session id
-_observer.py       Observer: the interface of those who want to know what the client does; _observed.py: calling it
-_tasks.py          work that must end, tasks inside a block, and which loop is running
-transport/         one request and its response
-_streams/          a stream of frames, from the socket to the loop body
-_calls.py          single requests
-_result.py         result(): wait for the end of a session and fetch its result; _result_type.py: decode it
-_create.py         create a session and leave none behind; tear one down
-_session.py        SessionHandle; hold a session for the length of a block
-_fan_out.py        FanOut: many sessions at once; _outcome.py: what became of each
-_client.py         EnclaveClient; _request_arguments.py: what run and session are called with
+types/                 the wire's types
+errors.py              what can go wrong with a valid call
+_log.py                the logger
+_routes.py             the paths that take a session id
+_observer.py           Observer: the interface of those who want to know what the client does
+_observed.py           the one way to call an observer
+_tasks.py              work that must end, tasks inside a block, and which loop is running
+transport/             one request and its response
+_streams/              a stream of frames, from the socket to the loop body
+_calls.py              single requests
+_result_type.py        the type that a result is decoded into
+_result.py             result(): wait for the end of a session and fetch its result
+_create.py             create a session and leave none behind, and tear one down
+_session.py            SessionHandle, and the block that holds a session
+_sweep.py              sweep(): tear down by label
+_outcome.py            what became of one request of a fan-out
+_fan_out.py            FanOut: many sessions at once
+_request_arguments.py  what run and session are called with
+_client.py             EnclaveClient: signatures and documentation
 
-At the edges, each an extra; the core imports none of them:
+At the edges, each an extra. The core imports none of them:
 
-simulator/         a control plane on this machine (extra `simulator`); imports types only
-pytest_plugin/     what the pytest fixtures give (extra `simulator`); declared in the package enclave_pytest
-cli/               the command line (extra `cli`); imports the public names
-mcp/               the command enclave-mcp (extra `mcp`)
-opentelemetry.py   an observer that makes spans (extra `otel`); imports public names
+simulator/             a control plane on this machine (extra `simulator`). It imports types only
+pytest_plugin/         what the pytest fixtures give (extra `simulator`), declared in the package enclave_pytest
+cli/                   the command line (extra `cli`). It imports the public names
+mcp/                   the command enclave-mcp (extra `mcp`). It imports the public names
+opentelemetry.py       an observer that makes spans (extra `otel`). It imports the public names
 """
 
 from . import errors, types
@@ -32,6 +38,7 @@ from ._observer import Observer, RequestObservation, SessionObservation, StreamO
 from ._outcome import Completed, Errored, Outcome, Verdict
 from ._session import SessionHandle
 from ._streams import FrameBatches, FrameStream
+from ._sweep import SweepResult
 from ._version import __version__
 from .errors import *  # noqa: F403 - its __all__ says what is public
 from .transport import InsecureTransportWarning, RetryPolicy, Timeout
@@ -52,6 +59,7 @@ __all__ = [
     "SessionHandle",
     "SessionObservation",
     "StreamObservation",
+    "SweepResult",
     "Timeout",
     "Verdict",
     "__version__",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ._routes import session_path
+from ._routes import check_path, session_path
 from .errors import EnclaveError, ServiceUnavailableError
 from .transport import decoded
 from .types import AuditEvent, Health, Session
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .transport import Http
 
 T = TypeVar("T")
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_raw = msgspec.json.Decoder(Any)
 
 
 async def get(http: Http, session_id: str) -> Session:
@@ -53,6 +56,24 @@ async def health(http: Http) -> Health:
             raise
         return found
     return decoded(decode_health, body, f"GET {path}", credential=None)
+
+
+async def request(http: Http, method: str, path: str, json: Any) -> Any:
+    """The raw JSON of any route, or None where its answer is empty. Raises as `EnclaveClient.request` does."""
+    if not isinstance(method, str):
+        raise TypeError(f"method: expected a string, got {type(method).__name__}")
+    method = method.upper()
+    if method not in _METHODS:
+        raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
+    check_path(path)
+    content = None
+    if json is not msgspec.UNSET:
+        try:
+            content = msgspec.json.encode(json)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise TypeError(f"json: {error}") from None
+    body = await http.request(method, path, content=content)
+    return decoded(_raw.decode, body, f"{method} {path}", http.settings.credential) if body.strip() else None
 
 
 def _health_in(error: EnclaveError) -> Health | None:

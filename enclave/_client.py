@@ -6,6 +6,7 @@ import builtins
 import copy
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
@@ -22,6 +23,7 @@ from ._result_type import result_decoder
 from ._routes import session_path
 from ._session import SessionBlock, SessionHandle
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
+from ._sweep import Sweep, SweepResult
 from ._tasks import uninterrupted
 from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
@@ -61,11 +63,11 @@ class EnclaveClient:
     ``async with`` or by `aclose`.
 
     Args:
-        base_url: the control plane, as in ``"http://127.0.0.1:8088"``; by default ``ENCLAVE_BASE_URL``.
-        api_key: ``ek_<id>_<secret>``; by default ``ENCLAVE_API_KEY``. Wins over `token`.
-        token: a user JWT, or an async callable that returns one, asked before each request; by default
+        base_url: the control plane, as in ``"http://127.0.0.1:8088"``. By default ``ENCLAVE_BASE_URL``.
+        api_key: ``ek_<id>_<secret>``. By default ``ENCLAVE_API_KEY``. Wins over `token`.
+        token: a user JWT, or an async callable that returns one, asked before each request. By default
             ``ENCLAVE_TOKEN``.
-        transport: any `httpx.AsyncBaseTransport` to use instead of the client's own; closed with the client. It serves
+        transport: any `httpx.AsyncBaseTransport` to use instead of the client's own. Closed with the client. It serves
             streams and requests alike, so a pool needs room for a connection a stream.
         timeout: a `Timeout`, or one number of seconds for connect, read, write and acquire, or None for none of these.
         retry: a `RetryPolicy`, or None to try everything once, the resuming of streams included.
@@ -73,7 +75,7 @@ class EnclaveClient:
         recover_creates: whether each create carries a label of its own, ``enclave-sdk.create``. If the answer to a
             create is lost, the client finds the session by that label, and adopts it or tears it down. Without it such
             a session is left to itself.
-        ssl_context: for TLS with authorities or a client certificate of one's own; not with `transport`, which has its
+        ssl_context: for TLS with authorities or a client certificate of one's own. Not with `transport`, which has its
             own. By default the authorities of certifi, or of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
         max_event_bytes: bound of one event of a stream.
         max_response_bytes: bound of one response that is not a stream.
@@ -81,7 +83,7 @@ class EnclaveClient:
         observer: an `Observer` to tell of requests, streams and sessions, as `enclave.opentelemetry` has one.
 
     Raises:
-        ConfigurationError: there is no base URL, or an argument cannot be used; the message names it.
+        ConfigurationError: there is no base URL, or an argument cannot be used. The message names it.
     """
 
     def __init__(
@@ -139,7 +141,7 @@ class EnclaveClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection, cancelled or not. Harmless when called twice; other calls raise `UsageError` then."""
+        """Close every connection, cancelled or not. Harmless when called twice. Other calls raise `UsageError` then."""
         await self._http.aclose()
 
     def with_options(
@@ -153,7 +155,7 @@ class EnclaveClient:
         Shares all connections with this one, so closing either closes both.
 
         Raises:
-            ConfigurationError: an argument cannot be used; the message names it.
+            ConfigurationError: an argument cannot be used. The message names it.
         """
         http = self._http.with_options(
             timeout=self._http.settings.timeout if timeout is msgspec.UNSET else Timeout.of(timeout),
@@ -179,7 +181,7 @@ class EnclaveClient:
             **fields: fields of `CreateSessionRequest`, in place of a request or on top of source text.
 
         Raises:
-            TypeError, ValueError: the request is not valid; the message names the field.
+            TypeError, ValueError: the request is not valid. The message names the field.
             APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
             APIConnectionError: it cannot be reached, or its answer was lost and no session shows up. Then
                 `EnclaveError.create_label` says by which label one that is late can be found.
@@ -197,7 +199,7 @@ class EnclaveClient:
             async with enclave.session("print('hello')") as session:
                 result = await session.result()
 
-        Takes what `run` takes. A request that is not valid raises at the call; entering the block raises what else
+        Takes what `run` takes. A request that is not valid raises at the call. Entering the block raises what else
         `run` raises.
 
         If tearing down fails, that is raised. If the block itself raised, its exception goes on, and the failure is
@@ -258,7 +260,7 @@ class EnclaveClient:
                 session that could not be torn down counts as one.
 
         Raises:
-            TypeError, ValueError: an argument cannot be used; the message names it. UsageError: the client is closed.
+            TypeError, ValueError: an argument cannot be used. The message names it. UsageError: the client is closed.
         """
         self._http.check_open()
         result_decoder(type)  # a type that cannot be decoded into shows here, not in every outcome
@@ -303,7 +305,7 @@ class EnclaveClient:
 
         Raises:
             NotFoundError: there is none of this id in the caller's org. And what every call raises: `APIStatusError`,
-                `APIConnectionError`, `ProtocolError`; TypeError or ValueError for what cannot be an id.
+                `APIConnectionError`, `ProtocolError`, and TypeError or ValueError for what cannot be an id.
         """
         return await _calls.get(self._http, session_id)
 
@@ -322,6 +324,43 @@ class EnclaveClient:
     async def health(self) -> Health:
         """Whether the control plane and its backend are well. Sends no credential. Raises what every call raises."""
         return await _calls.health(self._http)
+
+    async def sweep(
+        self, *, labels: Mapping[str, str], older_than: float | timedelta | None = None, dry_run: bool = False
+    ) -> SweepResult:
+        """Tear down every session that carries all these labels and is not torn down yet, a few at once.
+
+        For what a client cannot do: after a crash, from another process. One session that cannot be torn down does not
+        stop the others.
+
+        Args:
+            labels: which sessions. A session may have more labels than these.
+            older_than: only sessions that were created this long ago, in seconds or as a timedelta. Those whose
+                creation time the server does not tell are left alone then.
+            dry_run: only say which sessions would be torn down.
+
+        Raises:
+            ValueError: `labels` is empty, which would tear down everything, or `older_than` is negative. TypeError: an
+                argument is of the wrong type. And what `list` raises.
+        """
+        return await Sweep(labels, older_than).run(self._http, dry_run=dry_run)
+
+    async def request(self, method: str, path: str, *, json: Any = msgspec.UNSET) -> Any:
+        """Call a route that this version has no method for. Gives its JSON as plain types, None for an empty answer.
+
+        Credential, errors and retries are those of every call. A POST or PATCH is sent again only where a create would
+        be: it cannot have been carried out.
+
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE.
+            path: from the control plane's base URL on, with one slash at its beginning. It may have a query.
+            json: what to send as the body, if anything.
+
+        Raises:
+            TypeError, ValueError: an argument cannot be used, as with a path that has a host or a dot segment. And what
+                every call raises, see `get`.
+        """
+        return await _calls.request(self._http, method, path, json)
 
     @overload
     async def result(self, session_id: str) -> SessionResult[Any]: ...
@@ -342,7 +381,7 @@ class EnclaveClient:
                 type.
 
         Raises:
-            ResultTypeError: the value does not fit `type`; the error names the path and carries the undecoded result.
+            ResultTypeError: the value does not fit `type`. The error names the path and carries the undecoded result.
             SessionTornDown: the session was torn down before there was a result.
             StreamInterrupted: the stream could not be resumed, and the session has not ended.
             TypeError: nothing can be decoded into `type`. Nothing was sent. And what every call raises, see `get`.

@@ -64,7 +64,7 @@ class Creates:
     """How a client creates sessions: with which labels, and whether it looks for those whose answer was lost.
 
     Raises:
-        ConfigurationError: an argument cannot be used; the message names it.
+        ConfigurationError: an argument cannot be used. The message names it.
     """
 
     def __init__(self, labels: Mapping[str, str] | None, *, recover: bool) -> None:
@@ -113,7 +113,8 @@ async def create(
             if not (creation.proved_vain and http.retry.retry_lost_creates and attempt < http.retry.attempts):
                 raise
             continue
-        # Refused, so nothing was made. If it was for the label that we added, it works without; if not, this says so.
+        # Refused, so nothing was made, and a second request is safe. If the server minded our label, it works without
+        # it. If it minded something else, it says so again.
         session = await _carry_out(http, _Creation(http, *creates.without_label().label(request)), observed)
         creates.stop_labelling(refusal)
         return session
@@ -183,6 +184,7 @@ class _Creation:
     async def post(self) -> Session:
         """Send the request, and give the session that it made."""
         try:
+            # Without a deadline until the caller is gone: then some of the time is kept for looking.
             with self._post_scope:
                 answer = await self._http.request("POST", "/sessions", content=self._body)
                 return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
@@ -211,6 +213,7 @@ class _Creation:
         Raises:
             EnclaveError: `reason`, where there is none, or none can be looked for.
         """
+        # If this is cut short, it is begun again. It then goes by the first reason, and has what is left of the time.
         reason = self._reason = self._reason or reason
         if self._label is None:
             raise reason
@@ -220,7 +223,7 @@ class _Creation:
             for attempt in itertools.count(1):
                 session = await self._listed(self._label)
                 if session is not None:
-                    logger.info("%s; found its session %s by the label", reason, session.id)
+                    logger.info("%s - found its session %s by the label", reason, session.id)
                     return session
                 await anyio.sleep(_LOOK.wait_before(attempt))
         reason.create_label = self._label
@@ -229,6 +232,7 @@ class _Creation:
         raise reason
 
     async def _listed(self, label: str) -> Session | None:
+        # Read as plain JSON: an odd session of somebody else's must not hide ours.
         self.proved_vain = False
         try:
             answer = await self._http.request("GET", "/sessions")

@@ -14,7 +14,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -31,6 +31,12 @@ Requests = Iterable[RequestLike] | AsyncIterable[RequestLike]
 
 DEFAULT_MAX_CONCURRENCY = 16
 _CLOSE_INPUT_SECONDS = 10.0
+
+
+_RIGHT_FORM = (
+    "this fan-out is not open. Write: async with enclave.fan_out(...) as outcomes: async for outcome in outcomes: ..., "
+    "or await enclave.map(...)"
+)
 
 
 class FanOut(Generic[T]):
@@ -59,19 +65,34 @@ class FanOut(Generic[T]):
         self._fail_fast = fail_fast
         self._outcomes: deque[Outcome[T]] = deque()
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
+        self._taken = 0  # from the input, in all
         self._running = 0  # taken from the input, and without an outcome yet
         self._changed = Wakeup()
         self._input_is_through = False
         self._ended = False
         self._error: BaseException | None = None  # raised once the outcomes are through
-        self._close_error: Exception | None = None  # of the input; raised when the block is left
+        self._close_error: Exception | None = None  # of the input, raised when the block is left
         self._task: BackgroundTask[None] | None = None
         self._state = "new"
+
+    if not TYPE_CHECKING:  # a type checker refuses these by itself
+
+        def __await__(self) -> NoReturn:
+            self._check_open()
+            raise UsageError(_RIGHT_FORM)
+
+        def __enter__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __exit__(self, *exc_info: object) -> None: ...
+
+    def __repr__(self) -> str:
+        return f"<FanOut {self._state} taken={self._taken} running={self._running} waiting={len(self._outcomes)}>"
 
     @uninterrupted
     async def __aenter__(self) -> Self:
         if self._state != "new":
-            raise UsageError("a fan-out is entered once; call fan_out() again for another one")
+            raise UsageError("a fan-out is entered once. Call fan_out() again for another one")
         self._state = "open"
         self._task = BackgroundTask(self._feed, "a fan-out")
         try:
@@ -138,18 +159,17 @@ class FanOut(Generic[T]):
 
     def _check_open(self) -> None:
         if self._state == "new":
-            raise UsageError(
-                "this fan-out is not open; write: async with enclave.fan_out(...) as outcomes: "
-                "async for outcome in outcomes: ..."
-            )
+            raise UsageError(_RIGHT_FORM)
         if self._state == "closed":
-            raise UsageError("this fan-out is closed; iterate inside its async with block")
+            raise UsageError("this fan-out is closed. Iterate inside its async with block")
 
     async def _feed(self) -> None:
         try:
             async with anyio.create_task_group() as task_group:
                 await self._take_requests(task_group)
         finally:
+            # anyio takes a task that ended in a cancellation for one that was asked to, and quietly ends its siblings.
+            # So whether all is done is counted, and not concluded from an end without an error.
             if self._error is None and not (self._input_is_through and self._running == 0):
                 self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
             self._ended = True
@@ -164,14 +184,19 @@ class FanOut(Generic[T]):
                     await self._changed.wait()
                 request = await anext(requests)
                 self._in_flight += 1
+                self._taken += 1
                 self._running += 1
                 task_group.start_soon(self._run_one, index, request)
         except StopAsyncIteration:
             self._input_is_through = True
         except BaseException as error:
-            if not (isinstance(error, Exception) or cancelled_by_others(error)):
+            if isinstance(error, Exception):
+                self._error = error  # the consumer raises it
+            elif cancelled_by_others(error):
+                self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
+                self._error.__cause__ = error
+            else:
                 raise
-            self._error = error  # the consumer raises it
         finally:
             await self._close(requests)
 
@@ -200,6 +225,7 @@ class FanOut(Generic[T]):
                 error.__cause__ = exception
             else:
                 raise
+        # Nothing is awaited between here and the end, so a task that began always leaves its outcome.
         self._running -= 1
         if not self._ended:
             self._outcomes.append(progress.outcome(index, request, error))
@@ -223,7 +249,7 @@ class Progress(Generic[T]):
         self._ended = anyio.current_time()
 
     def outcome(self, index: int, request: RequestLike, error: Exception | None) -> Outcome[T]:
-        """What became of the request, now that its session is left; `error` is what came out of that."""
+        """What became of the request, now that its session is left. `error` is what came out of that."""
         seconds = (anyio.current_time() if self._ended is None else self._ended) - self._started
         if self.session_id is not None and self.result is not None:
             return Completed[T](

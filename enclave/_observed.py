@@ -1,6 +1,6 @@
 """The one way to call an `Observer`: what it raises is logged and goes no further. Without I/O.
 
-Requests and sessions are observed inside a ``with`` block; leaving it ends the observation. What nobody observes is an
+Requests and sessions are observed inside a ``with`` block. Leaving it ends the observation. What nobody observes is an
 `ObservedRequest`, `ObservedStream` or `ObservedSession` too: the classes of these names do nothing, and those derived
 from them tell an observer. So nobody has to ask whether there is one.
 """
@@ -45,15 +45,16 @@ class Guard:
         self._shown: set[tuple[str, str]] = set()
 
     def call(self, method: Callable[..., T], *arguments: Any, **keywords: Any) -> T | None:
-        """What `method` gives; None where it raised."""
+        """What `method` gives, or None if it raised."""
         try:
             return method(*arguments, **keywords)
-        except Exception as error:  # noqa: BLE001 - logged; what is observed must not fail for it
+        except Exception as error:  # noqa: BLE001 - logged. What is observed must not fail for it
             self.complain(getattr(method, "__qualname__", repr(method)), f"raised {type(error).__name__}", error)
         return None
 
     def complain(self, where: str, what: str, error: Exception | None = None) -> None:
         """Log what is wrong with the observer."""
+        # One warning for each fault. An observer is called for every request, and would fill the log.
         is_new = (where, what) not in self._shown and len(self._shown) < _MAX_WARNINGS
         if is_new:
             self._shown.add((where, what))
@@ -100,7 +101,7 @@ class ObservedSession:
 
     def __init__(self) -> None:
         self.torn_down = False
-        """Whether the session is gone; for the block to set."""
+        """Whether the session is gone. The block sets it."""
 
     def seen(self, session: Session) -> None:
         """The session as the server sees it."""
@@ -212,7 +213,7 @@ class _ObservedRequest(ObservedRequest):
 
 
 def _problem(name: str, value: str, size: int) -> str | None:
-    """Why a header cannot be sent; names the header only where it is one, and never its value."""
+    """Why a header cannot be sent. The text never holds the header's value."""
     if not _NAME.fullmatch(name):
         return "its name is no header name"
     if name.lower() in _RESERVED:

@@ -173,7 +173,7 @@ class ResultQuery(Generic[T]):
         return session
 
     async def _seen(self) -> Session | None:
-        """The session; None if it cannot be had. What went wrong before says more than that."""
+        """The session, or None if it cannot be had. What went wrong before says more than that."""
         try:
             return await self._get()
         except EnclaveError as error:

@@ -33,7 +33,8 @@ def result_decoder(type_: Any) -> Decode[Any]:
         return _untyped.decode
     try:
         return _cached_decoder(type_)
-    except TypeError:  # cannot be hashed, as a type with metadata can be; or is refused, and is so once more
+    except TypeError:
+        # It cannot be hashed, as some types with metadata. Or it is refused, and is so once more.
         return _decoder(type_)
 
 
@@ -48,7 +49,7 @@ def _decoder(type_: Any) -> Decode[Any]:
         if not callable(getattr(cls, "model_validate", None)):
             where = "" if cls is type_ else f", which is in {_name(type_)}"
             raise TypeError(
-                f"type: no result can be decoded into {_name(cls)}{where}; use a Struct, a dataclass, a TypedDict, "
+                f"type: no result can be decoded into {_name(cls)}{where}. Use a Struct, a dataclass, a TypedDict, "
                 "a Pydantic model, or built-in types"
             )
     if unknown:
@@ -92,7 +93,8 @@ def _decode(
         return result
     untyped = _untyped.decode(body)  # raises where the fault is not the value's
     if untyped.value is None and untyped.exit_code != 0:
-        return untyped  # a workload that failed or was killed rarely has a value; its exit is what the caller must see
+        # A workload that failed or was killed rarely has a value. How it ended is what the caller must see.
+        return untyped
     if "$.json" not in reason:
         reason += " - at `$.json`"
     raise ResultTypeError(f"the workload's result does not fit {_name(type_)}: {reason}", result=untyped)

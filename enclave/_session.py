@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import msgspec
 from anyio import current_effective_deadline
@@ -57,7 +57,7 @@ class SessionHandle:
 
     @property
     def last_seen(self) -> Session | None:
-        """The session as the server last showed it to this handle; None for an attached one that has not been seen.
+        """The session as the server last showed it to this handle. None for an attached one that has not been seen.
 
         Creating the session and `refresh` set it. Frames that pass through a stream of this handle, and `result`, keep
         its `phase`, `kill_reason` and `result` current. An attached session that was seen in frames alone has no other
@@ -91,13 +91,15 @@ class SessionHandle:
         """Wait for the workload to end and give its result. See `EnclaveClient.result`."""
         query = ResultQuery[Any](self._http, self.id, type, stream=self.stream, saw=self._saw_session)
         try:
+            # A stream that was read to its end is not read again, and one of an old session may not be needed at all.
             if self._has_ended:
                 result = await query.fetch(self._last_seen)
             elif self._is_created:
                 result = await query.wait()
             else:
                 result = await query.ask_first()
-        except WorkloadError as error:  # the value does not fit the type; how the workload ended is known all the same
+        except WorkloadError as error:
+            # The value does not fit the type. How the workload ended is known all the same.
             if error.result is not None:
                 self._finished(error.result)
             raise
@@ -137,6 +139,7 @@ class SessionHandle:
 
     def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
         """Note what was learned. A second stream replays phases that have passed, and these change nothing."""
+        # Phases only go forward here, whatever order the streams of several tasks show them in.
         seen = self._last_seen or Session(id=self.id, phase=phase)
         if seen.phase is None or _RANK.get(phase, _LAST) > _RANK.get(seen.phase, 0):
             fields["phase"] = phase
@@ -164,6 +167,11 @@ _RANK = {
 }
 
 
+_RIGHT_FORM = (
+    "this session is not open. Write: async with enclave.session(...) as session: ..., or await enclave.run(...)"
+)
+
+
 class SessionBlock:
     """What `EnclaveClient.session` gives: an async context manager that holds a session for the length of a block."""
 
@@ -175,10 +183,28 @@ class SessionBlock:
         self._handle: SessionHandle | None = None
         self._entered = False
 
+    if not TYPE_CHECKING:  # a type checker refuses these by itself
+
+        def __await__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __aiter__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __enter__(self) -> NoReturn:
+            raise UsageError(_RIGHT_FORM)
+
+        def __exit__(self, *exc_info: object) -> None: ...
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if (not name.startswith("_") and hasattr(SessionHandle, name)) or name == "id":
+                raise UsageError(_RIGHT_FORM)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     @uninterrupted
     async def __aenter__(self) -> SessionHandle:
         if self._entered:
-            raise UsageError("a session block is entered once; call session() again for another one")
+            raise UsageError("a session block is entered once. Call session() again for another one")
         self._entered = True
         self._observed = self._http.observing.session(self._request)
         try:

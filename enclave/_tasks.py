@@ -93,7 +93,7 @@ def uninterrupted(function: F) -> F:
 
 
 def keep_interrupts_out() -> None:
-    """Make the marks count, where trio is loaded; it may come later than this module. Cheap when called again."""
+    """Make the marks count, where trio is loaded. It may come later than this module. Cheap when called again."""
     trio = sys.modules.get("trio")
     if trio is not None:
         _protect(trio)
@@ -252,7 +252,7 @@ class BackgroundTask(Generic[T]):
 
     @property
     def error(self) -> BaseException | None:
-        """Why there is no result; None where there is one."""
+        """Why there is no result. None where there is one."""
         return None if self.state is TaskState.RETURNED else self._failure()
 
     def _failure(self) -> BaseException:
@@ -294,7 +294,7 @@ class BackgroundTask(Generic[T]):
             self._finished.set()
 
     async def _attempt(self, call: Call[T]) -> Call[T] | None:
-        """Run a call; give what to run next, if somebody else has cut it short."""
+        """Run a call. Give what to run next, if somebody else has cut it short."""
         cancels = _cancel_requests()
         try:
             with anyio.CancelScope(deadline=self._deadline) as self._scope:
@@ -311,6 +311,7 @@ class BackgroundTask(Generic[T]):
             if self._again is None:
                 self._interrupted(error)
             elif _cancel_requests() > cancels:
+                # asyncio counts requests to cancel, and the scopes of anyio and of `asyncio.timeout` look at the count.
                 _forget_cancel_requests(cancels)
                 return self._again
             else:
@@ -333,6 +334,7 @@ class BackgroundTask(Generic[T]):
         cancellation: BaseException | None = None
         while not self._finished.is_set():
             try:
+                # The wait is bounded by the deadline of the call. Without `again` the call was cancelled before.
                 with anyio.CancelScope(shield=True):
                     await self._finished.wait()
             except GeneratorExit:
@@ -362,6 +364,7 @@ def _cancel_requests() -> int:
 
 
 def _forget_cancel_requests(down_to: int) -> None:
+    # Only asyncio gets here: nothing else has requests to forget.
     task = _asyncio_task()
     while task.cancelling() > down_to:
         task.uncancel()
@@ -371,7 +374,7 @@ def _forget_cancel_requests(down_to: int) -> None:
 async def finish_or_undo(
     work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]], *, seconds: float, leave: Callable[[], None]
 ) -> T:
-    """Run `work`; if the caller is cancelled meanwhile, let it end all the same, and `undo` what it made.
+    """Run `work`. If the caller is cancelled meanwhile, let it end all the same, and `undo` what it made.
 
     As long as nobody cancels, the work is not bounded. From then on it has `seconds`, and `undo` as long again. `leave`
     is called at that moment. What goes wrong then is logged, since nobody may see the cancellation.
@@ -399,7 +402,7 @@ async def _undo(work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]],
     if work.state is not TaskState.RETURNED:
         if work.state is not TaskState.RAISED:
             logger.warning(
-                "%s was cancelled and did not end within %.1f s; it may have left something behind",
+                "%s was cancelled and did not end within %.1f s, so it may have left something behind",
                 work.name,
                 work.seconds,
             )

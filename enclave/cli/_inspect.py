@@ -16,7 +16,7 @@ from ._errors import EXIT_ERROR, EXIT_TIMEOUT, CommandError
 from ._options import LIMIT_NAMES, Json, seconds
 from ._output import Screen
 from ._runtime import Context, command
-from ._text import as_sent, known_time
+from ._text import as_sent, known_time, labels_line
 
 commands = typer.Typer()
 
@@ -47,7 +47,7 @@ async def show(ctx: Context, session_id: Id, json: Json = False) -> int:
                 "backend": session.backend,
                 "limits": _limits(session.limits),
                 "egress": _egress(session.egress),
-                "labels": " ".join(f"{key}={value}" for key, value in session.labels.items()) or None,
+                "labels": labels_line(session.labels),
                 "org": session.org_id,
                 "created by": session.created_by,
                 "created": known_time(session.created_at),

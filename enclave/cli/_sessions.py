@@ -17,7 +17,7 @@ from ._errors import EXIT_ERROR, BadUsage, described
 from ._options import Json, Labels, OlderThan, duration, pairs
 from ._output import Screen
 from ._runtime import Context, command
-from ._text import as_sent, json_line, known_time, one_line
+from ._text import as_sent, json_line, known_time, labels_line, one_line
 
 AT_ONCE = 8
 TABLE_ROWS = 20
@@ -97,7 +97,7 @@ async def ls(
             from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
 
             rows = [
-                (s.id, s.phase, s.language, _exit_of(s.result), _tables.age(s.created_at), _labels(s.labels))
+                (s.id, s.phase, s.language, _exit_of(s.result), _tables.age(s.created_at), labels_line(s.labels) or "")
                 for s in sessions
             ]
             columns = ("ID", "PHASE", "LANGUAGE", "EXIT", "AGE", "LABELS")
@@ -113,10 +113,6 @@ def _exit_of(found: SessionResult[object] | None) -> object:
     if found is None:
         return None
     return "killed" if found.exit_code is None else found.exit_code
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in labels.items())
 
 
 @command(
@@ -150,6 +146,13 @@ async def rm(
     screen = ctx.obj.screen
     failed = False
     async with ctx.obj.client() as enclave:
+        if filters.labels:
+            swept = await enclave.sweep(labels=filters.labels, older_than=filters.older_than, dry_run=dry_run)
+            for session_id in swept.swept:
+                await _tell(session_id, None, screen=screen, dry_run=dry_run, json=json)
+            for session_id, error in swept.failed.items():
+                await _tell(session_id, described(error), screen=screen, dry_run=dry_run, json=json)
+            return EXIT_ERROR if swept.failed else 0
         # Some at once, and each told as soon as it is done: there may be thousands.
         chosen = await _chosen(enclave, session_ids, filters)
         for start in range(0, len(chosen), AT_ONCE):

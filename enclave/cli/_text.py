@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
@@ -41,6 +42,11 @@ def json_pretty(document: object) -> str:
 def as_sent(value: _Wire) -> msgspec.Raw:
     """A value of the wire, as a document or a part of one. What the SDK has no name for is in it as it came."""
     return msgspec.Raw(value.to_json())
+
+
+def labels_line(labels: Mapping[str, str]) -> str | None:
+    """The labels of a session for a person. Those that the SDK made for itself are left out."""
+    return " ".join(f"{key}={value}" for key, value in labels.items() if not key.startswith("enclave-sdk.")) or None
 
 
 def visible(text: str) -> str:

@@ -1,7 +1,9 @@
 """One request and its response. The only place that imports httpx. Imports types and errors.
 
 Without I/O:
-_settings.py       what a client is configured with; _credential.py: the part of it that must not show
+_settings.py       what a client is configured with
+_credential.py     the part of it that must not show
+_proxies.py        the proxy that the environment names
 _retry.py          RetryPolicy
 _messages.py       the seam: a request, a response, and what a transport is
 _sse.py            SSEDecoder: the event stream by the WHATWG rules
@@ -11,7 +13,8 @@ _decoded.py        the value that a body decodes to
 With I/O:
 _http.py           Http: requests, with credential, timeouts and retries
 _body_reader.py    a response's body, piece by piece
-_responses.py      the error that a response stands for; _redact.py: without the client's credential in it
+_responses.py      the error that a response stands for
+_redact.py         a server's text without the client's credential in it
 _transports.py     which transport carries a client's requests
 http11/            our own: HTTP/1.1 to one origin
 _httpx_transport.py  an adapter for httpx's transports, which the caller or a proxy asks for

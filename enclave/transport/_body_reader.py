@@ -14,12 +14,12 @@ from ._messages import Response
 
 
 class BodyReader:
-    """The body of one response. One task reads; the same task closes.
+    """The body of one response. One task reads and closes it.
 
     Args:
         response: the response, with its body unread.
-        read_seconds: how long a read may take where it cannot be cancelled and done again; elsewhere whoever reads a
-            stream sees to that, for many reads at once.
+        read_seconds: how long a read may take where it cannot be cancelled and done again. Elsewhere whoever reads a
+            stream limits many reads at once.
     """
 
     def __init__(self, response: Response, *, read_seconds: float | None = None) -> None:
@@ -40,11 +40,11 @@ class BodyReader:
 
     @property
     def fastest_read(self) -> Callable[[], Awaitable[bytes]]:
-        """`read`, or what it comes down to where nothing has to be undone; a stream reads for every few frames."""
+        """`read`, or what it comes down to where nothing has to be undone. A stream reads for every few frames."""
         return self._body.read if self._inflater is None and self._read_seconds is None else self.read
 
     async def read(self) -> bytes:
-        """The next bytes; empty at the end of the body.
+        """The next bytes, empty at the end of the body.
 
         Raises:
             APIConnectionError: the connection broke, or nothing came in `read_seconds`.
@@ -52,7 +52,8 @@ class BodyReader:
         """
         if self._inflater is None:
             return await self._read_raw()
-        await checkpoint()  # one small read can inflate to very many pieces, and others must have their turn
+        # One small read can inflate to very many pieces, and other tasks must have their turn.
+        await checkpoint()
         piece = next(self._pieces, b"")
         while not piece and (data := await self._read_raw()):
             self._pieces = self._inflater.feed(data)
@@ -71,6 +72,7 @@ class BodyReader:
         Raises:
             ResponseTooLargeError: it exceeds `max_bytes`. And what `read` raises.
         """
+        # Counted after decompression: a bomb is small on the wire.
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read():
@@ -81,7 +83,7 @@ class BodyReader:
         return b"".join(pieces)
 
     async def read_start(self, max_bytes: int) -> bytes:
-        """At most the first `max_bytes`; a longer body is cut without complaint."""
+        """At most the first `max_bytes`. A longer body is cut without complaint."""
         pieces: list[bytes] = []
         size = 0
         while size < max_bytes and (piece := await self.read()):

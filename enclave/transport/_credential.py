@@ -25,7 +25,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> object:
-        """The value itself. Use it in an expression; a variable would show in tracebacks."""
+        """The value itself. Use it inside an expression: a variable would show in tracebacks."""
         return self._value
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ class Credential:
         return tuple(self._sent)
 
     async def current(self) -> Secret:
-        """The secret to send now; a token callable is asked for it.
+        """The secret to send now. If the client has a token callable, it is asked.
 
         Raises:
             ConfigurationError: the callable gave nothing that a header can carry. And what the callable raises.
@@ -79,13 +79,13 @@ def _check(name: str, secret: Secret) -> None:
     if not isinstance(secret.reveal(), str):
         raise ConfigurationError(f"{name}: expected a string, got {type(secret.reveal()).__name__}")
     if not secret.reveal():
-        raise ConfigurationError(f"{name}: is empty; leave it out to send no credential")
+        raise ConfigurationError(f"{name}: is empty. Leave it out to send no credential")
     bad = _first_unsendable(secret)
     if bad is not None:
         # Not which character: it is a part of the secret.
         raise ConfigurationError(
-            f"{name}: character {bad} is a space, a control character or not ASCII, which a header cannot carry; "
-            "was a line end read along with it? strip() it"
+            f"{name}: character {bad} is a space, a control character or not ASCII, which a header cannot carry. "
+            "Was a line end read along with it? strip() it"
         )
 
 

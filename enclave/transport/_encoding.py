@@ -10,7 +10,7 @@ from enclave.errors import MalformedResponseError, excerpt
 _MAX_PIECE_BYTES = 64 * 1024
 _WBITS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 _NO_CODINGS = frozenset({"", "identity", "none", "utf-8"})
-"""What servers say of a body that is not compressed; the last two are mistakes that are often made."""
+"""What servers say of a body that is not compressed. The last two are mistakes that are often made."""
 _MAX_BARREN_BYTES = 64 * 1024
 """How much compressed data may give nothing, before it is no longer read on."""
 _GZIP_MAGIC = b"\x1f"  # its first byte: the second may come with the next read
@@ -30,11 +30,12 @@ class Inflater:
         self._barren_bytes = 0  # since something last came out
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The decompressed pieces of the next bytes; stop iterating and nothing more is decompressed."""
+        """The decompressed pieces of the next bytes. Nothing is decompressed before it is asked for."""
         if self._wbits is None:
             raise MalformedResponseError(
                 f"content-encoding {excerpt(self._encoding)} was not asked for and is not understood"
             )
+        # What comes out is bounded by the reader. This bounds what goes in and gives nothing.
         self._barren_bytes += len(data)
         while data:
             if self._barren_bytes > _MAX_BARREN_BYTES + len(data):
@@ -42,7 +43,8 @@ class Inflater:
             if self._inflater.eof:
                 if not data.startswith(_GZIP_MAGIC):
                     return  # padding
-                self._inflater = zlib.decompressobj(self._wbits)  # gzip may go on with another member
+                # gzip may go on with another member, and servers that concatenate files do so.
+                self._inflater = zlib.decompressobj(self._wbits)
             try:
                 piece = self._inflater.decompress(data, _MAX_PIECE_BYTES)
             except zlib.error as error:
@@ -54,7 +56,7 @@ class Inflater:
 
 
 def inflater_for(content_encoding: str | None) -> Inflater | None:
-    """The inflater that a ``Content-Encoding`` header asks for; None where there is nothing to undo."""
+    """The inflater that a ``Content-Encoding`` header asks for, or None if there is nothing to undo."""
     codings = [coding.strip().lower() for coding in (content_encoding or "").split(",")]
     undone = [coding for coding in codings if coding not in _NO_CODINGS]
     return Inflater(", ".join(undone)) if undone else None

@@ -45,7 +45,7 @@ FOREIGN: tuple[type[Exception], ...] = tuple(foreign for foreign, _, _ in EXCEPT
 def mapped(
     error: Exception, doing: str, *, connecting: bool, rows: Sequence[Row] = EXCEPTION_MAP
 ) -> EnclaveError | None:
-    """Our error for a foreign one; None for one that is no failure of the network, such as a bug in a transport.
+    """Our error for a foreign one, or None for one that is no failure of the network, such as a bug in a transport.
 
     It holds no traceback and no exception of another library. Its cause is the system's error at the root, bare, for
     that has the error number and no secrets.
@@ -117,8 +117,8 @@ def _chain(error: BaseException) -> Generator[BaseException]:
 def _describe_refused_certificate(error: ssl.SSLCertVerificationError) -> str:
     reason = getattr(error, "verify_message", "") or str(error) or type(error).__name__
     return (
-        f"the server's certificate is not trusted: {reason.rstrip('.')}; "
-        "for an authority of your own set SSL_CERT_FILE or pass ssl_context=, to a transport of your own verify="
+        f"the server's certificate is not trusted: {reason.rstrip('.')}. "
+        "For an authority of your own set SSL_CERT_FILE or pass ssl_context=, to a transport of your own verify="
     )
 
 

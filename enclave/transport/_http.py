@@ -34,7 +34,7 @@ _JSON_BODY_HEADERS: Headers = [*_JSON_HEADERS, (b"Content-Type", b"application/j
 
 
 class Http:
-    """Sends requests; safe to share between tasks. Opens no connection before the first one."""
+    """Sends requests. Tasks may share it. It opens no connection before the first request."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Http:
     def check_open(self) -> None:
         """Raise `UsageError` once the client is closed."""
         if self.closed:
-            raise UsageError("this EnclaveClient is closed; make a new one")
+            raise UsageError("this EnclaveClient is closed: make a new one")
 
     async def aclose(self) -> None:
         """Close every connection. Harmless when called twice."""
@@ -119,11 +119,11 @@ class Http:
             failure.operation = f"{method} {path}"
             wait = policy.wait_before(attempt, failure)
             late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
-            again = may_retry(failure, creates=method == "POST") and not is_final(failure)
+            again = may_retry(failure, creates=method in ("POST", "PATCH")) and not is_final(failure)
             if attempt >= policy.attempts or late or not again:
                 failure.retries = attempt - 1
                 raise failure.with_traceback(None)  # the frames below hold headers
-            logger.info("%s; retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)
+            logger.info("%s, retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)
             observed.retrying(failure, attempt, wait)
             await anyio.sleep(wait)
         raise AssertionError("unreachable")
@@ -172,7 +172,7 @@ class Http:
         content: bytes | None = None,
         is_stream: bool = False,
     ) -> Response:
-        """Send one request and give its response, body unread; the caller closes it.
+        """Send one request and give its response with its body unread. The caller closes it.
 
         Raises:
             APIConnectionError: no response came. UsageError: the client is closed.

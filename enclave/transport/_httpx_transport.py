@@ -152,7 +152,7 @@ class HttpxBody:
         # httpx and httpcore read through nested async generators. Left suspended, the inner ones would be finalised by
         # the garbage collector, in a task of its own under asyncio and with a warning under trio. A cancelled read
         # leaves each of them through its own clean-up, from the inside out. One that has pieces at hand gives those
-        # without ever waiting, and so is not cancelled; it is read to its end.
+        # without ever waiting, and so is not cancelled. It is read to its end.
         with anyio.CancelScope() as scope:
             scope.cancel()
             for _ in range(_MAX_UNWOUND_PIECES):

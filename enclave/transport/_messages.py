@@ -105,6 +105,7 @@ class Response:
         Args:
             name: in lower case.
         """
+        # A loop over few headers costs less than a dictionary that is asked once or twice.
         values = [value for sent, value in self._headers if sent.lower() == name]
         return b", ".join(values).decode("latin-1") if values else None
 

@@ -25,7 +25,7 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(base_url: str) -> Proxy | None:
-    """The proxy for a URL, as ``HTTPS_PROXY``, ``ALL_PROXY`` and so on name it; None for a direct connection.
+    """The proxy for a URL, as ``HTTPS_PROXY``, ``ALL_PROXY`` and so on name it, or None for a direct connection.
 
     A host on this machine never has one, or its traffic, credential included, would leave the machine.
 

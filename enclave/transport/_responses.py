@@ -39,15 +39,15 @@ async def status_error(response: Response, reader: BodyReader, credential: Crede
     try:
         text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
     except (ProtocolError, APIConnectionError):
-        text = b""  # cut or garbled; the status is what matters
+        text = b""  # cut or garbled, but the status is what matters
     status = response.status
     body, message, code = _explain(text, credential)
     if not message:
         message = excerpt(response.reason) or "no reason given"
-        message += f"; the body starts with: {_start(text, credential)}" if text else ""
+        message += f", and the body starts with: {_start(text, credential)}" if text else ""
     location = response.header(b"location")
     if location is not None and status in _REDIRECTS:
-        message += f"; redirects are not followed (to {excerpt(redacted(location, credential))})"
+        message += f", and redirects are not followed (to {excerpt(redacted(location, credential))})"
     request_id = response.header(b"x-request-id")
     cls = STATUS_ERRORS.get(status, ServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else APIStatusError)
     return cls(

@@ -32,7 +32,7 @@ class RetryPolicy:
     GET and DELETE are tried again after connection failures, timeouts and statuses 429, 502, 503 and 504. Creating a
     session is tried again only where none can have been made: no connection was established, or 429 or 503, unless
     `retry_lost_creates` says otherwise. A stream
-    that broke is resumed, after any 5xx too, as long as it makes progress; `attempts` bounds the consecutive attempts
+    that broke is resumed, after any 5xx too, as long as it makes progress. `attempts` bounds the consecutive attempts
     that make none. A server whose certificate is not trusted is not tried again.
 
     The wait before retry *n* (from 1) is ``min(max_wait_seconds, wait_seconds * 2 ** (n - 1))``, less a random part of
@@ -42,7 +42,7 @@ class RetryPolicy:
     attempts: int = 5
     """Tries in all, the first included."""
     total_seconds: float | None = 60.0
-    """No retry begins later than this after the first try; None for no bound. Streams are not bound by it."""
+    """No retry begins later than this after the first try, and None sets no bound. It does not bind streams."""
     wait_seconds: float = 0.5
     """The wait before the first retry."""
     max_wait_seconds: float = 15.0
@@ -50,7 +50,7 @@ class RetryPolicy:
     jitter: float = 0.5
     """Which part of each wait is random, from 0 to 1, so that clients that failed together do not return together."""
     max_retry_after_seconds: float = 60.0
-    """The longest ``Retry-After``, or ``retry`` of a stream, that is honoured; a longer one is cut to this."""
+    """The longest ``Retry-After``, or ``retry`` of a stream, that is honoured. A longer one is cut to this."""
     retry_lost_creates: bool = False
     """Whether a create whose answer was lost is sent again, once the list of sessions has shown for ten seconds that it
     made none. A server that takes longer than that would then make two sessions."""
@@ -74,7 +74,7 @@ class RetryPolicy:
     def wait_before(self, retry: int, error: EnclaveError | None = None, *, base_seconds: float | None = None) -> float:
         """Seconds to wait before retry number `retry`, counted from 1, after `error`.
 
-        `base_seconds` takes the place of `wait_seconds`, where a server asked for its own reconnection time; the wait
+        `base_seconds` takes the place of `wait_seconds`, where a server asked for its own reconnection time. The wait
         is never shorter than that, up to `max_retry_after_seconds`. Zero asks for one retry at once, not for all.
         """
         if isinstance(error, APIStatusError) and error.retry_after_seconds is not None:

@@ -49,8 +49,8 @@ class Timeout:
     """For one try of a request that is not a stream, to the last byte of its response. 300 by default. A server that
     sends a byte now and then never exceeds `read`, but it exceeds this."""
     stream_idle: float | None
-    """For the next bytes of a stream, heartbeats included; then it is taken for dropped and resumed. Keep it longer
-    than the server's heartbeat interval. 300 by default."""
+    """For the next bytes of a stream, heartbeats included. After that it is taken for dropped and is resumed. Keep it
+    longer than the server's heartbeat interval. 300 by default."""
     stream_end: float | None
     """For the next frame of a stream whose workload has ended. After so long a silence the stream is complete, although
     the server sent no `end` frame. 5 by default."""
@@ -74,7 +74,7 @@ class Timeout:
         """Check and keep the seconds.
 
         Raises:
-            ConfigurationError: one of them is not a positive number; the message names it.
+            ConfigurationError: one of them is not a positive number. The message names it.
         """
         given = {"connect": connect, "read": read, "write": write, "acquire": acquire}
         for name, value in given.items():
@@ -111,11 +111,11 @@ class Settings:
     max_response_bytes: int
     max_buffered_bytes: int
     ssl_context: ssl.SSLContext | None = None
-    """For TLS to the control plane; None for the system's and certifi's authorities."""
+    """For TLS to the control plane. None stands for the authorities of certifi, or of ``SSL_CERT_FILE``."""
 
     @property
     def base_path(self) -> str:
-        """The path of the base URL, percent-encoded, as the path of every request begins; mostly empty."""
+        """The path of the base URL, percent-encoded: how the path of every request begins. It is mostly empty."""
         return quote(urlsplit(self.base_url).path, safe="/%:@!$&'()*+,;=~")
 
     @classmethod
@@ -134,7 +134,7 @@ class Settings:
         """Fill in from the environment what was not given, and check everything.
 
         Raises:
-            ConfigurationError: there is no base URL, or something cannot be used; the message names it.
+            ConfigurationError: there is no base URL, or something cannot be used. The message names it.
         """
         url = _checked_url(base_url)
         settings = cls(
@@ -148,7 +148,7 @@ class Settings:
         )
         if settings.credential and not _is_protected(url):
             warnings.warn(
-                f"the credential will travel unencrypted to {url}; use https",
+                f"the credential will travel unencrypted to {url}. Use https",
                 InsecureTransportWarning,
                 stacklevel=3,  # whoever makes the client
             )
@@ -156,7 +156,7 @@ class Settings:
 
 
 def _credential(api_key: Secret, token: Secret) -> Credential | None:
-    # Explicit arguments win over the environment; between equals, the API key wins.
+    # Explicit arguments win over the environment. Between equals, the API key wins.
     for name, secret in (("api_key", api_key), ("token", token)):
         if secret.reveal() is not None:
             return Credential(name, secret)
@@ -185,7 +185,7 @@ def _checked_url(given: Secret) -> str:
     problem = _problem_of(str(given.reveal()))
     if problem and "@" in str(given.reveal()):
         # Whatever else is wrong, as with a password that holds a slash: what was meant for a password must not show.
-        problem = "must not hold a user name or password; pass api_key= or token="
+        problem = "must not hold a user name or password: pass api_key= or token="
     if problem:
         raise ConfigurationError(f"{name}: {problem}")
     return str(given.reveal()).rstrip("/")

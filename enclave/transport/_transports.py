@@ -40,7 +40,7 @@ class Transports:
         return await self._current().send(request)
 
     async def aclose(self) -> None:
-        """Close the transport of this event loop; harmless when called twice. None sends requests after that."""
+        """Close the transport of this event loop. Harmless when called twice. No loop sends requests after that."""
         self.closed = True
         with self._making:
             self._forget_loops_that_are_over()

@@ -1,4 +1,4 @@
-"""Help, its examples and docs/cli.md say what is so, and starting up loads no more than is needed."""
+"""Help, its examples and docs/cli.md say what is so. Starting up loads no more than is needed."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_a_credential_sent_in_the_clear_is_warned_of_in_one_line(cli, monkeypatc
     monkeypatch.setattr("enclave.EnclaveClient.list", lambda _self: _nothing())
     done = cli("ls")
     assert (done.code, done.out) == (0, "[]\n")
-    assert done.err == "enclave: warning: the credential will travel unencrypted to http://192.0.2.1:9; use https\n"
+    assert done.err == "enclave: warning: the credential will travel unencrypted to http://192.0.2.1:9. Use https\n"
 
 
 async def _nothing():

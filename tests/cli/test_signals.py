@@ -93,7 +93,7 @@ def test_a_terminal_that_is_closed_tears_the_session_down(command, simulator, ba
 
 def test_a_signal_that_was_to_be_ignored_is_ignored(command, simulator, there) -> None:
     script = simulator.script([StdoutFrame("started\n")], hold=True)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and it is inherited
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and the command inherits it
     try:
         enclave = command.start("run", "-c", "pass")
     finally:

@@ -227,3 +227,10 @@ def test_help_is_as_wide_as_the_terminal_and_no_line_is_cut(watched) -> None:
     assert not [line for line in lines if line.endswith("...") and "Usage" not in line]
     assert max(map(len, (wide.out + wide.screen).splitlines())) > 90
     assert max(map(len, (narrow.out + narrow.screen).splitlines())) <= 80
+
+
+def test_labels_that_the_sdk_made_for_itself_are_not_in_a_table(watched, cli, simulator) -> None:
+    labels = {"enclave-sdk.create": "0123", "a": "b"}
+    simulator.faults.respond(200, times=2, method="GET", body=sessions_of({"labels": labels}))
+    assert styled(watched("ls", terminal="out").screen).split()[-1] == "a=b"
+    assert json.loads(cli("ls").out)[0]["labels"] == labels

@@ -32,6 +32,7 @@ RANKS = {
     "_result_type": 6,
     "_result": 7,
     "_session": 8,
+    "_sweep": 8,
     "_fan_out": 9,
     "_client": 10,
     "__init__": 11,

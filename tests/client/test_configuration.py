@@ -88,7 +88,7 @@ def test_a_credential_that_no_header_can_carry_is_refused_without_showing_any_of
 
 @pytest.mark.parametrize("name", ["api_key", "token"])
 def test_an_empty_credential_is_refused_rather_than_sent(name):
-    with pytest.raises(ConfigurationError, match="leave it out"):
+    with pytest.raises(ConfigurationError, match="Leave it out"):
         EnclaveClient("http://127.0.0.1:1", **{name: ""})
 
 

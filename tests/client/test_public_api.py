@@ -20,7 +20,7 @@ PACKAGE = Path(enclave.__file__).parent
 CLASSES = [name for name in enclave.__all__ if inspect.isclass(getattr(enclave, name))]
 # Public in their modules, for the package's own use.
 INTERNAL = {
-    *("BackgroundTask", "Creates", "Progress", "ResultQuery", "SessionBlock", "TaskState", "Wakeup"),
+    *("BackgroundTask", "Creates", "Progress", "ResultQuery", "SessionBlock", "Sweep", "TaskState", "Wakeup"),
     *("Connection", "EventIds", "EventSource", "FrameBuffer", "FrameDecoder", "History", "HistoryState", "IdState"),
     *("Dropped", "HistoryMismatch", "Series", "Shape", "StreamReader", "UnknownFrameLog", "UnprovenContinuation"),
     "Guard",

@@ -184,9 +184,9 @@ async def test_each_retry_is_logged_with_its_reason_and_its_wait(caplog):
     async with client_of(transport) as client:
         await client.list()
     first, second = (record.getMessage() for record in caplog.records)
-    assert first == "GET /sessions: 503 busy (retry after 2.0); retry 1 of 4 in 2.00 s"
+    assert first == "GET /sessions: 503 busy (retry after 2.0), retry 1 of 4 in 2.00 s"
     assert "reset" in second
-    assert second.endswith("; retry 2 of 4 in 1.00 s")
+    assert second.endswith(", retry 2 of 4 in 1.00 s")
     assert "gave up" not in second
 
 

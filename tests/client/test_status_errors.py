@@ -96,7 +96,7 @@ async def test_every_call_raises_the_same_for_the_same_status(server: ControlPla
     ("body", "message", "decoded"),
     [
         (b"", "Reason 500", None),
-        (b"<html>oh no</html>", "Reason 500; the body starts with: <html>oh no", "<html>oh no</html>"),
+        (b"<html>oh no</html>", "Reason 500, and the body starts with: <html>oh no", "<html>oh no</html>"),
         (b'"text"', "Reason 500", "text"),
         (b"[1, 2]", "Reason 500", [1, 2]),
         (b"null", "Reason 500", None),

@@ -355,3 +355,23 @@ async def test_a_waiter_whose_time_is_up_goes_away_empty_handed():
     assert slots.waiting == 0
     slots.release()
     assert slots.free == 1
+
+
+async def test_a_connection_that_was_being_made_when_the_transport_closed_is_closed_too():
+    async with serve(answering(OK)) as server, client_of(server) as client:
+        pool = pool_of(client)
+        dial = pool._dial
+
+        async def dial_and_close(seconds):
+            connection = await dial(seconds)
+            await client.transport.aclose()
+            return connection
+
+        pool._dial = dial_and_close
+        for is_stream in (False, True):
+            pool.closed = False
+            with pytest.raises(UsageError, match="is closed"):
+                await client.get(is_stream=is_stream)
+            assert not pool.open
+            assert_whole(client)
+    assert server.requests == []

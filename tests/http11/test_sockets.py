@@ -5,16 +5,20 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
 import pytest
 
 import enclave
+from enclave.transport._credential import Secret
+from enclave.transport._settings import Settings
+from enclave.transport._transports import Transports
 from tests.support.loops import ASYNCIO, UVLOOP
 from tests.support.messages import CHUNKED, OK
-from tests.support.origin import client_of, pool_of
-from tests.support.wire import Peer, Server, answering, serve
+from tests.support.origin import Client, client_of, pool_of, read_all
+from tests.support.wire import Peer, Server, answering, in_thread, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -127,3 +131,34 @@ async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_mo
             tasks.cancel_scope.cancel()
         await stream.aclose()
         await anyio.lowlevel.checkpoint()
+
+
+def test_one_client_serves_two_event_loops_at_once_without_mixing_their_bytes():
+    bodies = {name: b'{"backend":"%s","ok":true}' % (name * 30_000) for name in (b"a", b"b")}
+
+    async def script(peer: Peer, server: Server) -> None:
+        while (request := await peer.request()) is not None:
+            body = bodies[b"a" if b"user-agent: a" in request.lower() else b"b"]
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async def use(name: bytes) -> None:
+        transport = transports[name]
+        for _ in range(200):
+            response = await transport.send(Client(transport).request("GET", headers=[(b"User-Agent", name)]))
+            assert await read_all(response) == bodies[name]
+        await transport.aclose()
+
+    with in_thread(serve(script)) as server, ThreadPoolExecutor(2) as threads:
+        settings = Settings.resolve(
+            Secret(server.origin),
+            api_key=Secret(None),
+            token=Secret(None),
+            timeout=None,
+            max_event_bytes=1,
+            max_response_bytes=1,
+            max_buffered_bytes=1,
+        )
+        shared = Transports(settings, None)
+        transports = dict.fromkeys((b"a", b"b"), shared)
+        for done in [threads.submit(anyio.run, use, name) for name in bodies]:
+            done.result(30)

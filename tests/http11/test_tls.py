@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import trustme
 from enclave import (
     APIConnectionError,
     CertificateError,
+    ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
     EnclaveClient,
@@ -333,3 +335,59 @@ async def test_the_environment_may_name_the_trusted_certificates(authority, serv
                 stderr=subprocess.STDOUT,
             )
     assert process.stdout.strip() == b"True"
+
+
+# Not uvloop, which looks names up past the socket module.
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [pytest.param(("asyncio", {"debug": True}), id="asyncio"), pytest.param(("trio", {}), id="trio")],
+    indirect=True,
+)
+async def test_a_name_with_a_dot_at_its_end_verifies(server_tls, trusting, monkeypatch):
+    names = []
+    look_up = socket.getaddrinfo
+
+    def without_dns(host, *args, **kwargs):
+        return look_up("127.0.0.1" if host in ("localhost.", b"localhost.") else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_dns)
+    server_tls.sni_callback = lambda _, name, __: names.append(name)
+    async with (
+        serve(answering(OK), tls=server_tls, name="localhost.") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        assert (await client.get()).content == b"hello"
+    assert names == ["localhost"]
+
+
+async def test_a_context_that_an_http2_client_uses_too_speaks_http11_here(server_tls, trusting):
+    protocols = []
+
+    async def script(peer: Peer, server: Server) -> None:
+        protocols.append(peer.stream._ssl_object.selected_alpn_protocol())
+        await answering(OK)(peer, server)
+
+    shared = trusting()
+    async with (
+        serve(script, tls=server_tls) as server,
+        client_of(server, ssl_context=lambda: shared, keepalive_seconds=0) as client,
+    ):
+        await client.get()
+        shared.set_alpn_protocols(["h2"])
+        await client.get()
+    assert protocols == ["http/1.1", "http/1.1"]
+
+
+@pytest.mark.parametrize("content", [None, "garbage"])
+async def test_a_file_of_authorities_that_cannot_be_read_is_named_and_not_tried_again(monkeypatch, tmp_path, content):
+    bundle = tmp_path / "authorities.pem"
+    if content is not None:
+        bundle.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    async with EnclaveClient("https://localhost:1") as client:
+        with (
+            anyio.fail_after(10),
+            pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.*authorities\.pem") as caught,
+        ):
+            await client.health()
+    assert caught.value.retries == 0

@@ -5,7 +5,7 @@ as all the rest of a small read. And anyio's stream stops watching the socket af
 the next: two system calls. Here all connections of a client read into one buffer, and a socket is watched until more
 comes than its reader takes. Measured in benchmarks/README.md.
 
-The one module here that names a loop; `_dial.py` imports it where asyncio is running, and on trio nobody does.
+The one module here that names a loop. `_dial.py` imports it where asyncio is running, and on trio nobody does.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                 self._raise_if_broken()
 
     async def send_eof(self) -> None:
-        """Send no more; receiving goes on."""
+        """Send no more. Receiving goes on."""
         if not self._transport.is_closing():
             self._transport.write_eof()
 
@@ -161,6 +161,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        # No buffer of asyncio's own: `send` is to wait until the kernel has taken everything.
         self._transport.set_write_buffer_limits(0)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio gives -1
@@ -168,6 +169,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._unread.append(bytes(self._scratch[:nbytes]))
+        # Nobody waits, so the reader is slower than the server. The kernel's buffer slows the server down.
         if not self._wake() and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -188,7 +190,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
     def _take_what_the_kernel_holds(self) -> None:
         """A failed write ends asyncio's reading at once. But what the server sent before is the reason it hung up."""
         descriptor = self._transport.get_extra_info("socket").fileno()
-        with suppress(OSError):  # nothing more is there; or this is Windows, where sockets are no files
+        with suppress(OSError):  # nothing is left, or this is Windows, where sockets are no files
             while len(self._unread) < _MAX_UNREAD_PIECES and (data := os.read(descriptor, len(self._scratch))):
                 self._unread.append(data)
 
@@ -201,7 +203,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             writer.set_result(None)
 
     def _wake(self) -> bool:
-        """Let the task that waits for bytes go on; False where none waits."""
+        """Let the task that waits for bytes go on. Gives False if none waits."""
         if self._reader is None or self._reader.done():
             return False
         self._reader.set_result(None)

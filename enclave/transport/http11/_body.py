@@ -37,7 +37,7 @@ class ResponseBody:
         return self._parser.complete
 
     async def read(self) -> bytes:
-        """All body bytes of the next network read that has any, as one object; empty at the end.
+        """All body bytes of the next network read that has any, as one object, or nothing at the end.
 
         Raises:
             APITimeoutError: nothing came within the request's read timeout.

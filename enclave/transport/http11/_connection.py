@@ -57,14 +57,14 @@ class Connection:
         raise APITimeoutError(f"{self.peer} took no more of the request for {seconds:g} s")
 
     async def receive(self, seconds: float | None) -> bytes:
-        """The next bytes, empty at the end of the stream. Cancelling it loses nothing; it can be called again.
+        """The next bytes, empty at the end of the stream. A cancelled call loses nothing, and can be made again.
 
         Raises:
             APITimeoutError: nothing came for `seconds`.
             APIConnectionError: the connection broke.
         """
         try:
-            # A cancel scope costs more than the rest of a read; none is needed for what is already here.
+            # A cancel scope costs more than the rest of a read, and what is here already needs none.
             if seconds is None or (self._stream is self._socket_stream and self._has_more()):
                 return await self._stream.receive(MAX_READ_BYTES)
             with anyio.move_on_after(seconds):

@@ -44,7 +44,7 @@ def default_ssl_context() -> ssl.SSLContext:
 
 
 class Dialer:
-    """Connects to one origin; builds the TLS context once, when the first connection needs it."""
+    """Connects to one origin. It builds the TLS context when the first connection needs it."""
 
     def __init__(self, origin: Origin, ssl_context: Callable[[], ssl.SSLContext]) -> None:
         self._origin = origin
@@ -142,7 +142,7 @@ async def _connect_socket(raw: socket.socket, address: tuple[str, int] | tuple[s
 
 
 async def _take_socket(stream: SocketStream) -> socket.socket:
-    """The connection of a stream, by a descriptor of its own; the stream closes its own, and all that it holds."""
+    """The connection of a stream, by a descriptor of its own. The stream then closes the one that it had."""
     try:
         theirs: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
         family: socket.AddressFamily = stream.extra(SocketAttribute.family)  # noqa: S610
@@ -160,6 +160,7 @@ async def _take_socket(stream: SocketStream) -> socket.socket:
 
 
 def _set_options(raw: RawSocket) -> None:
+    # Nagle's algorithm would hold back the second write of a request until the first is acknowledged.
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (

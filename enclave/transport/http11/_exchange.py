@@ -24,7 +24,7 @@ class Exchange:
         self.body_start = b""
         """What of the body came along with the head."""
         self.sent = False
-        """Whether the whole request is out; a server that refuses it may answer before."""
+        """Whether the whole request is out. A server that refuses it may answer before."""
 
     async def run(self) -> ResponseHead:
         """The final head.

@@ -20,7 +20,7 @@ class Origin(NamedTuple):
 
     @classmethod
     def of(cls, url: str) -> Origin:
-        """The origin of a URL; the rest of it does not matter.
+        """The origin of a URL. The rest of it does not matter.
 
         Raises:
             ValueError: it is not an ``http`` or ``https`` URL with a host, or its port or host cannot be.
@@ -38,7 +38,7 @@ class Origin(NamedTuple):
 
     @property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The host where it is an address; None where it is a name."""
+        """The host as an address, or None if it is a name."""
         try:
             return ipaddress.ip_address(self.host.partition("%")[0])
         except ValueError:
@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
     @property
     def zone(self) -> str:
-        """The zone of a link-local IPv6 address, as ``eth0``; mostly empty."""
+        """The zone of a link-local IPv6 address, as ``eth0``. It is mostly empty."""
         return self.host.partition("%")[2]
 
     @property
@@ -76,7 +76,7 @@ class Origin(NamedTuple):
 def _ascii(host: str) -> str:
     if host.isascii():
         return host
-    import httpx  # noqa: PLC0415 - knows IDNA; seldom needed, and slow to load
+    import httpx  # noqa: PLC0415 - knows IDNA, is seldom needed, and slow to load
 
     try:
         return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")

@@ -58,7 +58,7 @@ class ResponseParser:
 
     @property
     def head(self) -> ResponseHead | None:
-        """The final head, once it is there; 1xx heads are passed over."""
+        """The final head, once it is there. Interim heads, 1xx, are passed over."""
         return self._message.head
 
     @property
@@ -92,6 +92,7 @@ class ResponseParser:
             self._llhttp.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._note(error)
+        # Bytes after the end would be taken for the answer to the next request, if the connection were used again.
         if message.complete:
             message.drop_excess()
         if pieces or (message.head is not None and not had_head):
@@ -263,5 +264,6 @@ class _Message:
                 codings.append(value)
             elif lowered == b"keep-alive" and (found := _KEEP_ALIVE_TIMEOUT.search(value)):
                 self.keep_alive_seconds = int(found[1])
+        # Only a last coding of chunked tells where the body ends.
         chunked = b",".join(codings).rpartition(b",")[2].strip().lower() == b"chunked"
         self.until_close = not chunked and self.expected_bytes is None

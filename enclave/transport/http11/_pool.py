@@ -1,4 +1,4 @@
-"""Who owns which connection. Every change of owner is synchronous; only dialling and closing are awaited."""
+"""Who owns which connection. Every change of owner is synchronous. Only dialling and closing are awaited."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEEP_ALIVE_MARGIN_SECONDS = 1.0
 
 
 class Pool:
-    """The connections of one origin: last in, first out among the idle; never more than the slots for requests.
+    """The connections of one origin: last in, first out among the idle, and never more than the slots for requests.
 
     A new one is made only by a holder of a slot who finds none idle, so the idle ones need no bound of their own.
     """
@@ -74,13 +74,14 @@ class Pool:
         self._refuse_if_closed()
         connection = await self._dial(seconds)
         self.open.add(connection)
+        # Closed while this one was being made, so `aclose` has not seen it.
         if self.closed:
             await self.discard(connection)
             self._refuse_if_closed()
         return connection
 
     def put_idle(self, connection: Connection, promised_seconds: int | None) -> bool:
-        """Take a connection back for later use; False if it is not worth keeping."""
+        """Take a connection back for later use. Gives False if it is not worth keeping."""
         seconds = self._keepalive_seconds
         if promised_seconds is not None:
             seconds = min(seconds, promised_seconds - KEEP_ALIVE_MARGIN_SECONDS)
@@ -98,6 +99,7 @@ class Pool:
     async def aclose(self) -> None:
         """Close every connection, also those in use, and send the queue away."""
         self.closed = True
+        # Whoever waits for a slot is let in, finds the pool closed, and says so.
         self.slots.admit_all()
         self.idle.clear()
         async with AsyncExitStack() as stack:
@@ -111,6 +113,7 @@ class Pool:
         useless: list[Connection] = []
         while self.idle and found is None:
             connection = self.idle.pop()
+            # The server may have closed it, or have sent bytes that would pass for the next answer.
             if connection.expires_at <= now or connection.is_stale():
                 useless.append(connection)
             else:
@@ -149,14 +152,14 @@ class Lease:
         """Whether earlier responses came over it, so that the server may have closed it meanwhile."""
 
     def recycle(self, promised_seconds: int | None) -> None:
-        """Give the connection back for another request, if it is one of those; else it stays, to be closed."""
+        """Give the connection back for another request. That of a stream stays, and is closed."""
         connection = self.connection
         if self._has_slot and connection is not None and self._pool.put_idle(connection, promised_seconds):
             self.connection = None
             self._free_slot()
 
     async def redial(self, seconds: float | None) -> Connection:
-        """A new connection in place of one that turned out dead; the slot stays."""
+        """A new connection in place of one that turned out dead. The slot stays."""
         dead, self.connection = self.connection, None
         if dead is not None:
             await self._pool.discard(dead)
@@ -166,6 +169,7 @@ class Lease:
 
     async def aclose(self) -> None:
         """Close the connection, unless it was recycled."""
+        # First what is synchronous, then the await: a cancellation of that must not keep the slot.
         connection, self.connection = self.connection, None
         self._free_slot()
         if connection is not None:

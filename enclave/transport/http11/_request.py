@@ -49,6 +49,7 @@ def _head(request: Request, authority: bytes, *, with_body: bool) -> memoryview 
         lines.append(b"Content-Length: %d" % len(request.content))
     lines += [b"", b""]
     head = b"\r\n".join(lines)
+    # A line end within a value would make two headers, or two requests, of one.
     line_ends = len(lines) - 1
     if head.count(b"\r") != line_ends or head.count(b"\n") != line_ends or b"\0" in head:
         return None

@@ -1,6 +1,6 @@
-"""How many requests may hold a connection at once. O(1) for each, first come first served; imports anyio only.
+"""How many requests may hold a connection at once. O(1) for each, first come first served.
 
-anyio's own semaphores search their queue when a waiter is cancelled; with thousands queued that is quadratic.
+anyio's own semaphores search their queue when a waiter is cancelled. With thousands queued that is quadratic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import anyio
 
 
 class Slots:
-    """A fixed number of slots; each is free, held by one request, or being handed to the first in the queue."""
+    """A fixed number of slots. Each is free, held by one request, or being handed to the first in the queue."""
 
     __slots__ = ("_queue", "free", "total")
 
@@ -25,7 +25,7 @@ class Slots:
         return len(self._queue)
 
     async def acquire(self, seconds: float | None) -> bool:
-        """Take a slot, in turn; False if none came within `seconds`."""
+        """Take a slot, in turn. Gives False if none came within `seconds`."""
         if self.free > 0:
             self.free -= 1
             return True
@@ -44,6 +44,7 @@ class Slots:
 
     def release(self) -> None:
         """Give a slot back: to the first in the queue, if there is one."""
+        # The count may be below zero, where a closed pool has let everybody in.
         self.free += 1
         if self._queue and self.free > 0:
             self._admit_first()
@@ -59,6 +60,7 @@ class Slots:
         turn.set()
 
     def _leave(self, turn: anyio.Event) -> None:
+        # Handed over at the moment of the cancellation: pass it on, or it is lost for good.
         if turn.is_set():
             self.release()
         else:

@@ -40,8 +40,8 @@ class TLSStream(ByteStream):
             ssl.SSLError: the server is not trusted, or does not speak TLS. And what the stream below raises.
         """
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        # The context may be shared with an HTTP/2 client, which sets its own protocols; what counts is what is set when
-        # the object of this handshake is made, and nothing else runs between the two lines.
+        # The context may be shared with an HTTP/2 client, which sets its own protocols. They are
+        # read when the object of a handshake is made, and nothing else runs between these two lines.
         context.set_alpn_protocols(["http/1.1"])
         tls = context.wrap_bio(incoming, outgoing, server_hostname=server_name)
         self = cls(stream, tls, incoming, outgoing)

@@ -38,13 +38,13 @@ class OriginTransport:
         keepalive_seconds: float = DEFAULT_KEEPALIVE_SECONDS,
         max_header_bytes: int = DEFAULT_MAX_HEADER_BYTES,
     ) -> None:
-        """Configure; nothing is connected or built yet.
+        """Configure. Nothing is connected or built yet.
 
         Args:
-            url: scheme, host and port; the rest of the URL is ignored.
+            url: scheme, host and port. The rest of the URL is ignored.
             ssl_context: builds the TLS context, called once, in a worker thread, when the first ``https`` connection
                 is made.
-            max_connections: how many requests may be in flight at once; the others wait, first come first served.
+            max_connections: how many requests may be in flight at once. The others wait, first come first served.
             keepalive_seconds: how long an idle connection may be used again. What a server promises in
                 ``Keep-Alive: timeout=`` shortens it.
             max_header_bytes: bound of a response's header section, 1xx included, and of its trailers.
@@ -63,7 +63,7 @@ class OriginTransport:
         )
 
     async def send(self, request: Request) -> Response:
-        """Send a request; the response has its head, and a body to be read or closed by the caller.
+        """Send a request. The response has its head, and a body to be read or closed by the caller.
 
         Raises:
             APIConnectionError: no head of a response came. ConnectError: nothing was sent.
