@@ -76,22 +76,19 @@ class Timeout:
         Raises:
             ConfigurationError: one of them is not a positive number. The message names it.
         """
-        given = {"connect": connect, "read": read, "write": write, "acquire": acquire}
-        for name, value in given.items():
+        values: dict[str, object] = {"connect": connect, "read": read, "write": write, "acquire": acquire}
+        for name, value in values.items():
             fallback = (10.0 if name == "connect" else 60.0) if seconds is UNSET else seconds
-            self._keep(name, fallback if value is UNSET else value)
-        self._keep("total", total)
-        self._keep("stream_idle", stream_idle)
-        self._keep("stream_end", stream_end)
-        if teardown is None:  # pyright: ignore[reportUnnecessaryComparison] - callers without a type checker
-            raise ConfigurationError("timeout.teardown: expected a positive number of seconds, got None")
-        self._keep("teardown", teardown)
-
-    def _keep(self, name: str, value: object) -> None:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and cast("float", value) > 0):
-            raise ConfigurationError(f"timeout.{name}: expected a positive number of seconds, got {value!r}")
-        object.__setattr__(self, name, value)  # frozen for everybody else
+            values[name] = fallback if value is UNSET else value
+        values |= {"total": total, "stream_idle": stream_idle, "stream_end": stream_end, "teardown": teardown}
+        # All are kept before the first is checked: a traceback that shows local variables shows this object's repr.
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
+        for name, value in values.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_unlimited = value is None and name != "teardown"
+            if not is_unlimited and not (is_number and cast("float", value) > 0):
+                raise ConfigurationError(f"timeout.{name}: expected a positive number of seconds, got {value!r}")
 
     @classmethod
     def of(cls, timeout: float | Timeout | None) -> Timeout:
