@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Self, cast
 
 import anyio
 import httpx
@@ -110,10 +110,36 @@ class HttpxTransport:
             )
         except httpx.InvalidURL as error:  # the path is longer than httpx takes
             raise ValueError(f"{request!r:.200}: {error}") from None
+        # httpx would send the body through an async generator. If the server answers early or the caller is cancelled,
+        # the generator is left suspended, and trio warns of it when it is collected.
+        outgoing.stream = _RequestBody(request.content or b"")
         if request.credential is not None:
             # Not a variable: tracebacks that render local variables would show it.
             outgoing.headers["Authorization"] = f"Bearer {request.credential.reveal()}"
         return outgoing
+
+
+class _RequestBody(httpx.AsyncByteStream):
+    """The body of a request, in one piece. Not a generator, so that nothing is left to close."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Pieces([self._content] if self._content else [])
+
+
+class _Pieces:
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
 
 
 class HttpxBody:
