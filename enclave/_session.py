@@ -127,21 +127,27 @@ class SessionHandle:
             return
         for frame in frames:
             if isinstance(frame, PhaseFrame):
-                self._saw(phase=frame.phase, kill_reason=frame.kill_reason)
+                self._saw(frame.phase, kill_reason=frame.kill_reason)
             elif isinstance(frame, ResultFrame):
-                self._saw(phase=_phase_after(frame.result), result=frame.result)
+                # A server may send the result before the phase, and 137 as the exit code of a killed workload.
+                self._saw(_phase_after(frame.result), is_guess=frame.result.phase is None, result=frame.result)
             elif isinstance(frame, EndFrame):
                 self._is_through = True
 
     def _finished(self, result: SessionResult[Any]) -> None:
-        self._saw(result=result, phase=_phase_after(result), kill_reason=result.kill_reason)
+        self._saw(_phase_after(result), is_guess=result.phase is None, result=result, kill_reason=result.kill_reason)
         self._observed.finished(result)
 
-    def _saw(self, *, phase: SessionPhase, **fields: Any) -> None:
-        """Note what was learned. A second stream replays phases that have passed, and these change nothing."""
+    def _saw(self, phase: SessionPhase, *, is_guess: bool = False, **fields: Any) -> None:
+        """Note what was learned. A second stream replays phases that have passed, and these change nothing.
+
+        A phase that the server states takes the place of one that was concluded from a result.
+        """
         # Phases only go forward here, whatever order the streams of several tasks show them in.
         seen = self._last_seen or Session(id=self.id, phase=phase)
-        if seen.phase is None or _RANK.get(phase, _LAST) > _RANK.get(seen.phase, 0):
+        rank = _RANK.get(phase, _LAST)
+        seen_rank = -1 if seen.phase is None else _RANK.get(seen.phase, 0)
+        if rank > seen_rank or (rank == seen_rank and not is_guess):
             fields["phase"] = phase
         known = {name: value for name, value in fields.items() if value is not None}
         self._last_seen = msgspec.structs.replace(seen, **known)

@@ -150,6 +150,17 @@ async def test_a_handle_knows_its_session_from_the_frames_and_from_the_result(
     assert "torn_down" in repr(handle)
 
 
+async def test_the_phase_that_the_server_states_counts_and_not_one_concluded_from_an_exit_code(
+    server: ControlPlane, handle: SessionHandle
+):
+    exited = event({"kind": "result", "result": {"exitCode": 137}})
+    server.streams(phase("running"), exited, phase("killed", killReason="memory_exceeded"), exited, END)
+    async with handle.stream() as frames:
+        phases = [str(handle.phase) async for _ in frames]
+    assert phases[-1] == "killed"
+    assert handle.last_seen.kill_reason == KillReason.MEMORY_EXCEEDED
+
+
 async def test_an_attached_handle_knows_what_it_was_shown(server: ControlPlane, client: EnclaveClient):
     handle = client.attach("s-1")
     server.streams(phase("running"), event({"kind": "result", "result": RESULT}), END)

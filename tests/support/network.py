@@ -14,7 +14,7 @@ import psutil
 import trustme
 
 from enclave import EnclaveClient, RetryPolicy
-from enclave.simulator import Framing, Simulator
+from enclave.simulator import Bounds, Framing, Simulator
 from enclave.types import StdoutFrame, StreamFrame
 
 from . import proxies
@@ -80,9 +80,8 @@ async def serve_network(folder: Path, *, silence_seconds: int) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         behind: dict[Site, tuple[Upstream, Simulator]] = {}
         for has_ids in (True, False):
-            simulator = Simulator(
-                framing=Framing(ids=has_ids), heartbeat_seconds=ANY_LONG_TIME_SECONDS, max_running=1000
-            )
+            bounds = Bounds(heartbeat_seconds=ANY_LONG_TIME_SECONDS, max_running=1000)
+            simulator = Simulator(framing=Framing(ids=has_ids), bounds=bounds)
             sim = await stack.enter_async_context(simulator.serve())
             network.sims.append(sim)
             for http in ("1.0", "1.1"):
