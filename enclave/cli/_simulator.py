@@ -59,10 +59,11 @@ async def simulator(
         exports = {"ENCLAVE_BASE_URL": served.base_url}
         if given is None:  # the user has a given key already, so there is no need to show it
             exports["ENCLAVE_API_KEY"] = served.api_key
-        await screen.out.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
-        await screen.warn("convenient, NOT a security boundary: programs run as your user. Ctrl-C ends it")
-        # Being stopped is how this command is meant to end, so the exit code is 0.
+        # Being stopped is how this command is meant to end, so the exit code is 0. Whoever has read the exports may
+        # stop it at once, so they are written in here too.
         with ctx.obj.interruptible():
+            await screen.out.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
+            await screen.warn("convenient, NOT a security boundary: programs run as your user. Ctrl-C ends it")
             await anyio.sleep_forever()
     return 0
 
