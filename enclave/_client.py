@@ -120,7 +120,7 @@ class EnclaveClient:
         )
         self.base_url = settings.base_url
         """Where the control plane is."""
-        from .transport import Http  # noqa: PLC0415 - brings in httpx, which costs more than all the rest
+        from .transport import Http  # noqa: PLC0415 - brings in the sockets and TLS, which only a client needs
 
         self._http: Http = Http(settings, NO_RETRY if retry is None else retry, transport, observer)
 

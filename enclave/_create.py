@@ -43,6 +43,7 @@ from .transport import RetryPolicy, decoded
 from .types import CreateSessionRequest, Session
 from .types._answers import decode_session
 from .types._json import decode_text
+from .types._request import check_labels
 
 if TYPE_CHECKING:
     from .transport import Http
@@ -69,7 +70,8 @@ class Creates:
 
     def __init__(self, labels: Mapping[str, str] | None, *, recover: bool) -> None:
         try:
-            CreateSessionRequest(code="", labels=labels)
+            if labels is not None:
+                check_labels(labels)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(str(error)) from None
         if not isinstance(recover, bool):

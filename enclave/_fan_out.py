@@ -22,8 +22,8 @@ from anyio.lowlevel import checkpoint
 
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
 from ._session import SessionHandle
-from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, uninterrupted
-from .errors import UsageError, WorkInterrupted
+from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, cut_short, uninterrupted
+from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class FanOut(Generic[T]):
             # anyio takes a task that ended in a cancellation for one that was asked to, and quietly ends its siblings.
             # So whether all is done is counted, and not concluded from an end without an error.
             if self._error is None and not (self._input_is_through and self._running == 0):
-                self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
+                self._error = cut_short("a fan-out")
             self._ended = True
             self._changed.wake()
 
@@ -193,8 +193,7 @@ class FanOut(Generic[T]):
             if isinstance(error, Exception):
                 self._error = error  # the consumer raises it
             elif cancelled_by_others(error):
-                self._error = WorkInterrupted("a fan-out: cancelled by somebody else")
-                self._error.__cause__ = error
+                self._error = cut_short("a fan-out", error)
             else:
                 raise
         finally:
@@ -221,8 +220,7 @@ class FanOut(Generic[T]):
                 error = exception
             elif cancelled_by_others(exception):
                 # Left to itself it would end this task and, as anyio has it, all the others, without a word.
-                error = WorkInterrupted("a session of a fan-out: cancelled by somebody else")
-                error.__cause__ = exception
+                error = cut_short("a session of a fan-out", exception)
             else:
                 raise
         # Nothing is awaited between here and the end, so a task that began always leaves its outcome.

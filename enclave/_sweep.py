@@ -11,9 +11,9 @@ import msgspec
 
 from . import _calls
 from ._create import discard
-from ._tasks import cancelled_by_others, plain_exceptions
-from .errors import WorkInterrupted
+from ._tasks import cancelled_by_others, cut_short, plain_exceptions
 from .types import Session, SessionPhase
+from .types._request import check_labels
 
 if TYPE_CHECKING:
     from .transport import Http
@@ -34,11 +34,7 @@ class Sweep:
     """Which sessions to tear down. Raises as `EnclaveClient.sweep` does for what cannot be used."""
 
     def __init__(self, labels: Mapping[str, str], older_than: float | timedelta | None) -> None:
-        if not isinstance(labels, Mapping):
-            raise TypeError(f"labels: expected a mapping of string to string, got {type(labels).__name__}")
-        for name, value in labels.items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                raise TypeError(f"labels: expected a mapping of string to string, got {name!r}: {value!r}")
+        check_labels(labels)
         if not labels:
             raise ValueError("labels: empty, which would tear down every session of the org. Name at least one")
         self._labels = dict(labels)
@@ -65,15 +61,17 @@ class Sweep:
                 if not cancelled_by_others(error):
                     raise
                 # Left to itself it would end all the others too, and the sweep would look complete.
-                failed[session_id] = WorkInterrupted(f"tearing down session {session_id}: cancelled by somebody else")
+                failed[session_id] = cut_short(f"tearing down session {session_id}")
 
         with plain_exceptions():
             async with anyio.create_task_group() as tasks:
                 for session_id in ids:
                     tasks.start_soon(tear_down, session_id)
-        for session_id in ids:  # a task that was cancelled before its first step has said nothing
-            if session_id not in failed and session_id not in swept:
-                failed[session_id] = WorkInterrupted(f"tearing down session {session_id}: cancelled by somebody else")
+        # A task that was cancelled before its first step has said nothing.
+        told = failed.keys() | set(swept)
+        for session_id in ids:
+            if session_id not in told:
+                failed[session_id] = cut_short(f"tearing down session {session_id}")
         return SweepResult(swept, failed)
 
     def _matches(self, session: Session, now: datetime) -> bool:

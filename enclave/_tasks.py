@@ -86,6 +86,13 @@ def loop_is_over(loop: EventLoopToken) -> bool:
     return False
 
 
+def cut_short(what: str, cause: BaseException | None = None) -> WorkInterrupted:
+    """The error for work that somebody else has cancelled."""
+    error = WorkInterrupted(f"{what}: cancelled by somebody else")
+    error.__cause__ = cause
+    return error
+
+
 def uninterrupted(function: F) -> F:
     """Mark a function that Ctrl-C must not leave halfway. What it waits for can still be interrupted."""
     _uninterrupted.append(function)
@@ -323,8 +330,7 @@ class BackgroundTask(Generic[T]):
 
     def _interrupted(self, cause: BaseException | None) -> None:
         self.state = TaskState.INTERRUPTED
-        self._error = WorkInterrupted(f"{self.name}: cancelled by somebody else")
-        self._error.__cause__ = cause
+        self._error = cut_short(self.name, cause)
         self._finished.set()
 
     async def _join(self) -> BaseException | None:

@@ -89,7 +89,7 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once. Call stream() again for another one")
         self._http.check_open()
         self._state = _State.OPEN
-        from ._reader import StreamReader  # noqa: PLC0415 - brings in httpx, which the first client loads
+        from ._reader import StreamReader  # noqa: PLC0415 - brings in what only a stream needs
 
         self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)
         self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")

@@ -69,9 +69,8 @@ def short(text: str) -> str:
 
 def problem_of(value: object) -> str | None:
     """Why a value cannot be shown. None if it can."""
-    try:
-        size_bytes = len(msgspec.json.encode(value))
-    except RecursionError:
+    size_bytes = _size_of(value)
+    if size_bytes is None:
         return "it is nested too deep"
     if size_bytes > MAX_VALUE_BYTES:
         return f"it has {size_bytes} bytes, and at most {MAX_VALUE_BYTES} are shown"
@@ -100,10 +99,17 @@ def fitting(items: Iterable[T]) -> list[T]:
     return kept
 
 
-def _entry(value: T) -> T | str:
+def _size_of(value: object) -> int | None:
+    """How many bytes of JSON a value is. None if it is nested too deep to encode."""
     try:
-        size_bytes = len(msgspec.json.encode(value))
+        return len(msgspec.json.encode(value))
     except RecursionError:
+        return None
+
+
+def _entry(value: T) -> T | str:
+    size_bytes = _size_of(value)
+    if size_bytes is None:
         return "… nested too deep"
     if size_bytes > MAX_ENTRY_BYTES:
         return f"… {size_bytes} bytes left out"

@@ -6,7 +6,8 @@ _credential.py     the part of it that must not show
 _proxies.py        the proxy that the environment names
 _retry.py          RetryPolicy
 _messages.py       the seam: a request, a response, and what a transport is
-_sse.py            SSEDecoder: the event stream by the WHATWG rules
+_blocks.py         the event stream by the WHATWG rules
+_sse.py            SSEDecoder: the same for callers, as events of httpx-sse
 _encoding.py       decompression within bounds
 _decoded.py        the value that a body decodes to
 
@@ -37,6 +38,8 @@ from ._settings import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_RESPONSE_BYTES, Inse
 from ._settings import Settings as Settings
 
 if TYPE_CHECKING:
+    from ._blocks import Block as Block
+    from ._blocks import BlockDecoder as BlockDecoder
     from ._body_reader import BodyReader as BodyReader
     from ._exceptions import time_limit as time_limit
     from ._http import Http as Http
@@ -44,8 +47,6 @@ if TYPE_CHECKING:
     from ._messages import Response as Response
     from ._messages import Timeouts as Timeouts
     from ._responses import status_error as status_error
-    from ._sse import Block as Block
-    from ._sse import BlockDecoder as BlockDecoder
     from ._sse import SSEDecoder
 
 __all__ = [
@@ -61,8 +62,8 @@ __all__ = [
 # Importing anyio takes longer than importing the types and the errors, and importing httpx, which `SSEDecoder` does,
 # longer than all the rest. The first client pays for it, not every process that imports the SDK.
 _LOADED_WHEN_USED = {
-    "Block": "_sse",
-    "BlockDecoder": "_sse",
+    "Block": "_blocks",
+    "BlockDecoder": "_blocks",
     "BodyReader": "_body_reader",
     "Headers": "_messages",
     "Http": "_http",

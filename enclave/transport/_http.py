@@ -43,21 +43,17 @@ class Http:
         transport: httpx.AsyncBaseTransport | None,
         observer: Observer | None = None,
     ) -> None:
-        if not isinstance(retry, RetryPolicy):
-            raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
         self.settings = settings
-        self.retry = retry
+        self.retry = _checked(retry)
         self.observing = observing(observer, settings.base_url)
         self._base_path = settings.base_path
         self._transports = Transports(settings, transport)
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
         """The same connections with other timeouts and retries."""
-        if not isinstance(retry, RetryPolicy):
-            raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
         other = copy.copy(self)
         other.settings = dataclasses.replace(self.settings, timeout=timeout)
-        other.retry = retry
+        other.retry = _checked(retry)
         return other
 
     @property
@@ -195,6 +191,12 @@ class Http:
             raise
         logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
         return response
+
+
+def _checked(retry: RetryPolicy) -> RetryPolicy:
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry: expected a RetryPolicy or None, got {retry!r:.100}")
+    return retry
 
 
 def timeouts_of(timeout: Timeout) -> Timeouts:

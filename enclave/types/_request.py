@@ -52,7 +52,8 @@ class CreateSessionRequest(
         if self.egress is not None:
             check_egress(self.egress)
         _check_bindings(self.service_bindings)
-        _check_labels(self.labels)
+        if self.labels is not None:
+            check_labels(self.labels)
         _check_extra("extra", self.extra, type(self))
         if self.limits is not None:
             _check_extra("limits.extra", self.limits.extra, SessionLimits)
@@ -115,9 +116,8 @@ def _check_bindings(bindings: Sequence[str] | None) -> None:
         _check_text(f"service_bindings[{index}]", name)
 
 
-def _check_labels(labels: Mapping[str, str] | None) -> None:
-    if labels is None:
-        return
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Raise TypeError or ValueError, naming the label, for labels that no server can take."""
     if not isinstance(labels, Mapping):
         raise TypeError(f"labels: expected a mapping of string to string, got {type(labels).__name__}")
     for key, value in labels.items():
