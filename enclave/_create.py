@@ -188,7 +188,13 @@ class _Creation:
         try:
             # Without a deadline until the caller is gone: then some of the time is kept for looking.
             with self._post_scope:
-                answer = await self._http.request("POST", "/sessions", content=self._body)
+                answer = await self._http.request(
+                    "POST",
+                    "/sessions",
+                    content=self._body,
+                    # A session that nobody waits for is not asked for again.
+                    is_final=lambda _: self._caller_is_gone,
+                )
                 return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
         except EnclaveError as error:
             if not _is_lost(error):
