@@ -18,6 +18,8 @@ class Budget(msgspec.Struct, frozen=True):
     """CPU time. A share of half a core for 10 seconds of wall-clock time gives 5 seconds."""
     memory_bytes: int
     pids: int
+    disk_bytes: int = 1 << 30
+    """What its directory may hold. No request asks for a limit of that, so it is the same for all."""
 
 
 def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: SessionLimits) -> SessionLimits:
