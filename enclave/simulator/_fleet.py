@@ -159,7 +159,8 @@ class Fleet:
         names = session.request.service_bindings or ()
         services = {name: self._settings.service_bindings[name] for name in names}
         assert self._workplace is not None  # noqa: S101 - for the type checker: open() came first
-        return await Workload(session, self._isolation, services, self._workplace).run()
+        max_disk_bytes = self._settings.bounds.max_disk_bytes
+        return await Workload(session, self._isolation, services, self._workplace, max_disk_bytes=max_disk_bytes).run()
 
     def _forget_oldest(self) -> None:
         bounds = self._settings.bounds

@@ -86,10 +86,12 @@ class Workload:
         isolation: Isolation,
         services: Mapping[str, str],
         workplace: Workplace,
+        *,
+        max_disk_bytes: int,
     ) -> None:
         self._session = session
         self._services = services
-        self._budget: Budget = budget(session.limits)
+        self._budget: Budget = budget(session.limits, max_disk_bytes)
         self._isolation = isolation
         if not self._wants_own_network():
             self._isolation = msgspec.structs.replace(isolation, net=False)

@@ -41,8 +41,12 @@ class Workplace:
         return WORKLOAD_UIDS[next(self._uids) % len(WORKLOAD_UIDS)]
 
     def close(self) -> None:
-        """Remove the directory, and leave the lock."""
+        """Remove the directory, and give the lock back."""
         _clear(self.path)
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Give the lock back, as the kernel does for a process that was killed."""
         if self._lock is not None:
             os.close(self._lock)
 

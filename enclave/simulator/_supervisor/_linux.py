@@ -69,7 +69,7 @@ def drop_privileges(uid: int | None, needed: Sequence[str]) -> None:
     """Keep no capability from the next exec on, and become another user if that one can read what is needed."""
     for capability in range(CAPABILITIES):
         prctl(PR_CAPBSET_DROP, capability)
-    if uid is None:
+    if uid is None or sys.platform != "linux":
         return
     os.setgroups([])
     os.setresgid(uid, uid, uid)
