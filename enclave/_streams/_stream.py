@@ -95,7 +95,7 @@ class FrameStream:
         self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")
         try:
             await self._task.start()
-            await reader.opened.wait()
+            await reader.wait_until_opened()
             self._buffer.raise_if_failed()
         except BaseException:
             await self._close()
