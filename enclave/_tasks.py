@@ -51,10 +51,10 @@ _uninterrupted: list[Callable[..., Any]] = []
 def _asyncio_task() -> Any:
     """The running task of asyncio's, if the caller is in one. A trio program inside asyncio's loop is in none."""
     asyncio = sys.modules.get("asyncio")
-    try:
-        return None if asyncio is None else asyncio.current_task()
-    except RuntimeError:  # no loop is running
+    # Of the two ways to ask asyncio for its loop, the one that does not raise on trio: it is asked for each wait.
+    if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - exported for those who write loops
         return None
+    return asyncio.current_task()
 
 
 def runs_on_asyncio() -> bool:
@@ -143,7 +143,7 @@ class Wakeup:
     __slots__ = ("_event", "_futures")
 
     def __init__(self) -> None:
-        self._futures: list[Any] = []  # of asyncio's, one for each waiter
+        self._futures: tuple[Any, ...] = ()  # of asyncio's, one for each waiter
         self._event: anyio.Event | None = None  # on trio, and only while somebody waits
 
     async def wait(self) -> None:
@@ -156,17 +156,17 @@ class Wakeup:
             return
         # Every read of a stream waits here, and anyio's event would be three objects and three coroutines more.
         future = task.get_loop().create_future()
-        self._futures.append(future)
+        self._futures = (*self._futures, future)
         try:
             await future
         finally:
             if future in self._futures:  # the waiter was cancelled
-                self._futures.remove(future)
+                self._futures = tuple(other for other in self._futures if other is not future)
 
     def wake(self) -> None:
         """Wake all who wait. Cheap if nobody does."""
         if self._futures:
-            futures, self._futures = self._futures, []
+            futures, self._futures = self._futures, ()
             for future in futures:
                 if not future.done():
                     future.set_result(None)

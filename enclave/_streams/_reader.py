@@ -49,17 +49,20 @@ class StreamReader:
         """Read to the end of the session, or until cancelled."""
         # Here and not where the stream is entered, because this task's context is the reader's own.
         self._observed = self._http.observing.stream(self._session_id)
+        error: Exception | None = None
         try:
-            error = await self._read_session()
+            await self._read_connections()
+        except EnclaveError as failure:
+            error = self._final(failure)
+        except Exception as failure:  # noqa: BLE001 - of a caller's transport or token callable, for the consumer to raise
+            error = failure
         except BaseException as cancellation:
-            if cancelled_by_others(cancellation):
-                # Somebody cancelled this task itself, or what it awaited. The consumer may know nothing of that, and
-                # must not take it for the end of the session.
-                error = self._interruption("the task that reads it was cancelled by other code", cancellation)
-                self._end(error, error)
-                return
-            self._end(None, None if self._is_complete else cancellation)
-            raise
+            if not cancelled_by_others(cancellation):
+                self._end(None, None if self._is_complete else cancellation)
+                raise
+            # Somebody cancelled this task itself, or what it awaited. The consumer may know nothing of that, and
+            # must not take it for the end of the session.
+            error = self._interruption("the task that reads it was cancelled by other code", cancellation)
         self._end(error, error)
 
     async def wait_until_opened(self) -> None:
@@ -75,16 +78,6 @@ class StreamReader:
         self._buffer.end(error)
         self._set_opened()
         self._observed.ended(reason, self._history.count, self.resumes)
-
-    async def _read_session(self) -> Exception | None:
-        """Give the reason why the stream ended short. None if it is complete."""
-        try:
-            await self._read_connections()
-        except EnclaveError as error:
-            return self._final(error)
-        except Exception as error:  # noqa: BLE001 - of a caller's transport or token callable, for the consumer to raise
-            return error
-        return None
 
     async def _read_connections(self) -> None:
         while True:
