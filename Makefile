@@ -6,6 +6,7 @@ PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 ELSEWHERE := --ignore tests/proxies
+PROGRAMS := build/programs
 
 .PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies fuzz soak \
 	bench format clean
@@ -33,11 +34,14 @@ lint: $(READY)  ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)  ## check the types, for Linux, macOS and Windows
+types: $(READY)  ## check the types for Linux, macOS and Windows, and those of the programs in the docs
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 enclave enclave_pytest tests/typing
 	$(BIN)/pyright --warnings
+	$(BIN)/python -m tests.support.programs $(PROGRAMS)
+	$(BIN)/mypy $(PROGRAMS)
+	$(BIN)/pyright --warnings $(PROGRAMS)
 
 unit: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto $(ELSEWHERE)
@@ -92,4 +96,4 @@ format: $(READY)  ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-* .coverage .coverage.* .fuzz site .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venv-* .coverage .coverage.* .fuzz site .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -18,7 +18,7 @@ from ._result import ResultQuery
 from ._routes import session_path
 from ._streams import FrameStream
 from ._tasks import BackgroundTask, TaskState, uninterrupted
-from .errors import APITimeoutError, UsageError, WorkloadError
+from .errors import APITimeoutError, ResultTypeError, UsageError
 from .types import (
     AuditEvent,
     CreateSessionRequest,
@@ -98,10 +98,9 @@ class SessionHandle:
                 result = await query.wait()
             else:
                 result = await query.ask_first()
-        except WorkloadError as error:
+        except ResultTypeError as error:
             # The value does not fit the type. How the workload ended is known all the same.
-            if error.result is not None:
-                self._finished(error.result)
+            self._finished(error.result)
             raise
         self._finished(result)
         return result

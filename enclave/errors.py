@@ -298,28 +298,41 @@ class WorkInterrupted(EnclaveError):
 class WorkloadError(EnclaveError):
     """The session worked, and the workload did not: it failed, was killed, or returned something else."""
 
-    def __init__(self, message: str, *, result: SessionResult[Any] | None = None) -> None:
-        super().__init__(message)
-        self.result = result
+    @property
+    def result(self) -> SessionResult[Any] | None:
         """The result with its value undecoded (plain JSON types), where there is one."""
+        return None
 
 
-class WorkloadFailed(WorkloadError):
+class _WithResult(WorkloadError):
+    """One that always has a result, so that whoever catches it need not ask for None."""
+
+    def __init__(self, message: str, *, result: SessionResult[Any]) -> None:
+        super().__init__(message)
+        self._result = result
+
+    @property
+    def result(self) -> SessionResult[Any]:
+        """The result with its value undecoded (plain JSON types)."""
+        return self._result
+
+
+class WorkloadFailed(_WithResult):
     """The workload ended with a non-zero exit code, ``result.exit_code``."""
 
     @property
     def exit_code(self) -> int | None:
-        """The workload's exit code."""
-        return self.result.exit_code if self.result else None
+        """The workload's exit code. None if the server sent one that cannot be read."""
+        return self.result.exit_code
 
 
-class WorkloadKilled(WorkloadError):
+class WorkloadKilled(_WithResult):
     """The platform killed the workload."""
 
     @property
     def kill_reason(self) -> KillReason | None:
         """Which limit it exceeded, where that is known."""
-        return self.result.kill_reason if self.result else None
+        return self.result.kill_reason
 
 
 def workload_error(result: SessionResult[Any]) -> WorkloadError:
@@ -333,7 +346,7 @@ def workload_error(result: SessionResult[Any]) -> WorkloadError:
     return WorkloadFailed(f"the workload ended with {code}{shown}", result=result)
 
 
-class ResultTypeError(WorkloadError):
+class ResultTypeError(_WithResult):
     """The value that the workload returned does not fit the type asked for. The message names the place in it."""
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from anyio.lowlevel import EventLoopToken, current_token
-
-from enclave._tasks import loop_is_over
+from enclave._tasks import loop_is_over, running_loop
 
 T = TypeVar("T")
 
@@ -21,12 +19,12 @@ class PerLoop(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: dict[EventLoopToken, T] = {}
+        self._made: dict[Any, T] = {}
         self._making = threading.Lock()
 
     def current(self) -> T:
         """The one of the running loop."""
-        loop = current_token()
+        loop = running_loop()
         if loop not in self._made:
             with self._making:  # other threads may be here for their own event loops
                 self._forget_loops_that_are_over()
@@ -37,7 +35,7 @@ class PerLoop(Generic[T]):
         """The one of the running loop, which is then forgotten. None if it was never asked for."""
         with self._making:
             self._forget_loops_that_are_over()
-            return self._made.pop(current_token(), None)
+            return self._made.pop(running_loop(), None)
 
     def _forget_loops_that_are_over(self) -> None:
         self._made = {loop: made for loop, made in self._made.items() if not loop_is_over(loop)}

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from enclave import EnclaveClient, errors
+from enclave import EnclaveClient, SessionResult, errors
 from tests.client.conftest import KEY
 from tests.support.messages import response
 from tests.support.plane import ControlPlane
@@ -230,7 +230,7 @@ ERRORS = [
     errors.StreamInterrupted("broke", delivered=5, session_id="s-1"),
     errors.ConnectTimeoutError("GET /x: too slow"),
     errors.ConfigurationError("no base URL"),
-    errors.WorkloadFailed("exit 3"),
+    errors.WorkloadFailed("exit 3", result=SessionResult(exit_code=3)),
 ]
 
 

@@ -45,6 +45,7 @@ from enclave import (
     Timeout,
     UnknownFrame,
     Verdict,
+    WorkloadError,
     WorkloadKilled,
 )
 from enclave.opentelemetry import OpenTelemetryObserver
@@ -219,4 +220,8 @@ def observers() -> None:
 
 def failures(error: WorkloadKilled) -> None:
     assert_type(error.kill_reason, KillReason | None)
+    assert_type(error.result, SessionResult[Any])
+
+
+def any_workload_failure(error: WorkloadError) -> None:
     assert_type(error.result, SessionResult[Any] | None)
