@@ -22,7 +22,7 @@ def _point(options: Options) -> str:
 def cases(options: Options) -> Iterable[Case]:
     count = QUICK_COUNT if options.quick else COUNT
     parameters = {"count": count, "max_concurrency": MAX_CONCURRENCY, "best_seconds": count / ROOM * SECONDS}
-    prepare = ["quota", str(ROOM), str(SECONDS), str(RETRY_AFTER)]
+    prepare = ["--quota", str(ROOM), str(SECONDS), str(RETRY_AFTER)]
     for row in LOOPS.values():
         yield case(row, _point(options), "fan_out", parameters, prepare=prepare, repeats=3)
 

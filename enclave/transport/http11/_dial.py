@@ -19,7 +19,7 @@ from ._connection import MAX_READ_BYTES, Connection, RawSocket
 from ._origin import Origin
 from ._race import connect_to_any
 from ._resolver import Address, Resolver
-from ._tls import TLSStream
+from ._tls import TLSSessions, TLSStream
 
 KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 10
@@ -54,6 +54,7 @@ class Dialer:
         self._make_context = ssl_context
         self._context: ssl.SSLContext | None = None
         self._context_lock = anyio.Lock()
+        self._sessions = TLSSessions()
 
     async def dial(self, seconds: float | None) -> Connection:
         """A new connection, handshake included.
@@ -82,7 +83,9 @@ class Dialer:
         try:
             raw: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
             _set_options(raw)
-            secure = stream if context is None else await TLSStream.handshake(stream, context, self._origin.server_name)
+            secure = stream
+            if context is not None:
+                secure = await TLSStream.handshake(stream, context, self._origin.server_name, self._sessions)
             return Connection(secure, raw, self._origin.peer, socket_stream=stream)
         except BaseException:
             await anyio.aclose_forcefully(stream)
