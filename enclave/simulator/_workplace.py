@@ -53,6 +53,8 @@ class Workplace:
 
 def clear_abandoned() -> None:
     """End and remove what simulators of this user left that are no longer alive."""
+    if sys.platform == "win32":
+        return
     for lock_path in Path(tempfile.gettempdir()).glob(f"{NAME}*{_LOCK}"):
         with suppress(OSError):
             if lock_path.lstat().st_uid != os.geteuid() or (lock := _locked(lock_path)) is None:

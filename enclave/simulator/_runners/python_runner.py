@@ -80,7 +80,7 @@ class Egress:
         if family in (_socket.AF_INET, _socket.AF_INET6):
             host, port = _text(tuple.__getitem__(address, 0)), tuple.__getitem__(address, 1)
             self._settle(host, allowed=(host, port) in self._services or self._permits(host))
-        elif family == _socket.AF_UNIX:
+        elif family == getattr(_socket, "AF_UNIX", None):
             self._check_path(os.fsdecode(address))
         elif family != getattr(_socket, "AF_NETLINK", None):  # the kernel is no network
             self._settle(f"address family {family}", allowed=False)
