@@ -225,7 +225,7 @@ async def test_the_command_serves_until_it_is_interrupted(backend):
     async with await anyio.open_process([*command, "--backend", backend], stderr=subprocess.STDOUT) as process:
         with anyio.fail_after(30):
             text = b""
-            while b"ENCLAVE_API_KEY=" not in text or not text.endswith(b"\n"):
+            while b"Console: " not in text or not text.endswith(b"\n"):
                 text += await process.stdout.receive()
             lines = dict(line.split("=", 1) for line in text.decode().splitlines() if "=" in line)
             headers = {"authorization": f"Bearer {lines['ENCLAVE_API_KEY']}"}

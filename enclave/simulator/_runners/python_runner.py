@@ -8,6 +8,7 @@ code and child processes do not pass through it.
 
 from __future__ import annotations
 
+import _socket
 import builtins
 import json
 import os
@@ -73,12 +74,11 @@ class Egress:
             self._check_name(args[0][0])
 
     def _check_address(self, sock: socket.socket, address: Any) -> None:
-        import _socket  # noqa: PLC0415 - loaded already, or there would be no socket
-
         # A program may give a subclass that says otherwise, so the base classes are asked.
         family = _socket.socket.family.__get__(sock)
         if family in (_socket.AF_INET, _socket.AF_INET6):
-            host, port = _text(tuple.__getitem__(address, 0)), tuple.__getitem__(address, 1)
+            host, port = _parts(address)[:2]
+            host = _text(host)
             self._settle(host, allowed=(host, port) in self._services or self._permits(host))
         elif family == getattr(_socket, "AF_UNIX", None):
             self._check_path(os.fsdecode(address))
@@ -126,6 +126,10 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def _parts(address: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple.__add__(address, ())  # a plain tuple, whatever a subclass may answer
 
 
 def _text(host: Any) -> str:

@@ -19,7 +19,8 @@ from ._linux import SHARED_MEMORY
 
 KILL_SECONDS = 5.0
 BLOCK_BYTES = 512
-FILE_BYTES = 256
+FILE_BYTES = 4096
+"""What a file costs besides its content, so that their number is bounded too: all have to be removed in the end."""
 FILES_A_STEP = 2000
 _PSS = (b"Pss", b"Pss_Shmem")
 
@@ -173,7 +174,6 @@ class DiskUse:
                             yield True
                         if entry.is_dir(follow_symlinks=False):
                             directories.append(entry.path)
-                        # A file without content takes space too.
                         total += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES + FILE_BYTES
                         self.most_bytes = max(self.most_bytes, total)
             except OSError:
