@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import cancelled, concurrency, decode, imports, memory, named, requests, stream
+from . import brake, cancelled, concurrency, decode, imports, memory, named, requests, stream
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (decode, stream, concurrency, named, memory, requests, cancelled, imports)
+    for module in (decode, stream, concurrency, named, memory, requests, brake, cancelled, imports)
 }
