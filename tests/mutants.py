@@ -150,7 +150,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Note how long each test took. The process that counts the tests hears of those of all workers."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         with Path(DURATIONS).open("a") as file:
-            file.write(f"{report.duration} {report.nodeid}\n")
+            file.write(f"{report.outcome} {report.duration} {report.nodeid}\n")
 
 
 class Checkout:
@@ -169,7 +169,7 @@ class Checkout:
         # Through a file: the ids of many tests are too long for a command line.
         (self.directory / ".arguments").write_text("\n".join(arguments))
         process = subprocess.Popen(
-            [sys.executable, *program, "-m", "pytest", "-xq", "-p", "tests.mutants", "@.arguments"],
+            [sys.executable, *program, "-m", "pytest", "-q", "-p", "tests.mutants", "@.arguments"],
             cwd=self.directory,
             env=os.environ | {"PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.PIPE,
@@ -193,7 +193,7 @@ class Checkout:
         source = file.read_text()
         file.write_text(mutant.apply(source))
         try:
-            code, _ = self.test(tests, seconds)
+            code, _ = self.test(["-x", *tests], seconds)
             return "hung" if code is None else "killed" if code else LIVES
         finally:
             file.write_text(source)
@@ -203,27 +203,33 @@ class Checkout:
         (self.directory / ".settings").write_text(COVERAGE_SETTINGS)
         program = ["-m", "coverage", "run", "--rcfile", str(self.directory / ".settings")]
         code, output = self.test(["--numprocesses", str(jobs), *tests], 3600, *program)
-        if code != 0:
-            sys.exit(f"the tests fail without any change:\n{output[-3000:]}")
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            sys.exit(f"the tests cannot be run:\n{output[-3000:]}")
         measured = coverage.Coverage(data_file=str(self.directory / ".coverage"))
         measured.combine([str(self.directory)])
         return measured.get_data()
 
     def durations(self) -> dict[str, float]:
-        """How long each test took in the checkout's last run of it, in seconds."""
+        """How long each test took in the checkout's last run of it, in seconds. Without the tests that failed."""
         seconds: dict[str, float] = {}
+        failed: set[str] = set()
         for line in (self.directory / DURATIONS).read_text().splitlines():
-            duration, _, test = line.partition(" ")
+            outcome, duration, test = line.split(" ", 2)
             seconds[test] = seconds.get(test, 0.0) + float(duration)
+            if outcome == "failed":
+                failed.add(test)
+        for test in sorted(failed):
+            print(f"left out, because it fails without any change: {test}", flush=True)
+            del seconds[test]
         return seconds
 
 
 def quickest(tests: Iterable[str], durations: dict[str, float]) -> list[str]:
-    """The quickest of these tests that take `MAX_TEST_SECONDS` together. At least one."""
+    """The quickest of these tests that take `MAX_TEST_SECONDS` together, and at least one."""
     chosen: list[str] = []
     total = 0.0
-    for test in sorted(tests, key=lambda test: durations.get(test, 0.0)):
-        total += durations.get(test, 0.0)
+    for test in sorted(durations.keys() & set(tests), key=durations.__getitem__):
+        total += durations[test]
         if chosen and total > MAX_TEST_SECONDS:
             break
         chosen.append(test)
@@ -259,7 +265,7 @@ def main() -> None:
                 return True
             # None is for what runs at import, or in processes that the tests start.
             tests = quickest(filter(None, contexts), durations)
-            seconds = START_SECONDS + PATIENCE * sum(durations.get(test, 0.0) for test in tests or durations)
+            seconds = START_SECONDS + PATIENCE * sum(durations[test] for test in tests or durations)
             checkout = checkouts.get()
             verdict = checkout.verdict(mutant, tests or options.tests, seconds)
             checkouts.put(checkout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -117,7 +118,7 @@ async def test_a_create_that_is_never_answered_releases_its_caller_after_the_dea
         label = plane.requests[0].json["labels"]["enclave-sdk.create"]
         assert len(messages) == 1
         assert messages[0].startswith(f"creating a session labelled enclave-sdk.create={label} was cancelled"), way
-        assert "0.1 s" in messages[0], way
+        assert re.search(r"did not end within \d+\.\d s", messages[0]), way  # how long that took, on a busy machine
 
 
 async def test_an_undoing_that_is_never_answered_releases_its_caller_too(caplog: pytest.LogCaptureFixture) -> None:

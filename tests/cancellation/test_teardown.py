@@ -65,7 +65,7 @@ async def test_a_teardown_that_hangs_releases_the_block_after_the_deadline() -> 
     with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         plane.hold("DELETE seen")
         async with EnclaveClient(plane.base_url, timeout=SHORT) as client:
-            with pytest.raises(APITimeoutError, match=r"DELETE /sessions/s-1: not done within 0\.1 s"):
+            with pytest.raises(APITimeoutError, match=r"DELETE /sessions/s-1: not done within \d+\.\d s"):
                 await block(client)
 
 
@@ -75,9 +75,8 @@ async def test_a_teardown_that_hangs_is_noted_on_the_bodys_exception() -> None:
         async with EnclaveClient(plane.base_url, timeout=SHORT) as client:
             with pytest.raises(BodyError) as caught:
                 await failing_block(client)
-    assert caught.value.__notes__ == [
-        "tearing down session s-1 failed as well: DELETE /sessions/s-1: not done within 0.1 s",
-    ]
+    (note,) = caught.value.__notes__
+    assert note.startswith("tearing down session s-1 failed as well: DELETE /sessions/s-1: not done within ")
 
 
 async def test_a_teardown_that_hangs_does_not_hold_up_a_cancellation_for_longer() -> None:
