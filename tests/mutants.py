@@ -3,8 +3,8 @@
     python -m tests.mutants --count 50 --seed 1 enclave/_result.py enclave/_streams
 
 First the tests run once with coverage, so that each change is met by the tests that run its line, and by no others. The
-quick ones run first, because the first failure ends a run. The changes are made in copies of the checkout. What lives
-is a missing test, or a change that makes no difference.
+quick ones run first, because the first failure ends a run, and half a minute of them is enough. The changes are made in
+copies of the checkout. What lives is a missing test, or a change that makes no difference.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COVERAGE_SETTINGS = "[run]\nparallel = true\npatch = subprocess\nsource_pkgs = e
 LIVES = "LIVES "  # as wide as the others
 DURATIONS = ".durations"
 MAX_MEMORY_BYTES = 4 << 30  # a change can make a buffer endless
-MAX_TEST_SECONDS = 60.0  # of those that run one line, the quick ones first. More of them seldom notice more
+MAX_TEST_SECONDS = 30.0  # of those that run one line. More of them seldom notice more
 START_SECONDS = 30.0  # of patience with pytest itself
 PATIENCE = 5  # how many times longer than without a change tests may take, until they count as hung
 
@@ -147,8 +147,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note how long each test took. The process that counts the tests hears of those of all workers."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    """Note how long each test took. The process that hears of the tests of all workers does that."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and coverage.Coverage.current() is not None:
         with Path(DURATIONS).open("a") as file:
             file.write(f"{report.outcome} {report.duration} {report.nodeid}\n")
 
@@ -224,11 +224,18 @@ class Checkout:
         return seconds
 
 
-def quickest(tests: Iterable[str], durations: dict[str, float]) -> list[str]:
-    """The quickest of these tests that take `MAX_TEST_SECONDS` together, and at least one."""
+def selected(tests: Iterable[str], durations: dict[str, float]) -> list[str]:
+    """Some of these tests, which take `MAX_TEST_SECONDS` together: one of each function first, and the quick ones."""
+    turns: dict[str, int] = {}
+    ranked: list[tuple[int, str]] = []
+    for test in sorted(durations.keys() & set(tests), key=durations.__getitem__):
+        function = test.partition("[")[0]
+        turns[function] = turns.get(function, -1) + 1
+        ranked.append((turns[function], test))
+    ranked.sort(key=lambda each: each[0])
     chosen: list[str] = []
     total = 0.0
-    for test in sorted(durations.keys() & set(tests), key=durations.__getitem__):
+    for _, test in ranked:
         total += durations[test]
         if chosen and total > MAX_TEST_SECONDS:
             break
@@ -264,7 +271,7 @@ def main() -> None:
                 print(f"{LIVES}  {mutant}  (no test runs the line)", flush=True)
                 return True
             # None is for what runs at import, or in processes that the tests start.
-            tests = quickest(filter(None, contexts), durations)
+            tests = selected(filter(None, contexts), durations)
             seconds = START_SECONDS + PATIENCE * sum(durations[test] for test in tests or durations)
             checkout = checkouts.get()
             verdict = checkout.verdict(mutant, tests or options.tests, seconds)
