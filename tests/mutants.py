@@ -118,7 +118,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:  # noqa: PLR0912 -
                 yield node, repr(other)
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
             yield test, f"(not ({ast.unparse(test)}))"
-        case ast.Return(ast.expr()):
+        case ast.Return(ast.expr() as value) if ast.unparse(value) != "None":
             yield node, "return None"
         case ast.Return() | ast.Raise() | ast.Break() | ast.Continue() | ast.Delete() | ast.Expr() | ast.AugAssign():
             yield node, "pass"

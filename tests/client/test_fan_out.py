@@ -119,7 +119,9 @@ async def test_the_input_is_closed_when_the_fan_out_is_left(sim: Simulator, sim_
     assert torn_down(sim)
 
 
-async def test_an_input_has_the_time_to_close_though_the_fan_out_is_cancelled(sim: Simulator, sim_client: EnclaveClient):
+async def test_an_input_has_the_time_to_close_though_the_fan_out_is_cancelled(
+    sim: Simulator, sim_client: EnclaveClient
+):
     steps = []
 
     async def endless() -> AsyncIterator[str]:
