@@ -118,7 +118,10 @@ async def test_a_create_that_is_never_answered_releases_its_caller_after_the_dea
         label = plane.requests[0].json["labels"]["enclave-sdk.create"]
         assert len(messages) == 1
         assert messages[0].startswith(f"creating a session labelled enclave-sdk.create={label} was cancelled"), way
-        assert re.search(r"did not end within \d+\.\d s", messages[0]), way  # how long that took, on a busy machine
+        # It tells how long the work had, which a loaded machine may stretch, and not how long it might have had.
+        told = re.search(r"did not end within (\d+\.\d) s", messages[0])
+        assert told, way
+        assert 0.09 < float(told[1]) < PATIENCE_SECONDS, way
 
 
 async def test_an_undoing_that_is_never_answered_releases_its_caller_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anyio
 import pytest
 
@@ -15,6 +17,8 @@ pytestmark = pytest.mark.anyio
 
 PATIENCE_SECONDS = 20.0
 SHORT = Timeout(teardown=0.1)
+# A loaded machine may stretch the time that passed.
+TOO_LATE = r"DELETE /sessions/s-1: not done within 1?\d\.\d s"
 
 
 class BodyError(Exception):
@@ -65,7 +69,7 @@ async def test_a_teardown_that_hangs_releases_the_block_after_the_deadline() -> 
     with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         plane.hold("DELETE seen")
         async with EnclaveClient(plane.base_url, timeout=SHORT) as client:
-            with pytest.raises(APITimeoutError, match=r"DELETE /sessions/s-1: not done within \d+\.\d s"):
+            with pytest.raises(APITimeoutError, match=TOO_LATE):
                 await block(client)
 
 
@@ -76,7 +80,7 @@ async def test_a_teardown_that_hangs_is_noted_on_the_bodys_exception() -> None:
             with pytest.raises(BodyError) as caught:
                 await failing_block(client)
     (note,) = caught.value.__notes__
-    assert note.startswith("tearing down session s-1 failed as well: DELETE /sessions/s-1: not done within ")
+    assert re.fullmatch(f"tearing down session s-1 failed as well: {TOO_LATE}", note)
 
 
 async def test_a_teardown_that_hangs_does_not_hold_up_a_cancellation_for_longer() -> None:
