@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ._body_reader import BodyReader as BodyReader
     from ._exceptions import time_limit as time_limit
     from ._http import Http as Http
+    from ._messages import Delivery as Delivery
     from ._messages import Headers as Headers
     from ._messages import Response as Response
     from ._messages import Timeouts as Timeouts
@@ -65,6 +66,7 @@ _LOADED_WHEN_USED = {
     "Block": "_blocks",
     "BlockDecoder": "_blocks",
     "BodyReader": "_body_reader",
+    "Delivery": "_messages",
     "Headers": "_messages",
     "Http": "_http",
     "Response": "_messages",

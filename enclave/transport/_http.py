@@ -19,7 +19,7 @@ from enclave.errors import ConfigurationError, EnclaveError, UsageError
 from ._body_reader import BodyReader
 from ._credential import Secret
 from ._exceptions import time_limit
-from ._messages import Headers, Request, Response, Timeouts
+from ._messages import Delivery, Headers, Request, Response, Timeouts
 from ._responses import status_error
 from ._retry import RetryPolicy, may_retry
 from ._settings import Settings, Timeout
@@ -79,10 +79,12 @@ class Http:
         content: bytes | None = None,
         authenticated: bool = True,
         is_final: Callable[[EnclaveError], bool] = lambda _: False,
+        delivery: Delivery | None = None,
     ) -> bytes:
         """Send a request, again where that is safe (see `RetryPolicy`), and give the body of its 2xx response.
 
-        An error for which `is_final` holds is raised at once: another try would tell no more.
+        An error for which `is_final` holds is raised at once: another try would tell no more. `delivery` tells whether
+        the latest try may have reached the server.
 
         Raises:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
@@ -90,7 +92,13 @@ class Http:
         """
         with self.observing.request(method, path) as observed:
             return await self._request(
-                method, path, content, authenticated=authenticated, is_final=is_final, observed=observed
+                method,
+                path,
+                content,
+                authenticated=authenticated,
+                is_final=is_final,
+                delivery=delivery or Delivery(),
+                observed=observed,
             )
 
     async def _request(
@@ -101,15 +109,17 @@ class Http:
         *,
         authenticated: bool,
         is_final: Callable[[EnclaveError], bool],
+        delivery: Delivery,
         observed: ObservedRequest,
     ) -> bytes:
         policy = self.retry
         started = anyio.current_time()
         for attempt in itertools.count(1):
+            delivery.may_have_begun = False
             # Outside of what is tried again: an error of the caller's own token callable is not one of the network.
             credential = await self.credential() if authenticated else None
             try:
-                return await self._request_once(method, path, content, credential, observed)
+                return await self._request_once(method, path, content, credential, delivery=delivery, observed=observed)
             except EnclaveError as error:
                 failure = error
             failure.operation = f"{method} {path}"
@@ -125,13 +135,26 @@ class Http:
         raise AssertionError("unreachable")
 
     async def _request_once(
-        self, method: str, path: str, content: bytes | None, credential: Secret | None, observed: ObservedRequest
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        credential: Secret | None,
+        *,
+        delivery: Delivery,
+        observed: ObservedRequest,
     ) -> bytes:
         headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
         # Each read has its own limit, which a server that sends a byte now and then never exceeds.
         with time_limit(self.settings.timeout.total, "no whole response came"):
             response = await self.send(
-                method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
+                method,
+                path,
+                headers,
+                credential,
+                timeouts=timeouts_of(self.settings.timeout),
+                content=content,
+                delivery=delivery,
             )
             observed.answered(response.status)
             body = BodyReader(response)
@@ -167,6 +190,7 @@ class Http:
         timeouts: Timeouts,
         content: bytes | None = None,
         is_stream: bool = False,
+        delivery: Delivery | None = None,
     ) -> Response:
         """Send one request and give its response with its body unread. The caller closes it.
 
@@ -182,6 +206,7 @@ class Http:
             credential=credential,
             content=content,
             is_stream=is_stream,
+            delivery=delivery,
         )
         started = anyio.current_time()
         try:

@@ -93,6 +93,7 @@ class OriginTransport:
         connect_seconds = request.timeouts.connect
         connection = lease.connection or await lease.redial(connect_seconds)
         exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
+        request.delivery.may_have_begun = True
         try:
             return exchange, await exchange.run()
         except APIConnectionError as error:
