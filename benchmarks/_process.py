@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._model import Case, Measured
 from .contenders import CONTENDERS, NODE_DIR
@@ -21,10 +24,36 @@ class CrashError(Exception):
     """A contender ended without a measurement."""
 
 
+class Certificates(NamedTuple):
+    """Files of a throwaway authority."""
+
+    folder: tempfile.TemporaryDirectory[str]
+    server: str
+    """The key of the source, its certificate, and that of the authority between."""
+    environment: Mapping[str, str]
+    """What makes OpenSSL, and so every Python contender, and Node trust it."""
+
+
+@cache
+def certificates() -> Certificates:
+    """A chain as public ones are: a root that clients know, and one authority between it and the server."""
+    import trustme  # noqa: PLC0415 - only the rows over TLS need it
+
+    folder = tempfile.TemporaryDirectory()
+    root, server = Path(folder.name) / "root.pem", Path(folder.name) / "server.pem"
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(root)
+    authority.create_child_ca().issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        server
+    )
+    return Certificates(folder, str(server), {"SSL_CERT_FILE": str(root), "NODE_EXTRA_CA_CERTS": str(root)})
+
+
 @contextmanager
-def source(prepare: Sequence[str] = ()) -> Iterator[str]:
+def source(prepare: Sequence[str] = (), *, tls: bool = False) -> Iterator[str]:
     """The base URL of a source process that has built the bytes of these sessions; it ends with the block."""
-    command = [sys.executable, "-m", "benchmarks.source", *prepare]
+    certificate = ["--certificate", certificates().server] if tls else []
+    command = [sys.executable, "-m", "benchmarks.source", *certificate, *prepare]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdin is not None
@@ -32,19 +61,27 @@ def source(prepare: Sequence[str] = ()) -> Iterator[str]:
         port = process.stdout.readline().strip()
         if not port:
             raise CrashError("the source did not start")
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:
         process.communicate(timeout=STOP_SECONDS)  # closes its standard input, at which it ends
 
 
-def output_of(command: Sequence[str], timeout: float) -> str:
-    """Run a command to its end.
+def output_of(command: Sequence[str], timeout: float, environment: Mapping[str, str] | None = None) -> str:
+    """Run a command to its end, with these variables besides our own.
 
     Raises:
         CrashError: it failed or took longer than `timeout` seconds.
     """
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | dict(environment or {}),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise CrashError(f"took longer than {timeout:.0f} s") from None
     if done.returncode:
@@ -54,13 +91,16 @@ def output_of(command: Sequence[str], timeout: float) -> str:
     return done.stdout
 
 
-def measure(contender: str, job: str, parameters: dict[str, Any], prepare: Sequence[str], timeout: float) -> Measured:
+def measure(
+    contender: str, job: str, parameters: dict[str, Any], prepare: Sequence[str], timeout: float, *, tls: bool
+) -> Measured:
     """One measurement of one contender, with a source of its own."""
     runs_in_node = CONTENDERS[contender].adapter == "node"
     command = ["node", str(NODE_DIR / "bench.mjs")] if runs_in_node else [sys.executable, "-m", "benchmarks.contenders"]
-    with source(prepare) as base_url:
+    environment = certificates().environment if tls else None
+    with source(prepare, tls=tls) as base_url:
         request = {"contender": contender, "base_url": base_url, "job": job, "parameters": parameters}
-        measured: Measured = json.loads(output_of([*command, json.dumps(request)], timeout))
+        measured: Measured = json.loads(output_of([*command, json.dumps(request)], timeout, environment))
     return measured
 
 
@@ -73,6 +113,7 @@ def case(
     prepare: Sequence[str] = (),
     repeats: int = 3,
     timeout: float = 120.0,
+    tls: bool = False,
 ) -> Case:
     """A cell that is measured by one contender process for each repeat."""
-    return Case(contender, point, lambda: measure(contender, job, parameters, prepare, timeout), repeats)
+    return Case(contender, point, lambda: measure(contender, job, parameters, prepare, timeout, tls=tls), repeats)

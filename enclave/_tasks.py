@@ -33,7 +33,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import EventLoopToken, cancel_shielded_checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, current_token
 
 from ._log import logger
 from .errors import WorkInterrupted
@@ -74,13 +74,29 @@ def cancelled_by_others(error: BaseException) -> bool:
     )
 
 
-def loop_is_over(loop: EventLoopToken) -> bool:
+def running_loop() -> Any:
+    """The event loop that the caller runs in, to be compared and handed to the functions below: hashable, no more."""
+    token: Any = current_token()
+    return getattr(token, "native_token", token)  # anyio wraps it from 4.11 on
+
+
+def run_soon(loop: Any, call: Callable[[], object]) -> None:
+    """Have an event loop make a call that waits for nothing. From any thread.
+
+    Raises:
+        RuntimeError: the loop has come to its end.
+    """
+    # asyncio's and uvloop's have the one, trio's token has the other.
+    schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    schedule(call)
+
+
+def loop_is_over(loop: Any) -> bool:
     """Whether an event loop has come to its end. Asks from any thread."""
-    native: Any = loop.native_token
-    if hasattr(native, "is_closed"):  # asyncio's, and uvloop's
-        return bool(native.is_closed())
+    if hasattr(loop, "is_closed"):  # asyncio's, and uvloop's
+        return bool(loop.is_closed())
     try:
-        native.run_sync_soon(lambda: None)  # trio's token refuses to run anything after the end
+        run_soon(loop, lambda: None)  # trio's token refuses to run anything after the end
     except RuntimeError:
         return True
     return False

@@ -58,7 +58,9 @@ class Clock:
 
 def fetch(base_url: str, path: str) -> bytes:
     """A request of the harness itself, outside of what is timed."""
-    connection = http.client.HTTPConnection(urlsplit(base_url).netloc)
+    url = urlsplit(base_url)
+    connect = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = connect(url.netloc)
     try:
         connection.request("GET", path)
         return connection.getresponse().read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
@@ -17,10 +18,15 @@ class Client:
     def __init__(self, base_url: str) -> None:
         url = urlsplit(base_url)
         self._address = (url.hostname, url.port)
+        self._tls = ssl.create_default_context() if url.scheme == "https" else None
+
+    def _connect(self) -> socket.socket:
+        sock = socket.create_connection(self._address)
+        return sock if self._tls is None else self._tls.wrap_socket(sock, server_hostname=self._address[0])
 
     async def read(self, session_id: str) -> int:
         count = 0
-        with socket.create_connection(self._address) as sock:
+        with self._connect() as sock:
             sock.sendall(f"GET /sessions/{session_id}/stream HTTP/1.1\r\nhost: source\r\n\r\n".encode())
             buffer = bytearray(READ_BYTES)
             last = b""

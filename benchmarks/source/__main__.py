@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from benchmarks._limits import raise_open_files
@@ -11,11 +12,14 @@ from ._server import Server
 
 
 def main() -> None:
-    """Arguments are the session ids whose bytes to build before the port is announced."""
+    parser = argparse.ArgumentParser("python -m benchmarks.source", description=__doc__)
+    parser.add_argument("session_ids", nargs="*", help="whose bytes to build before the port is announced")
+    parser.add_argument("--certificate", metavar="FILE", help="serve TLS with this key and chain")
+    arguments = parser.parse_args()
     raise_open_files()
-    for session_id in sys.argv[1:]:
+    for session_id in arguments.session_ids:
         plan(session_id)
-    server = Server(stop_on=sys.stdin.fileno())
+    server = Server(stop_on=sys.stdin.fileno(), certificate=arguments.certificate)
     print(server.port, flush=True)
     server.serve()
 

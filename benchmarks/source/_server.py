@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import selectors
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ TICK_SECONDS = 0.001
 """How often paced groups are looked at."""
 REQUEST_BYTES = 64 * 1024
 LISTEN_BACKLOG = 4096
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket says that has no bytes, or takes no more."""
 READ, BOTH = selectors.EVENT_READ, selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
@@ -41,7 +44,7 @@ class Connection:
                 sent = send(head)
                 if sent < len(head):
                     writes.appendleft(memoryview(head)[sent:])
-        except BlockingIOError:
+        except NOT_NOW:
             writes.appendleft(head)
 
 
@@ -76,7 +79,11 @@ class Group:
 class Server:
     """Serves until `stop_on` becomes readable (its other end was closed)."""
 
-    def __init__(self, stop_on: int) -> None:
+    def __init__(self, stop_on: int, certificate: str | None = None) -> None:
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(certificate)
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=LISTEN_BACKLOG)
         self._listener.setblocking(False)
@@ -109,6 +116,8 @@ class Server:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as a live stream's server does
+            if self._tls is not None:  # the handshake is done by the first reads
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             connection = Connection(sock)
             self._open.add(connection)
             self._selector.register(sock, READ, connection)
@@ -124,12 +133,15 @@ class Server:
                 self._close(connection)
                 return
             self._flush(connection)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             self._close(connection)
 
     def _receive(self, connection: Connection) -> bool:
         """Read requests and queue the answers; False once the client has left."""
-        data = connection.sock.recv(REQUEST_BYTES)
+        try:
+            data = connection.sock.recv(REQUEST_BYTES)
+        except NOT_NOW:
+            return True
         connection.received += data
         while b"\r\n\r\n" in connection.received:
             request, connection.received = connection.received.split(b"\r\n\r\n", 1)
@@ -180,5 +192,5 @@ class Server:
             connection.closing = data is last
             try:
                 self._flush(connection)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 self._close(connection)

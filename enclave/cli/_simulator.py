@@ -63,6 +63,7 @@ async def simulator(
         # stop it at once, so they are written in here too.
         with ctx.obj.interruptible():
             await screen.out.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
+            await screen.warn(f"console: {served.console_url if given is None else served.base_url}")
             await screen.warn("convenient, NOT a security boundary: programs run as your user. Ctrl-C ends it")
             await anyio.sleep_forever()
     return 0

@@ -50,6 +50,8 @@ async def _serve(options: argparse.Namespace) -> None:
                 print(f"ENCLAVE_API_KEY={simulator.api_key}")  # noqa: T201
             else:
                 print(f"The API key is that of {source}, with the id {key_id(key)}.")  # noqa: T201
+            # A key that was given is a secret of the user's, so the page asks for it.
+            print(f"Console: {simulator.console_url if key is None else simulator.base_url}")  # noqa: T201
             # Whoever started this may read a pipe, and waits for the address.
             sys.stdout.flush()
             async for _ in signals:

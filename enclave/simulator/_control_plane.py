@@ -11,7 +11,9 @@ import msgspec
 from enclave.types import Health
 
 from ._auth import READ, WRITE, Authority, Principal, redacted
+from ._console import PATHS, page
 from ._differences import Kind, rewrite, rewrite_json
+from ._doorkeeper import Doorkeeper
 from ._faults import AnswerFault, DelayFault, Faults, LossFault, RewriteFault, When
 from ._fleet import Fleet, TooManyPending
 from ._limits import effective
@@ -79,6 +81,7 @@ class ControlPlane:
         on_change: Callable[[], None],
     ) -> None:
         self.open_streams = 0
+        self.doorkeeper = Doorkeeper()
         self._fleet = fleet
         self._authority = authority
         self._faults = faults
@@ -98,6 +101,7 @@ class ControlPlane:
             "/sessions/{id}/result": {"GET": Route(READ, "result", self._result)},
             "/sessions/{id}/audit": {"GET": Route(READ, "audit", self._audit)},
             "/sessions/{id}/stream": {"GET": Route(READ, "stream", self._stream)},
+            **{path: {"GET": Route(None, None, self._console)} for path in PATHS},
         }
 
     async def handle(self, exchange: Exchange) -> None:
@@ -130,6 +134,8 @@ class ControlPlane:
         return answer
 
     async def _answer(self, exchange: Exchange) -> Answer:
+        if problem := self.doorkeeper.problem_with(exchange.headers):
+            return Reply.error(403, problem)
         try:
             route, session_id = self._find_route(exchange)
             principal = self._authorize(exchange, route.scope) if route.scope else ANONYMOUS
@@ -165,6 +171,9 @@ class ControlPlane:
 
     async def _healthz(self, _: Call) -> Reply:
         return Reply.json(Health(ok=True, backend=BACKEND, backend_healthy=self._fleet.is_open))
+
+    async def _console(self, call: Call) -> Reply:
+        return page(call.exchange.path)
 
     async def _create(self, call: Call) -> Reply:
         max_bytes = self._settings.bounds.max_body_bytes

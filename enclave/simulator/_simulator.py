@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from enclave.types import SessionLimits
 
 from ._auth import Authority
 from ._control_plane import ControlPlane, RecordedRequest
+from ._doorkeeper import is_loopback
 from ._faults import Faults
 from ._fleet import Fleet
 from ._framing import Framing
@@ -123,7 +123,7 @@ class Simulator:
                 "the simulator does not run on Windows, where it could not hold a workload to its limits. "
                 "Use it inside WSL, or use a control plane on another machine"
             )
-        if not allow_remote and not _is_loopback(host):
+        if not allow_remote and not is_loopback(host):
             raise ValueError(
                 f"host: {host!r} is not loopback, and the simulator is no security boundary (allow_remote=True)"
             )
@@ -156,6 +156,16 @@ class Simulator:
         if base_url is not None and self._base_url is not None:
             raise RuntimeError("this simulator is being served already")
         self._base_url = base_url
+        self._plane.doorkeeper.served_at(base_url)
+
+    @property
+    def console_url(self) -> str:
+        """The link to the console, with `api_key` in its fragment, which a browser does not send.
+
+        Raises:
+            RuntimeError: it is not being served.
+        """
+        return f"{self.base_url}/#key={self.api_key}"
 
     # Credentials
 
@@ -297,12 +307,3 @@ class Simulator:
         if self._changed is not None:
             self._changed.set()
             self._changed = None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -38,7 +38,7 @@ class Timeout:
     """
 
     connect: float | None
-    """For a connection, TLS included. 10 by default."""
+    """For a connection: to look the name up, to try its addresses, and TLS. 10 by default."""
     read: float | None
     """For the next bytes of a response to a request that is not a stream. 60 by default."""
     write: float | None

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from anyio.lowlevel import EventLoopToken, current_token
-
-from enclave._tasks import loop_is_over
+from enclave._tasks import loop_is_over, running_loop
 from enclave.errors import ConfigurationError
 
 from ._messages import Request, Response, Transport
@@ -31,7 +29,7 @@ class Transports:
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | OriginTransport | None) -> None:
         self._settings = settings
         self._given = None if transport is None else _adapted(settings, transport)
-        self._made: dict[EventLoopToken, Transport] = {}
+        self._made: dict[Any, Transport] = {}
         self._making = threading.Lock()
         self.closed = False
 
@@ -44,14 +42,14 @@ class Transports:
         self.closed = True
         with self._making:
             self._forget_loops_that_are_over()
-            transport = self._given or self._made.pop(current_token(), None)
+            transport = self._given or self._made.pop(running_loop(), None)
         if transport is not None:
             await transport.aclose()
 
     def _current(self) -> Transport:
         if self._given is not None:
             return self._given
-        loop = current_token()
+        loop = running_loop()
         transport = self._made.get(loop)
         if transport is None:
             with self._making:  # other threads may be here for their own event loops

@@ -91,7 +91,7 @@ class LiveStream:
         self._unread = b""
 
     async def request(self, path: str, headers: dict[str, str]) -> None:
-        request = h11.Request(method="GET", target=path, headers=list(({"host": "x"} | headers).items()))
+        request = h11.Request(method="GET", target=path, headers=list(({"host": "localhost"} | headers).items()))
         await self._socket.send(self._http.send(request) + self._http.send(h11.EndOfMessage()))
         response = await self._event()
         self.status = response.status_code

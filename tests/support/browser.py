@@ -44,14 +44,59 @@ class Page:
         self._answers = answers
         self._ids = itertools.count(1)
         self._unread = b""
-        self._deadline = time.monotonic() + TIMEOUT_SECONDS
+        self._deadline = 0.0
         self._session = None
+        self.errors: list[str] = []
+        """What went wrong in the page: exceptions that nobody caught, and what its policy or the network refused."""
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
     def open(self, url: str) -> None:
-        self._call("Page.enable")
+        self._enable()
         self._call("Page.navigate", url=url)
+        self._loaded()
+
+    def reload(self) -> None:
+        self._call("Page.reload")
+        self._loaded()
+
+    def press(self, key: str, *, ctrl: bool = False) -> None:
+        """Press a key that has a name, such as Enter or ArrowDown."""
+        for kind in ("rawKeyDown", "keyUp"):
+            code = {"Enter": 13, "Tab": 9, "ArrowUp": 38, "ArrowDown": 40, "Home": 36, "End": 35}[key]
+            self._call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                modifiers=2 if ctrl else 0,
+            )
+            if kind == "rawKeyDown" and key == "Enter":
+                self._call("Input.dispatchKeyEvent", type="char", key=key, text="\r", modifiers=2 if ctrl else 0)
+
+    def show_as(self, *, width: int, height: int, scheme: str) -> None:
+        """Take the size and the colour scheme, light or dark, of another screen."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Role and name of everything that a screen reader finds."""
+        self._call("Accessibility.enable")
+        nodes = self._call("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node.get("ignored") and "role" in node
+        ]
+
+    def _enable(self) -> None:
+        for domain in ("Page", "Runtime", "Log"):
+            self._call(f"{domain}.enable")
+
+    def _loaded(self) -> None:
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
@@ -68,6 +113,7 @@ class Page:
         )
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._deadline = time.monotonic() + TIMEOUT_SECONDS
         number = next(self._ids)
         message = {"id": number, "method": method, "params": params}
         if self._session:
@@ -85,8 +131,16 @@ class Page:
             data = os.read(self._answers, 1 << 20)
             assert data, "the browser ended"
             self._unread += data
-        message, _, self._unread = self._unread.partition(b"\0")
-        return json.loads(message)
+        text, _, self._unread = self._unread.partition(b"\0")
+        message = json.loads(text)
+        self._note(message)
+        return message
+
+    def _note(self, message: dict[str, Any]) -> None:
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.errors.append(str(message["params"]["exceptionDetails"]))
+        elif message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
+            self.errors.append(message["params"]["entry"]["text"])
 
 
 @contextmanager

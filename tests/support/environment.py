@@ -36,14 +36,15 @@ def refuse_names(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
-        if not _is_local(host):
+        if not is_local(host):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return resolve(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-def _is_local(host: Any) -> bool:
+def is_local(host: Any) -> bool:
+    """Whether a host is this machine, or an address, so that no name server is asked for it."""
     name = host.decode() if isinstance(host, bytes) else host
     if name in (None, "", "localhost"):
         return True

@@ -106,6 +106,26 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                 await self._writer
                 self._raise_if_broken()
 
+    async def send_some(self, item: bytes) -> int:
+        """Send `item` once there is room for it, and give its length. A cancelled call has sent none of it.
+
+        Raises:
+            As `send` does.
+        """
+        await self.send(b"")
+        self._transport.write(item)
+        return len(item)
+
+    def send_nowait(self, item: bytes) -> None:
+        """Send as much of `item` as the kernel takes at once, as the last bytes before `aclose`.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        if not self._transport.is_closing() and not self._transport.get_write_buffer_size():
+            # Past the transport, because uvloop drops what it was given last when it is aborted.
+            os.write(self._transport.get_extra_info("socket").fileno(), item)
+
     async def send_eof(self) -> None:
         """Send no more. Receiving goes on."""
         if not self._transport.is_closing():

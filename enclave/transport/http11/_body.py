@@ -76,7 +76,8 @@ class ResponseBody:
 
     def _feed(self, data: bytes) -> bytes:
         if not data:
-            self._parser.feed_eof()
+            connection = self._lease.connection
+            self._parser.feed_eof(was_cut=connection is not None and connection.was_cut)
             return b""
         body = self._parser.feed(data)
         if self._parser.complete:

@@ -12,6 +12,8 @@ from anyio.abc import ByteStream
 from enclave.errors import APITimeoutError
 from enclave.transport._exceptions import FOREIGN, raise_mapped
 
+from ._tls import TruncatedError
+
 MAX_READ_BYTES = 65_536
 """Most that one read returns. A buffer of more is mapped and cleared by the kernel for each read, which costs more than
 a small read itself."""
@@ -27,7 +29,7 @@ class RawSocket(Protocol):
 class Connection:
     """A connected stream and its state. The pool sees to it that it has one user at a time."""
 
-    __slots__ = ("_socket", "_socket_stream", "_stream", "expires_at", "peer")
+    __slots__ = ("_socket", "_socket_stream", "_stream", "expires_at", "peer", "was_cut")
 
     def __init__(self, stream: ByteStream, socket: RawSocket, peer: str, *, socket_stream: ByteStream) -> None:
         self._stream = stream
@@ -35,6 +37,8 @@ class Connection:
         self._socket = socket
         self.peer = peer
         """Host and port, for messages."""
+        self.was_cut = False
+        """Whether it ended without TLS's closing message, where there is TLS."""
         self.expires_at = 0.0
         """Until when it may be taken from the idle ones, on the event loop's clock."""
 
@@ -69,7 +73,8 @@ class Connection:
                 return await self._stream.receive(MAX_READ_BYTES)
             with anyio.move_on_after(seconds):
                 return await self._stream.receive(MAX_READ_BYTES)
-        except anyio.EndOfStream:
+        except anyio.EndOfStream as end:
+            self.was_cut = isinstance(end, TruncatedError)
             return b""
         except FOREIGN as error:
             raise_mapped(error, f"the connection to {self.peer} broke while the response was read", connecting=False)

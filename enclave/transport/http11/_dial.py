@@ -1,4 +1,4 @@
-"""Making a connection: name look-up, happy eyeballs, socket options, TLS. The only module that opens sockets."""
+"""Making a connection: look-up, race, socket options, TLS, each within the time that the caller gives for all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from enclave.transport._exceptions import FOREIGN, raise_mapped
 
 from ._connection import MAX_READ_BYTES, Connection, RawSocket
 from ._origin import Origin
-from ._tls import TLSStream
+from ._race import connect_to_any
+from ._resolver import Address, Resolver
+from ._tls import TLSSessions, TLSStream
 
 KEEPALIVE_IDLE_SECONDS = 30
 KEEPALIVE_INTERVAL_SECONDS = 10
@@ -48,9 +50,11 @@ class Dialer:
 
     def __init__(self, origin: Origin, ssl_context: Callable[[], ssl.SSLContext]) -> None:
         self._origin = origin
+        self._resolver = Resolver(origin)
         self._make_context = ssl_context
         self._context: ssl.SSLContext | None = None
         self._context_lock = anyio.Lock()
+        self._sessions = TLSSessions()
 
     async def dial(self, seconds: float | None) -> Connection:
         """A new connection, handshake included.
@@ -59,47 +63,41 @@ class Dialer:
             ConnectTimeoutError: it took longer than `seconds`.
             ConnectError: no address answered, or the TLS handshake failed. CertificateError: the server is not trusted.
         """
-        peer = self._origin.peer
+        tried: list[Address] = []
         problem = ""
         try:
             with anyio.move_on_after(seconds):
-                return await self._connect()
+                return await self._connect(tried)
         except FOREIGN as error:
-            raise_mapped(error, f"cannot connect to {peer}", connecting=True)
+            raise_mapped(error, f"cannot connect to {self._peer(tried)}", connecting=True)
         except ValueError as error:  # a name that DNS or TLS cannot carry
             problem = str(error)
         if problem:
-            raise ConfigurationError(f"cannot connect to {peer}: {problem}")
-        raise ConnectTimeoutError(f"no connection to {peer} within {seconds:g} s")
+            raise ConfigurationError(f"cannot connect to {self._origin.peer}: {problem}")
+        hint = "" if tried or self._origin.address else ": its name was not looked up by then"
+        raise ConnectTimeoutError(f"no connection to {self._peer(tried)} within {seconds:g} s{hint}")
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, tried: list[Address]) -> Connection:
         context = await self._ssl_context() if self._origin.is_tls else None
-        stream = await self._open_socket()
+        stream = await self._own(await self._open_socket(tried))
         try:
             raw: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
             _set_options(raw)
-            secure = stream if context is None else await TLSStream.handshake(stream, context, self._origin.server_name)
+            secure = stream
+            if context is not None:
+                secure = await TLSStream.handshake(stream, context, self._origin.server_name, self._sessions)
             return Connection(secure, raw, self._origin.peer, socket_stream=stream)
         except BaseException:
             await anyio.aclose_forcefully(stream)
             raise
 
-    async def _open_socket(self) -> ByteStream:
-        host, port = self._origin.host, self._origin.port
-        address = self._origin.address
-        if address is None:
-            stream = await anyio.connect_tcp(host, port)
-            return await self._own(await _take_socket(stream)) if runs_on_asyncio() else stream
-        # One known address leaves nothing to race: happy eyeballs would triple what a connection costs.
-        raw = socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_STREAM)  # noqa: PLR2004 - IPv6
+    async def _open_socket(self, tried: list[Address]) -> socket.socket:
+        addresses = await self._resolver.addresses()
         try:
-            zone = self._origin.zone
-            scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone) if zone else 0
-            await _connect_socket(raw, (str(address), port, 0, scope) if scope else (str(address), port))
+            return await connect_to_any(addresses, tried)
         except BaseException:
-            raw.close()
+            self._resolver.forget(addresses)
             raise
-        return await self._own(raw)
 
     async def _own(self, raw: socket.socket) -> ByteStream:
         """The stream of a connected socket, on whichever loop is running."""
@@ -114,10 +112,17 @@ class Dialer:
             raise
 
     async def _ssl_context(self) -> ssl.SSLContext:
-        async with self._context_lock:
-            if self._context is None:
-                self._context = await anyio.to_thread.run_sync(self._make_context)
-            return self._context
+        if self._context is None:
+            async with self._context_lock:
+                if self._context is None:
+                    self._context = await anyio.to_thread.run_sync(self._make_context)
+        return self._context
+
+    def _peer(self, tried: list[Address]) -> str:
+        """Host and port, and for a name the addresses that were tried."""
+        if not tried or self._origin.address:
+            return self._origin.peer
+        return f"{self._origin.peer} ({', '.join(map(str, tried))})"
 
 
 def _read_buffer() -> memoryview:
@@ -128,35 +133,6 @@ def _read_buffer() -> memoryview:
         buffer = memoryview(bytearray(MAX_READ_BYTES))
         _read_buffer_of_loop.set(buffer)
         return buffer
-
-
-async def _connect_socket(raw: socket.socket, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
-    raw.setblocking(False)
-    try:
-        raw.connect(address)
-    except BlockingIOError:
-        await anyio.wait_writable(raw)
-        code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            raise OSError(code, os.strerror(code)) from None
-
-
-async def _take_socket(stream: SocketStream) -> socket.socket:
-    """The connection of a stream, by a descriptor of its own. The stream then closes the one that it had."""
-    try:
-        theirs: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
-        family: socket.AddressFamily = stream.extra(SocketAttribute.family)  # noqa: S610
-        raw = socket.fromfd(theirs.fileno(), family, socket.SOCK_STREAM)
-    except BaseException:
-        await anyio.aclose_forcefully(stream)
-        raise
-    try:
-        raw.setblocking(False)
-        await stream.aclose()
-    except BaseException:
-        raw.close()
-        raise
-    return raw
 
 
 def _set_options(raw: RawSocket) -> None:

@@ -105,18 +105,23 @@ class ResponseParser:
             self.check()
         return self._take(pieces) if pieces else b""
 
-    def feed_eof(self) -> None:
-        """The server closed the connection.
+    def feed_eof(self, *, was_cut: bool = False) -> None:
+        """The connection has ended.
+
+        Args:
+            was_cut: it ended without TLS's closing message. Then it does not tell that a body is whole which has no
+                other end, for anybody in between can end a connection (RFC 9112, 9.8).
 
         Raises:
             APIConnectionError: before the end of the response.
         """
         self.check()
         message = self._message
-        if message.head is not None and message.until_close:
+        if message.head is not None and message.until_close and not was_cut:
             message.complete = True
         if not message.complete:
-            self._fault = APIConnectionError, f"the server closed the connection {self._where_it_ended()}"
+            what = "the connection was cut" if was_cut else "the server closed the connection"
+            self._fault = APIConnectionError, f"{what} {self._where_it_ended()}"
             self.check()
 
     def check(self) -> None:

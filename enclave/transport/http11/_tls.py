@@ -1,4 +1,4 @@
-"""TLS over a byte stream, by `ssl.SSLObject` and two buffers in memory.
+"""TLS over a byte stream: `TLSRecords` is the protocol without I/O, and `TLSStream` moves its bytes.
 
 Not anyio's `TLSStream`: that gives out one record a call, and it can no longer be read once a write has failed, which
 is when a server that refuses a large request has its answer on the way.
@@ -7,119 +7,279 @@ is when a server that refuses a large request has its answer on the way.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from typing import TypeVar
+import time
+from contextlib import suppress
+from socket import socket
+from typing import Any
 
 import anyio
-from anyio.abc import ByteStream
-from anyio.lowlevel import checkpoint
-
-T = TypeVar("T")
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.lowlevel import checkpoint_if_cancelled
 
 _MAX_RECORD_BYTES = 16_384
+_SLICE_BYTES = 8_192
+"""How much OpenSSL is given at once. Its buffer for that never shrinks again, and every stream has one."""
+_SESSION_SECONDS = 3_600.0
+"""How long a session is resumed. For so long the server's certificate is not looked at again."""
+_SECONDS_BETWEEN_COPIES = 1.0
+"""A session is copied from a connection at most this often, because a copy costs as much as a handshake."""
+
+
+class TruncatedError(anyio.EndOfStream):
+    """The connection ended without TLS's closing message, so somebody in between may have cut it."""
+
+
+class TLSSessions:
+    """Remembers the latest TLS session with one server, so that the next handshake can resume it.
+
+    A context with the option ``ssl.OP_NO_TICKET`` switches this off.
+    """
+
+    def __init__(self) -> None:
+        self._session: ssl.SSLSession | None = None
+        self._trust: tuple[object, ...] = ()
+        self._expires_at = 0.0
+        self._next_copy_at = 0.0
+
+    def latest(self, context: ssl.SSLContext) -> ssl.SSLSession | None:
+        """The session to resume. None if there is none, it is too old, or the context now verifies otherwise."""
+        if time.monotonic() >= self._expires_at or self._trust != _trust_of(context):
+            self._session = None
+        return self._session
+
+    def remember(self, tls: ssl.SSLObject, *, refused: bool) -> None:
+        """Keep the session of a connection, if none is kept, once the server had time to send its tickets.
+
+        Args:
+            tls: the connection.
+            refused: whether the server did not resume the session that it was offered.
+        """
+        if refused:
+            self._session = None
+        now = time.monotonic()
+        if self._session is not None or now < self._next_copy_at or tls.context.options & ssl.OP_NO_TICKET:
+            return
+        self._next_copy_at = now + _SECONDS_BETWEEN_COPIES
+        session = tls.session
+        if session is not None and (session.has_ticket or session.id):
+            self._session = session
+            self._trust = _trust_of(tls.context)
+            self._expires_at = now + _SESSION_SECONDS
+
+
+def _trust_of(context: ssl.SSLContext) -> tuple[object, ...]:
+    return context, context.verify_mode, context.verify_flags, context.check_hostname
+
+
+class TLSRecords:
+    """The client's end of TLS without I/O: from bytes of the network to bytes of the server, and back.
+
+    Each call may leave bytes in `outgoing`, which are to be sent. Also a `feed` may, where the server changes keys.
+    """
+
+    __slots__ = ("_incoming", "_is_new", "_offered", "_sessions", "_tls", "end", "outgoing")
+
+    def __init__(self, context: ssl.SSLContext, server_name: str, sessions: TLSSessions) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self._sessions = sessions
+        session = sessions.latest(context)
+        self._offered = session is not None
+        # The context may be shared with an HTTP/2 client, which sets its own protocols. They are
+        # read when the object of a handshake is made, and nothing else runs between these two lines.
+        context.set_alpn_protocols(["http/1.1"])
+        self._tls = context.wrap_bio(self._incoming, self.outgoing, server_hostname=server_name, session=session)
+        self._is_new = True  # no record has come since the handshake
+        self.end: Exception | None = None
+        """Why no more bytes come: an `anyio.EndOfStream`, or an `ssl.SSLError`. None while they may."""
+
+    def shake_hands(self, data: bytes = b"") -> bool:
+        """Begin the handshake, or go on with what the server has answered. Gives True once it is done.
+
+        Raises:
+            ssl.SSLError: the server is not trusted, or does not speak TLS.
+        """
+        if data:
+            self._incoming.write(data)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def write(self, data: bytes) -> bool:
+        """Encrypt all of `data`. Gives False if the server has to be read from first, because it changes keys."""
+        try:
+            self._tls.write(data)
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """Decrypt all records that are whole by now, as one object. Sets `end` if the last one was among them."""
+        if len(data) <= _SLICE_BYTES:
+            pieces = self._decrypt(data)
+        else:
+            view = memoryview(data)
+            slices = (view[start : start + _SLICE_BYTES] for start in range(0, len(view), _SLICE_BYTES))
+            pieces = [piece for part in slices for piece in self._decrypt(part)]
+        if data and (self._is_new or not pieces):
+            self._settle()
+        return b"".join(pieces)
+
+    def feed_eof(self) -> None:
+        """The network has ended. If TLS had not, that is too early."""
+        self._incoming.write_eof()
+        if self.end is None:
+            self.end = TruncatedError()
+
+    def close(self) -> None:
+        """Put TLS's closing message into `outgoing`, where there is still somebody to understand it."""
+        with suppress(ssl.SSLError):  # the server's own is not waited for, or it is too late for any
+            self._tls.unwrap()
+
+    def _decrypt(self, data: bytes | memoryview) -> list[bytes]:
+        pieces: list[bytes] = []
+        incoming, read = self._incoming, self._tls.read
+        if data:
+            incoming.write(data)
+        try:
+            # An exception costs more than a small record, so OpenSSL is not asked when it has nothing left.
+            while incoming.pending and self.end is None:
+                if piece := read(_MAX_RECORD_BYTES):
+                    pieces.append(piece)
+                else:
+                    self.end = anyio.EndOfStream()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            self.end = error.with_traceback(None)
+        return pieces
+
+    def _settle(self) -> None:
+        """After records of TLS's own, which are tickets in most cases."""
+        if self.end is not None:
+            return
+        if self._is_new:
+            self._is_new = False
+            self._sessions.remember(self._tls, refused=self._offered and not self._tls.session_reused)
+        # OpenSSL has allocated 16 KiB to answer such a record. It frees them when something is written, even nothing.
+        self.write(b"")
 
 
 class TLSStream(ByteStream):
     """The client's end of a TLS connection. One task uses it at a time."""
 
-    def __init__(
-        self, stream: ByteStream, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
-    ) -> None:
+    def __init__(self, stream: ByteStream, records: TLSRecords) -> None:
         self._stream = stream
-        self._tls = tls
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._records: list[bytes] = []  # decrypted, and not yet taken
-        self._end: Exception | None = None  # what comes after the records: the end, or a fault
+        self._records = records
+        self._unread = b""
+        self._unsent = b""
+        self._can_send = True
 
     @classmethod
-    async def handshake(cls, stream: ByteStream, context: ssl.SSLContext, server_name: str) -> TLSStream:
+    async def handshake(
+        cls, stream: ByteStream, context: ssl.SSLContext, server_name: str, sessions: TLSSessions
+    ) -> TLSStream:
         """Begin TLS on a connected stream.
 
         Raises:
             ssl.SSLError: the server is not trusted, or does not speak TLS. And what the stream below raises.
         """
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        # The context may be shared with an HTTP/2 client, which sets its own protocols. They are
-        # read when the object of a handshake is made, and nothing else runs between these two lines.
-        context.set_alpn_protocols(["http/1.1"])
-        tls = context.wrap_bio(incoming, outgoing, server_hostname=server_name)
-        self = cls(stream, tls, incoming, outgoing)
+        self = cls(stream, TLSRecords(context, server_name, sessions))
         try:
-            await self._call(tls.do_handshake)
+            is_done = self._records.shake_hands()
+            while not is_done:
+                await self._send_encrypted()
+                is_done = self._records.shake_hands(await self._next())
         finally:
-            await self._flush()  # the end of the handshake, or the alert that tells the server why there is none
+            await self._send_encrypted()  # the end of the handshake, or the alert that says why it has failed
+        self._unread = self._records.feed(b"")  # what came together with the end of the handshake
         return self
 
     async def receive(self, max_bytes: int = 65_536) -> bytes:
         """The bytes of all records that have come, as one object. A cancelled call has taken none.
 
         Raises:
-            anyio.EndOfStream: the server sends no more. An end without TLS's goodbye counts too: many servers send
-                none, and HTTP itself tells whether a response is whole.
-            ssl.SSLError: what came is not TLS. And what the stream below raises.
+            TruncatedError: the connection ended without TLS's closing message. anyio.EndOfStream: it ended with it.
+            ssl.SSLError: what came is not TLS, or says that the server failed. And what the stream below raises.
         """
-        if self.has_unread:
-            await checkpoint()
-        while not self.has_unread:
-            await self._flush()  # the answer to a change of keys, where there was one
-            await self._fill()
-        if not self._records and self._end is not None:
-            raise self._end
-        data = b"".join(self._records)
-        self._records = [data[max_bytes:]] if len(data) > max_bytes else []
-        return data[:max_bytes]
+        if self._unread:
+            await checkpoint_if_cancelled()
+        while not self._unread:
+            await self._answer()
+            if self._records.end is not None:
+                raise self._records.end
+            self._unread = self._records.feed(await self._next())
+        data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
+        return data
 
     async def send(self, item: bytes) -> None:
         """Send all of `item`. After a failure nothing more can be sent, but what the server sent can be received.
 
         Raises:
-            What the stream below raises.
+            ssl.SSLError: the server has ended the connection with an alert. And what the stream below raises.
         """
-        await self._call(lambda: self._tls.write(item))
-        await self._flush()
+        while not self._records.write(item):
+            await self._answer()
+            self._unread += self._records.feed(await self._next())
+        await self._send_encrypted()
 
     async def send_eof(self) -> None:
         """Not needed: a request says how long it is."""
         raise NotImplementedError
 
     async def aclose(self) -> None:
-        """Close without TLS's goodbye: HTTP does not need it, and it would have to be waited for."""
+        """Close. TLS's closing message goes out if the kernel takes it at once, and the server's is not waited for."""
+        self._records.close()
+        if self._can_send and not self._unsent:
+            _send_nowait(self._stream, self._records.outgoing.read())
         await self._stream.aclose()
 
     @property
     def has_unread(self) -> bool:
         """Whether bytes, or the end, have come that nobody has received."""
-        if not self._records and self._end is None:
-            self._decrypt()
-        return bool(self._records) or self._end is not None
+        return bool(self._unread) or self._records.end is not None
 
-    def _decrypt(self) -> None:
+    async def _next(self) -> bytes:
         try:
-            while data := self._tls.read(_MAX_RECORD_BYTES):
-                self._records.append(data)
-            self._end = anyio.EndOfStream()
-        except ssl.SSLWantReadError:
-            pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            self._end = anyio.EndOfStream()
-        except ssl.SSLError as error:
-            self._end = error.with_traceback(None)
-
-    async def _call(self, function: Callable[[], T]) -> T:
-        while True:
-            try:
-                return function()
-            except ssl.SSLWantReadError:
-                await self._flush()
-            await self._fill()
-
-    async def _fill(self) -> None:
-        try:
-            self._incoming.write(await self._stream.receive())
+            return await self._stream.receive()
         except anyio.EndOfStream:
-            self._incoming.write_eof()
+            self._records.feed_eof()
+            return b""
 
-    async def _flush(self) -> None:
-        if self._outgoing.pending:
-            await self._stream.send(self._outgoing.read())
+    async def _send_encrypted(self) -> None:
+        unsent, self._unsent = self._unsent + self._records.outgoing.read(), b""
+        if unsent:
+            self._can_send = False  # a part of it may be out if this fails, and then nothing may follow
+            await self._stream.send(unsent)
+            self._can_send = True
+
+    async def _answer(self) -> None:
+        """Send what reading has made. A cancelled call has lost nothing: the next one sends the rest."""
+        if self._records.outgoing.pending:
+            self._unsent += self._records.outgoing.read()
+        while self._unsent and self._can_send:
+            sent = await _send_some(self._stream, self._unsent)
+            self._unsent = self._unsent[sent:]
+
+
+async def _send_some(stream: ByteStream, data: bytes) -> int:
+    """Send the first bytes of `data`, and give their number. A cancelled call has sent none."""
+    own: Any = getattr(stream, "send_some", None)
+    if own is not None:
+        return int(await own(data))
+    raw: socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
+    await anyio.wait_writable(raw)
+    return raw.send(data)
+
+
+def _send_nowait(stream: ByteStream, data: bytes) -> None:
+    """Send as much of `data` as goes without waiting, and drop the rest."""
+    own: Any = getattr(stream, "send_nowait", None)
+    with suppress(OSError):  # nobody is there to take it
+        if own is not None:
+            own(data)
+        else:
+            raw: socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
+            raw.send(data)
