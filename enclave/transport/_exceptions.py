@@ -62,7 +62,7 @@ def mapped(
             ours: EnclaveError = cls(f"{doing}: {text}" if doing else text)
             if isinstance(cause, ssl.SSLCertVerificationError):
                 ours = CertificateError(_describe_refused_certificate(cause))
-            elif connecting and isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS_AT_ALL:
+            elif connecting and isinstance(cause, ssl.SSLError) and getattr(cause, "reason", "") in _NO_TLS_AT_ALL:
                 ours = ConfigurationError(f"{doing}: the server does not speak TLS here: write http in the base URL")
             ours.__cause__ = cause
             return ours
