@@ -31,14 +31,14 @@ class HeadBytes:
     @property
     def is_tls(self) -> bool:
         """Whether this is no HTTP but a record of TLS: the alert to a client that did not begin a handshake."""
-        return self._bytes[:2] == b"\x15\x03"
+        return self._bytes.startswith(b"\x15\x03")
 
     @property
     def is_whole(self) -> bool:
         """Whether the final head is there. To be asked again and again costs no more than to be asked once."""
         while (end := self._bytes.find(_END, self._seen)) >= 0:
             status = self._bytes.find(b" ", self._head_start)
-            if self._bytes[status : status + 2] != _INTERIM:
+            if not self._bytes.startswith(_INTERIM, status):
                 self._seen = end
                 return True
             self._head_start = self._seen = end + len(_END)
