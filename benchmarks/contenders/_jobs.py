@@ -195,12 +195,24 @@ async def cancel(setting: Setting, *, session_id: str, streams: int) -> Measured
     return measured | {"streams": streams, "sockets_left": left}
 
 
+async def fan_out(setting: Setting, *, count: int, max_concurrency: int, best_seconds: float) -> Measured:
+    """So many sessions against a server with a quota, which then says how many creates it has refused."""
+    clock = Clock()
+    succeeded = await setting.client.fan_out(count, max_concurrency)
+    measured = clock.stop()
+    expect("sessions that succeeded", count, succeeded)
+    creates = json.loads(fetch(setting.base_url, "/control/creates"))
+    expect("sessions created", count, creates["created"])
+    return measured | {"sessions": count, "refused": creates["refused"], "best": best_seconds}
+
+
 JOBS: dict[str, Callable[..., Awaitable[Measured]]] = {
     "stream": stream,
     "many": many,
     "idle": idle,
     "requests": requests,
     "cancel": cancel,
+    "fan_out": fan_out,
 }
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import cancelled, concurrency, decode, imports, memory, requests, stream
+from . import brake, cancelled, concurrency, decode, imports, memory, requests, stream
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (decode, stream, concurrency, memory, requests, cancelled, imports)
+    for module in (decode, stream, concurrency, memory, requests, brake, cancelled, imports)
 }
