@@ -27,7 +27,7 @@ import enum
 import math
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
@@ -100,6 +100,13 @@ def loop_is_over(loop: Any) -> bool:
     except RuntimeError:
         return True
     return False
+
+
+def _resolve(future: Any) -> None:
+    """Let the waiter for a future of asyncio's go on, unless it was cancelled."""
+    # Not asked before: Ctrl-C cancels the main task, and its future with it, between any two steps of this thread.
+    with suppress(sys.modules["asyncio"].InvalidStateError):
+        future.set_result(None)
 
 
 def cut_short(what: str, cause: BaseException | None = None) -> WorkInterrupted:
@@ -193,8 +200,7 @@ class Wakeup:
         if self._futures:
             futures, self._futures = self._futures, ()
             for future in futures:
-                if not future.done():
-                    future.set_result(None)
+                _resolve(future)
         if self._event is not None:
             self._event.set()
             self._event = None
