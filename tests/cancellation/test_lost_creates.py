@@ -186,27 +186,6 @@ def test_a_lost_create_is_sent_again_if_the_caller_says_so_and_the_list_has_show
         assert len({labels[LABEL] for labels in transport.creates}) == creates
 
 
-def test_a_create_that_was_refused_is_not_sent_again_for_a_caller_who_has_gone():
-    sent: list[float] = []
-
-    async def busy(_: httpx.Request) -> httpx.Response:
-        await anyio.lowlevel.checkpoint()
-        sent.append(anyio.current_time() - started[0])
-        return httpx.Response(503, json={"message": "busy"})
-
-    started: list[float] = []
-
-    async def run() -> None:
-        started.append(anyio.current_time())
-        retry = RetryPolicy(attempts=10, wait_seconds=1, jitter=0)
-        async with client_of(httpx.MockTransport(busy), retry=retry) as client:
-            with anyio.move_on_after(2):
-                await client.run("x")
-
-    run_on_mock_clock(run)
-    assert [round(at) for at in sent] == [0, 1, 3]
-
-
 def test_the_caller_who_goes_while_it_is_looked_for_is_told_in_the_log(caplog: pytest.LogCaptureFixture):
     transport = Clocked(shows_after=1e9)
 
