@@ -115,7 +115,7 @@ time.sleep(0.3)
     ids=["a large file", "many small ones"],
 )
 async def test_a_program_that_fills_the_disk_is_killed(serving, nothing_left, code):
-    async with serving(bounds=Bounds(max_disk_bytes=20_000_000)) as api:
+    async with serving(bounds=Bounds(max_disk_bytes=4_000_000)) as api:
         run = await api.run(code)
         assert run.session["killReason"] == "disk_exceeded"
         nothing_left(run.id)

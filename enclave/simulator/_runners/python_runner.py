@@ -129,7 +129,9 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def _parts(address: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple.__add__(address, ())  # a plain tuple, whatever a subclass may answer
+    base: Any = tuple  # whatever a subclass may answer
+    plain: tuple[Any, ...] = base.__add__(address, ())
+    return plain
 
 
 def _text(host: Any) -> str:
