@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from . import _draw, _run, soak
+from . import _draw, _run, cuts, soak
 
-COMMANDS = {"run": _run.main, "report": _draw.main, "soak": soak.main}
+COMMANDS = {"run": _run.main, "report": _draw.main, "soak": soak.main, "cuts": cuts.main}
 
 
 def main() -> int:
