@@ -28,6 +28,7 @@ simulator/             a control plane on this machine (extra `simulator`). It i
 pytest_plugin/         what the pytest fixtures give (extra `simulator`), declared in the package enclave_pytest
 cli/                   the command line (extra `cli`). It imports the public names
 mcp/                   the command enclave-mcp (extra `mcp`). It imports the public names
+ray/                   sessions on a Ray cluster (extra `ray`). It imports the public names
 opentelemetry.py       an observer that makes spans (extra `otel`). It imports the public names
 """
 
