@@ -24,7 +24,10 @@ def say(**facts: Any) -> None:
 
 
 def start() -> None:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False)
+    else:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 
 
 def opened() -> Any:
@@ -48,25 +51,39 @@ def graded(run: enclave.ray.Run, *, actors: int = 1, **resources: Any) -> Any:
     )
 
 
+def report(rows: list[dict[str, Any]]) -> None:
+    say(rows=[{name: row[name] for name in ("id", "verdict", "error", "session_id")} for row in rows])
+
+
 def batch() -> None:
     """All rows, and what they became."""
     start()
     with opened() as run:
-        rows = graded(run).take_all()
-        say(rows=[{name: row[name] for name in ("id", "verdict", "error", "session_id")} for row in rows])
+        report(graded(run).take_all())
 
 
-def cluster() -> None:
-    """The same on two nodes. The work runs on the second one first."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    worker = made.add_node(num_cpus=1, resources={"work": 10})
-    made.wait_for_nodes()
-    ray.init(address=made.address, log_to_driver=False)
+def nodes() -> None:
+    """No driver, but a cluster of two nodes for one. It ends with its standard input."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    say(address=cluster.address)
+    sys.stdin.read()
+    cluster.shutdown()
+
+
+def node_dies() -> None:
+    """All rows on a cluster of which the second node has the work, until it dies and a third one takes over."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1, resources={"work": 10})
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
     with opened() as run:
-        say(raylet=next(each.process.pid for each in worker.all_processes["raylet"]))
-        made.add_node(num_cpus=1, resources={"work": 10})  # where the work goes on
-        rows = graded(run, resources={"work": 1}).take_all()
-        say(rows=[{name: row[name] for name in ("id", "verdict", "error", "session_id")} for row in rows])
+        say(raylet=next(each.process.pid for each in second.all_processes["raylet"]))
+        sys.stdin.readline()
+        cluster.add_node(num_cpus=1, resources={"work": 10})
+        report(graded(run, resources={"work": 1}).take_all())
+    say(left=True)
 
 
 def shutdown() -> None:

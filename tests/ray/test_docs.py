@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.conftest import KEY
+from tests.support.ray_drivers import KEY
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "ray.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
