@@ -21,6 +21,7 @@ _outcome.py            what became of one request of a fan-out
 _fan_out.py            FanOut: many sessions at once
 _request_arguments.py  what run and session are called with
 _client.py             EnclaveClient: signatures and documentation
+_sync/                 SyncEnclaveClient: the same calls for code without an event loop
 
 At the edges, each an extra. The core imports none of them:
 
@@ -30,6 +31,8 @@ cli/                   the command line (extra `cli`). It imports the public nam
 mcp/                   the command enclave-mcp (extra `mcp`). It imports the public names
 opentelemetry.py       an observer that makes spans (extra `otel`). It imports the public names
 """
+
+from typing import TYPE_CHECKING, Any
 
 from . import errors, types
 from ._client import EnclaveClient
@@ -43,6 +46,9 @@ from ._version import __version__
 from .errors import *  # noqa: F403 - its __all__ says what is public
 from .transport import InsecureTransportWarning, RetryPolicy, Timeout
 from .types import *  # noqa: F403 - its __all__ says what is public
+
+if TYPE_CHECKING:
+    from ._sync import SyncEnclaveClient, SyncFanOut, SyncFrameBatches, SyncFrameStream, SyncSessionHandle
 
 __all__ = [
     "Completed",
@@ -60,6 +66,11 @@ __all__ = [
     "SessionObservation",
     "StreamObservation",
     "SweepResult",
+    "SyncEnclaveClient",
+    "SyncFanOut",
+    "SyncFrameBatches",
+    "SyncFrameStream",
+    "SyncSessionHandle",
     "Timeout",
     "Verdict",
     "__version__",
@@ -68,3 +79,13 @@ __all__ = [
 ]
 __all__ += errors.__all__
 __all__ += types.__all__
+
+
+def __getattr__(name: str) -> Any:
+    # The blocking client brings in asyncio, which the async one may do without. It does so when it is imported, and not
+    # with its first call: in a handler of `atexit` asyncio can be imported no more.
+    if name.startswith("Sync") and name in __all__:
+        from . import _sync  # noqa: PLC0415 - as above
+
+        return getattr(_sync, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

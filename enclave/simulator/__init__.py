@@ -7,7 +7,12 @@ workload leaves can outlive it. There is no Windows version. Needs the extra `en
     async with Simulator().serve() as sim:
         ...  # sim.base_url, sim.api_key
 
+    with SyncSimulator() as sim:  # for scripts and notebooks
+        ...
+
 _simulator.py      Simulator: keys, scripts, faults, `serve()`
+_sync.py           SyncSimulator: the same from a thread of its own
+_remote.py         an object's methods, called on the event loop that it belongs to
 _settings.py       Bounds, and all else that a simulator is made with
 _control_plane.py  the routes, and where faults meet requests
 _auth.py           API keys, JWTs, roles and scopes
@@ -39,5 +44,16 @@ from ._framing import Framing
 from ._script import Script
 from ._settings import Bounds
 from ._simulator import Simulator
+from ._sync import SyncSimulator
 
-__all__ = ["Bounds", "Difference", "Fault", "Faults", "Framing", "RecordedRequest", "Script", "Simulator"]
+__all__ = [
+    "Bounds",
+    "Difference",
+    "Fault",
+    "Faults",
+    "Framing",
+    "RecordedRequest",
+    "Script",
+    "Simulator",
+    "SyncSimulator",
+]
