@@ -46,7 +46,7 @@ from .types._json import decode_text
 from .types._request import check_labels
 
 if TYPE_CHECKING:
-    from .transport import Http
+    from .transport import Http, Turn
 
 CREATE_LABEL = "enclave-sdk.create"
 """The label by which a session is found whose create got no answer."""
@@ -99,12 +99,17 @@ class Creates:
 
 
 async def create(
-    http: Http, creates: Creates, request: CreateSessionRequest, observed: ObservedSession | None = None
+    http: Http,
+    creates: Creates,
+    request: CreateSessionRequest,
+    observed: ObservedSession | None = None,
+    turn: Turn | None = None,
 ) -> Session:
     """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
     observed = observed or ObservedSession()
+    turn = turn or http.brake.turn()
     for attempt in itertools.count(1):
-        creation = _Creation(http, *creates.label(request))
+        creation = _Creation(http, *creates.label(request), turn)
         try:
             return await _carry_out(http, creation, observed)
         except APIStatusError as error:
@@ -117,7 +122,7 @@ async def create(
             continue
         # Refused, so nothing was made, and a second request is safe. If the server minded our label, it works without
         # it. If it minded something else, it says so again.
-        session = await _carry_out(http, _Creation(http, *creates.without_label().label(request)), observed)
+        session = await _carry_out(http, _Creation(http, *creates.without_label().label(request), turn), observed)
         creates.stop_labelling(refusal)
         return session
     raise AssertionError("unreachable")
@@ -162,8 +167,9 @@ async def _is_gone(http: Http, session_id: str) -> bool:
 class _Creation:
     """One POST, and what follows from its answer or the lack of one."""
 
-    def __init__(self, http: Http, request: CreateSessionRequest, label: str | None) -> None:
+    def __init__(self, http: Http, request: CreateSessionRequest, label: str | None, turn: Turn) -> None:
         self._http = http
+        self._turn = turn
         self._body = request.to_json()
         self._label = label
         self._post_scope = anyio.CancelScope()
@@ -181,6 +187,7 @@ class _Creation:
     def hurry(self, seconds: float) -> None:
         """The caller no longer waits, so `seconds` are left. A third of them is kept for looking."""
         self._caller_is_gone = True
+        self._turn.give_up()
         self._post_scope.deadline = anyio.current_time() + seconds * 2 / 3
 
     async def post(self) -> Session:
@@ -188,7 +195,7 @@ class _Creation:
         try:
             # Without a deadline until the caller is gone: then some of the time is kept for looking.
             with self._post_scope:
-                answer = await self._http.request("POST", "/sessions", content=self._body)
+                answer = await self._http.request("POST", "/sessions", content=self._body, turn=self._turn)
                 return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
         except EnclaveError as error:
             if not _is_lost(error):
@@ -200,9 +207,10 @@ class _Creation:
 
     async def look(self) -> Session:
         """What to do in the place of `post`, or of `look`, where somebody has cut it short."""
-        return await self._find(
-            APIConnectionError("POST /sessions: somebody else cancelled the request before its answer was there")
-        )
+        reason = APIConnectionError("POST /sessions: somebody else cancelled the request before its answer was there")
+        if self._reason is None and not self._turn.is_unanswered:
+            raise reason  # it waited for its turn, so there is nothing to find
+        return await self._find(reason)
 
     def refused_for_its_label(self, error: APIStatusError) -> bool:
         """Whether the server says that it does not take our label, or may mean that."""

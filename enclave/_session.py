@@ -32,7 +32,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from .transport import Http
+    from .transport import Http, Turn
 
 T = TypeVar("T")
 
@@ -185,8 +185,9 @@ _RIGHT_FORM = (
 class SessionBlock:
     """What `EnclaveClient.session` gives: an async context manager that holds a session for the length of a block."""
 
-    def __init__(self, http: Http, creates: Creates, request: CreateSessionRequest) -> None:
+    def __init__(self, http: Http, creates: Creates, request: CreateSessionRequest, turn: Turn | None = None) -> None:
         self._http = http
+        self._turn = turn
         self._creates = creates
         self._request = request
         self._observed = ObservedSession()
@@ -218,7 +219,7 @@ class SessionBlock:
         self._entered = True
         self._observed = self._http.observing.session(self._request)
         try:
-            session = await create(self._http, self._creates, self._request, self._observed)
+            session = await create(self._http, self._creates, self._request, self._observed, self._turn)
         except BaseException as error:
             self._end(error)
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -35,7 +36,7 @@ primes = []
 for n in range(2, 30):
     if all(n % p for p in primes):
         primes.append(n)
-        print("prime:", n)
+        print(f"prime: {n}")
         time.sleep(0.05)  # slow enough to watch it arrive
 enclave.result({"primes": primes, "total": sum(primes)})
 """
@@ -56,6 +57,12 @@ except OSError as error:
 
 GREEDY = "while True: pass"
 
+NEXT = """
+Try next:
+  python -m enclave.simulator      a simulator of its own, with a console to look at
+  examples/                        a web service, agents, a grader
+  docs/quickstart.md               the first program, step by step"""
+
 
 class Primes(msgspec.Struct):
     """What the workloads return; the client decodes their JSON straight into it."""
@@ -64,45 +71,67 @@ class Primes(msgspec.Struct):
     total: int
 
 
+BOLD, RED, GREEN, YELLOW, CYAN = 1, 31, 32, 33, 36
+IN_COLOUR = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def paint(text: str, colour: int) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m" if IN_COLOUR else text
+
+
+def line(label: str, text: str, colour: int) -> None:
+    print(f"{paint(f'{label:>9}', colour)} | {text}", flush=True)
+
+
+def lines(label: str, text: str, colour: int) -> None:
+    # A frame holds what the workload had written by then: several lines, or a part of one.
+    for written in filter(None, text.splitlines()):
+        line(label, written, colour)
+
+
+def title(text: str) -> None:
+    print(paint(f"\n== {text}", BOLD))
+
+
 def show(frame: StreamFrame) -> None:
     match frame:
         case StdoutFrame(data=text):
-            print(f"   stdout | {text}", end="", flush=True)
+            lines("stdout", text, GREEN)
         case StderrFrame(data=text):
-            print(f"   stderr | {text}", end="")
+            lines("stderr", text, RED)
         case PhaseFrame(phase=phase):
-            print(f"    phase | {phase}")
+            line("phase", phase, CYAN)
         case AuditFrame(event=event):
-            print(f"    audit | {event.type}")
+            line("audit", event.type, YELLOW)
 
 
 async def run_and_watch(enclave: EnclaveClient, code: str, language: str) -> None:
-    print(f"\n== {language}: frames live, then the typed result")
+    title(f"{language}: frames live, then the typed result")
     async with enclave.session(code, language=language) as session:
         async with session.stream() as frames:
             async for frame in frames:
                 show(frame)
         result = await session.result(Primes)
-        print(f"   result | {result.value!r}")
+        line("result", repr(result.value), BOLD)
 
 
 async def denied_egress(enclave: EnclaveClient) -> None:
-    print("\n== a workload that tries to leave: denied, and on record")
+    title("a workload that tries to leave: denied, and on record")
     async with enclave.session(NOSY, egress=EgressPolicy.deny_all()) as session:
         await session.result()
         for event in await session.audit():
             where = event.particulars.get("host", "") if event.type == AuditType.EGRESS_DENIED else ""
-            print(f"    audit | {event.type} {where}".rstrip())
+            line("audit", f"{event.type} {where}".rstrip(), RED if where else YELLOW)
 
 
 async def over_budget(enclave: EnclaveClient) -> None:
-    print("\n== a workload that never stops: killed at its limit")
+    title("a workload that never stops: killed at its limit")
     async with enclave.session(GREEDY, limits=SessionLimits(wall_clock_ms=1000)) as session:
         result = await session.result()
         try:
             result.raise_for_exit()
         except WorkloadKilled as error:
-            print(f"   killed | {error.kill_reason}")
+            line("killed", str(error.kill_reason), RED)
 
 
 @asynccontextmanager
@@ -131,6 +160,7 @@ async def main() -> None:
         await over_budget(enclave)
         left = [session.id for session in await enclave.list() if session.phase != "torn_down"]
         print(f"\nSessions left running: {len(left)}")
+        print(NEXT)
 
 
 if __name__ == "__main__":

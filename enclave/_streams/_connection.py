@@ -96,18 +96,7 @@ class Connection:
         return self._decoder.retry_ms
 
     async def read_to_end(self) -> None:
-        """Read until the session has ended. Raises if the connection ends before that."""
-        while not await self._read_while_room():
-            await self._buffer.wait_for_room()
-
-    async def drain(self) -> None:
-        """Let the server finish in good order, if it was about to."""
-        # Without an `end` frame the server has either closed already, or was silent for long enough.
-        if self._decoder.ended:
-            await self._source.drain()
-
-    async def _read_while_room(self) -> bool:
-        """Read until the session has ended (True) or the buffer is full (False), within the timeouts.
+        """Read until the session has ended. Raises if the connection ends before that, or is silent for too long.
 
         One cancel scope spans many reads, since making one costs as much as a read. Its deadline is only looked at when
         it has passed: if bytes have come since it was set, it is set anew. The cancelled read has lost nothing.
@@ -115,12 +104,23 @@ class Connection:
         self._clocks.read = self._clocks.frame = anyio.current_time()
         while True:
             with anyio.CancelScope(deadline=self._deadline()) as scope:
-                return await self._read(scope)
+                if await self._read(scope):
+                    return
+            if self._buffer.is_full:
+                await self._buffer.wait_for_room()
+                self._clocks.read = self._clocks.frame = anyio.current_time()
+                continue
             now = anyio.current_time()
             if now >= self._end_deadline():
-                return True  # silence after a terminal phase: nothing more will come
+                return  # silence after a terminal phase: nothing more will come
             if now >= self._idle_deadline():
                 raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
+
+    async def drain(self) -> None:
+        """Let the server finish in good order, if it was about to."""
+        # Without an `end` frame the server has either closed already, or was silent for long enough.
+        if self._decoder.ended:
+            await self._source.drain()
 
     def _deadline(self) -> float:
         return min(self._idle_deadline(), self._end_deadline())
@@ -140,6 +140,7 @@ class Connection:
         return self._history.has_ended_workload and not self._history.is_replaying
 
     async def _read(self, scope: anyio.CancelScope) -> bool:
+        """Read until the session has ended (True) or the buffer is full (False)."""
         # This loop runs for every read of every stream, so it looks each of these up once.
         clocks, decoder, buffer = self._clocks, self._decoder, self._buffer
         while data := await self._source.read():

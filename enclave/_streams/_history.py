@@ -73,7 +73,7 @@ class History:
         self.has_ended_workload = False
         """Whether a terminal phase was among the events."""
         self._known = Progress()
-        self._replayed = Progress()
+        self._replayed = self._known  # counted anew by every replay
         self._ids = EventIds()
         self._first_hash = self._last_hash = 0  # of the data of the first and the last event
         self._first_id: bytes | None = None

@@ -21,7 +21,6 @@ from __future__ import annotations
 import enum
 import re
 from array import array
-from collections import deque
 
 from ._plain import Shape, first_id, last_id
 
@@ -107,8 +106,8 @@ class EventIds:
     def __init__(self) -> None:
         self.state = IdState.NONE
         self._series: Series | None = None
-        self._hashes = array("q")
-        self._latest: deque[bytes] = deque(maxlen=_LATEST)
+        self._hashes: array[int] | None = None
+        self._latest: tuple[bytes, ...] = ()
 
     def note(self, event_id: bytes | None) -> None:
         """Take the id of the next event. None if the event has none of its own."""
@@ -153,8 +152,10 @@ class EventIds:
     def _tell_apart(self, ids: list[bytes]) -> None:
         self._series = None
         self.state = IdState.DISTINCT
+        if self._hashes is None:
+            self._hashes = array("q")
         self._hashes.extend(map(hash, ids))
-        self._latest.extend(ids)
+        self._latest = (*self._latest, *ids[-_LATEST:])[-_LATEST:]
         if len(self._hashes) > MAX_HASHES or not all(ids) or max(map(len, self._latest)) > MAX_ID_BYTES:
             self.give_up()
 
@@ -162,15 +163,15 @@ class EventIds:
         """From here on the ids prove nothing."""
         self.state = IdState.USELESS
         self._series = None
-        self._hashes = array("q")
-        self._latest.clear()
+        self._hashes = None
+        self._latest = ()
 
     def resume_id(self) -> bytes | None:
         """The id to resume after, as ``Last-Event-ID`` carries it. None if only a replay can prove anything."""
         if self._series is not None:
             return _header_value(self._series.last)
         # Looked at here, once for each resume, and not for each event.
-        if len(set(self._hashes)) < len(self._hashes):
+        if self._hashes is not None and len(set(self._hashes)) < len(self._hashes):
             self.give_up()
         return _header_value(self._latest[-1]) if self._latest else None
 
@@ -185,7 +186,7 @@ class EventIds:
         expected = self._expected(event_id) if self._series is None else self._series.next(event_id)
         if expected is not None:
             return None if event_id == expected else f"{after} {_shown(event_id)}, and {_shown(expected)} is the next"
-        if event_id == last or hash(event_id) in self._hashes:
+        if event_id == last or (self._hashes is not None and hash(event_id) in self._hashes):
             return f"{after} {_shown(event_id)} again"
         return f"{after} {_shown(event_id)}, which is an earlier one" if _falls(last, event_id) else None
 

@@ -12,7 +12,7 @@ import anyio
 from enclave._log import logger
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
-from enclave._tasks import cancelled_by_others
+from enclave._tasks import Wakeup, cancelled_by_others
 from enclave.errors import APIStatusError, EnclaveError, EventTooLargeError, StreamInterrupted
 from enclave.transport import Http, may_resume, may_retry
 
@@ -39,8 +39,9 @@ class StreamReader:
         self._is_complete = False  # the end was read, so a failure of the connection no longer matters
         self._failures = 0  # attempts in a row that brought nothing, the latest included
         self._retry_ms: int | None = None
-        self.opened = anyio.Event()
-        """Set once the first connection stands, or the reader has ended without one."""
+        self.has_opened = False
+        """Whether the first connection stands, or the reader has ended without one."""
+        self._opening = Wakeup()
         self.resumes = 0
         """How many times the stream was resumed on a new connection."""
 
@@ -48,33 +49,35 @@ class StreamReader:
         """Read to the end of the session, or until cancelled."""
         # Here and not where the stream is entered, because this task's context is the reader's own.
         self._observed = self._http.observing.stream(self._session_id)
+        error: Exception | None = None
         try:
-            error = await self._read_session()
+            await self._read_connections()
+        except EnclaveError as failure:
+            error = self._final(failure)
+        except Exception as failure:  # noqa: BLE001 - of a caller's transport or token callable, for the consumer to raise
+            error = failure
         except BaseException as cancellation:
-            if cancelled_by_others(cancellation):
-                # Somebody cancelled this task itself, or what it awaited. The consumer may know nothing of that, and
-                # must not take it for the end of the session.
-                error = self._interruption("the task that reads it was cancelled by other code", cancellation)
-                self._end(error, error)
-                return
-            self._end(None, None if self._is_complete else cancellation)
-            raise
+            if not cancelled_by_others(cancellation):
+                self._end(None, None if self._is_complete else cancellation)
+                raise
+            # Somebody cancelled this task itself, or what it awaited. The consumer may know nothing of that, and
+            # must not take it for the end of the session.
+            error = self._interruption("the task that reads it was cancelled by other code", cancellation)
         self._end(error, error)
+
+    async def wait_until_opened(self) -> None:
+        """Wait until the first connection stands, or the reader has ended without one."""
+        while not self.has_opened:
+            await self._opening.wait()
+
+    def _set_opened(self) -> None:
+        self.has_opened = True
+        self._opening.wake()
 
     def _end(self, error: Exception | None, reason: BaseException | None) -> None:
         self._buffer.end(error)
-        self.opened.set()
+        self._set_opened()
         self._observed.ended(reason, self._history.count, self.resumes)
-
-    async def _read_session(self) -> Exception | None:
-        """Give the reason why the stream ended short. None if it is complete."""
-        try:
-            await self._read_connections()
-        except EnclaveError as error:
-            return self._final(error)
-        except Exception as error:  # noqa: BLE001 - of a caller's transport or token callable, for the consumer to raise
-            return error
-        return None
 
     async def _read_connections(self) -> None:
         while True:
@@ -92,9 +95,9 @@ class StreamReader:
     async def _read_connection(self, connection: Connection) -> None:
         """Read one connection to the end of the session. Raises if it ends before that."""
         async with connection:
-            if self.opened.is_set():
+            if self.has_opened:
                 self.resumes += 1
-            self.opened.set()
+            self._set_opened()
             await connection.read_to_end()
             # The consumer gets the end now. It need not wait until the connection is drained.
             self._is_complete = True
@@ -123,7 +126,7 @@ class StreamReader:
 
     def _is_drop(self, error: EnclaveError) -> bool:
         """Whether to connect again. A stream that never stood is opened again when any GET would be."""
-        if self.opened.is_set():
+        if self.has_opened:
             return isinstance(error, Dropped) or may_resume(error)
         return may_retry(error, creates=False)
 
@@ -138,7 +141,7 @@ class StreamReader:
             self._http.retry.attempts - 1,
             wait,
         )
-        if self.opened.is_set():
+        if self.has_opened:
             self._observed.resuming(error, attempt, wait, self._history.count)
         else:
             self._observed.retrying(error, attempt, wait)

@@ -8,11 +8,11 @@ a group, and an exception of the body passes through as it is.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from enclave._pace import begin_in_turn
 from enclave._routes import session_path
 from enclave._tasks import BackgroundTask, uninterrupted
 from enclave.errors import UsageError
@@ -59,7 +59,7 @@ class FrameStream:
         self._watch = watch  # is shown each batch that the consumer takes
         self._state = _State.NEW
         self._taken = 0  # frames that left the buffer, those that are still in `_left` included
-        self._left: deque[StreamFrame] = deque()  # of the batch that is given out one by one
+        self._left: list[StreamFrame] = []  # of the batch that is given out one by one, the last frame first
 
     def __repr__(self) -> str:
         given = self._taken - len(self._left)
@@ -89,13 +89,14 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once. Call stream() again for another one")
         self._http.check_open()
         self._state = _State.OPEN
+        await begin_in_turn()
         from ._reader import StreamReader  # noqa: PLC0415 - brings in what only a stream needs
 
         self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)
         self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")
         try:
             await self._task.start()
-            await reader.opened.wait()
+            await reader.wait_until_opened()
             self._buffer.raise_if_failed()
         except BaseException:
             await self._close()
@@ -117,7 +118,7 @@ class FrameStream:
     def _discard(self) -> None:
         self._buffer.discard()
         self._taken -= len(self._left)
-        self._left.clear()
+        self._left = []
 
     def __aiter__(self) -> Self:
         self._check_open()
@@ -131,9 +132,11 @@ class FrameStream:
             EventTooLargeError: an event exceeds the client's `max_event_bytes`.
         """
         if not self._left:
-            # Another task may take a batch meanwhile. What is left of that comes first, and this goes behind it.
-            self._left.extend(await self._take())
-        return self._left.popleft()
+            self._check_open()
+            batch = self._took(await self._buffer.get())
+            # Another task may have taken a batch meanwhile. What is left of that comes first, and this goes behind it.
+            self._left = batch[::-1] + self._left
+        return self._left.pop()
 
     def batches(self) -> FrameBatches:
         """The same frames in lists, as they arrived together: the fast lane for much output.
@@ -149,14 +152,12 @@ class FrameStream:
 
     async def _next_batch(self) -> list[StreamFrame]:
         if self._left:
-            rest = list(self._left)
-            self._left.clear()
+            rest, self._left = self._left[::-1], []
             return rest
-        return await self._take()
-
-    async def _take(self) -> list[StreamFrame]:
         self._check_open()
-        batch = await self._buffer.get()
+        return self._took(await self._buffer.get())
+
+    def _took(self, batch: list[StreamFrame]) -> list[StreamFrame]:
         if not batch:
             raise StopAsyncIteration
         self._taken += len(batch)

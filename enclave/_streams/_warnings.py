@@ -7,6 +7,7 @@ from enclave.errors import excerpt
 from enclave.types import UnknownFrame
 
 _MAX_WARNINGS = 8
+_NOTHING: frozenset[tuple[str, str | None]] = frozenset()
 
 
 class UnknownFrameLog:
@@ -17,14 +18,14 @@ class UnknownFrameLog:
 
     def __init__(self, session_id: str) -> None:
         self._session_id = session_id
-        self._seen: set[tuple[str, str | None]] = set()
+        self._seen = _NOTHING
 
     def note(self, frame: UnknownFrame, index: int) -> None:
         """Take a frame, which is number `index` of its session, counted from 0."""
         seen = (excerpt(frame.kind), frame.problem)
         if seen in self._seen or len(self._seen) == _MAX_WARNINGS:
             return
-        self._seen.add(seen)
+        self._seen |= {seen}
         logger.warning(
             "stream of session %s: frame %d (kind %r) cannot be read: %s%s",
             self._session_id,

@@ -12,6 +12,8 @@ from ._encoding import inflater_for
 from ._exceptions import time_limit
 from ._messages import Response
 
+_NO_PIECES: Iterator[bytes] = iter(())
+
 
 class BodyReader:
     """The body of one response. One task reads and closes it.
@@ -25,7 +27,7 @@ class BodyReader:
     def __init__(self, response: Response, *, read_seconds: float | None = None) -> None:
         self._body = response.body
         self._inflater = inflater_for(response.header(b"content-encoding"))
-        self._pieces: Iterator[bytes] = iter(())
+        self._pieces = _NO_PIECES
         self._read_seconds = None if response.body.read_is_repeatable else read_seconds
 
     @property

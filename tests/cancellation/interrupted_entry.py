@@ -1,7 +1,8 @@
-"""A program for `test_interrupt`: Ctrl-C is pressed the moment a background task's group is entered."""
+"""A program for `test_interrupt`: Ctrl-C is pressed the moment a background task is begun, before that is noted."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from typing import Any, Self
@@ -12,19 +13,27 @@ import enclave._tasks
 from enclave import EnclaveClient
 
 
-class InterruptedGroup:
-    """A task group, but for the signal, which comes with the first group alone."""
+class Key:
+    """Ctrl-C, pressed once."""
 
     pressed = False
+
+    @classmethod
+    def press(cls) -> None:
+        if not cls.pressed:
+            cls.pressed = True
+            signal.raise_signal(signal.SIGINT)
+
+
+class InterruptedGroup:
+    """On trio a background task is in a task group."""
 
     def __init__(self) -> None:
         self._group = anyio.create_task_group()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        if not InterruptedGroup.pressed:
-            InterruptedGroup.pressed = True
-            signal.raise_signal(signal.SIGINT)
+        Key.press()
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
@@ -43,12 +52,77 @@ class InterruptedAnyio:
         return getattr(anyio, name)
 
 
-async def main(base_url: str) -> None:
-    async with EnclaveClient(base_url) as client, client.session("pass") as session:
+def interrupt_asyncio() -> None:
+    """On asyncio a background task is a task of the loop's."""
+    loop = asyncio.get_running_loop()
+    create_task = loop.create_task
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        task = create_task(*arguments, **options)
+        Key.press()
+        return task
+
+    loop.create_task = interrupted
+
+
+def interrupt_the_next_task(backend: str) -> None:
+    if backend == "asyncio":
+        interrupt_asyncio()
+    else:
         enclave._tasks.anyio = InterruptedAnyio()
+
+
+async def result(client: EnclaveClient, backend: str) -> None:
+    async with client.session("pass") as session:
+        interrupt_the_next_task(backend)
         await session.result()
+
+
+async def session(client: EnclaveClient, backend: str) -> None:
+    interrupt_the_next_task(backend)
+    async with client.session("pass") as session:
+        await session.result()
+
+
+async def stream(client: EnclaveClient, backend: str) -> None:
+    interrupt_the_next_task(backend)
+    async with client.stream("s-1") as frames:
+        async for _ in frames:
+            pass
+
+
+async def fan_out(client: EnclaveClient, backend: str) -> None:
+    interrupt_the_next_task(backend)
+    async with client.fan_out(["pass"]) as outcomes:
+        async for _ in outcomes:
+            pass
+
+
+async def teardown(client: EnclaveClient, _: str) -> None:
+    async with client.session("pass"):
+        Token.is_pressing = True
+
+
+class Token:
+    """A token callable. Ctrl-C is pressed in the task that asks for it, once that is asked for."""
+
+    is_pressing = False
+
+    async def __call__(self) -> str:
+        if Token.is_pressing:
+            Token.is_pressing = False
+            Key.press()
+        return "a-token"
+
+
+ACTIONS = {action.__name__: action for action in (result, session, stream, fan_out, teardown)}
+
+
+async def main(backend: str, base_url: str, action: str) -> None:
+    async with EnclaveClient(base_url, token=Token()) as client:
+        await ACTIONS[action](client, backend)
     await anyio.sleep_forever()
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[2:], backend=sys.argv[1])
+    anyio.run(main, *sys.argv[1:], backend=sys.argv[1])

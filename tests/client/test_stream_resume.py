@@ -33,7 +33,7 @@ async def test_a_connection_that_breaks_after_the_end_is_not_resumed(server, cli
     with anyio.fail_after(10):
         async with client.stream("s-1") as frames:
             assert [frame async for frame in frames] == [StdoutFrame("a"), EndFrame()]
-            await frames._task._finished.wait()
+            await frames._task.wait()
             assert frames.resumes == 0
     assert len(server.requests) == 1
 

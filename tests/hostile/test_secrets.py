@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = "ek_7f3a_thekeynobodymaysee"
 PARTS = (KEY, "thekeynobodymaysee", "ek_7f3a")
-SHORT = Timeout(connect=2, read=0.1, stream_idle=0.1, teardown=0.1)
+SHORT = Timeout(connect=8, read=0.1, stream_idle=0.1, teardown=0.1)
 TLS = ssl.create_default_context()
 Client = Callable[..., EnclaveClient]
 

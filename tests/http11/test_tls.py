@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import anyio
 import httpx
@@ -225,6 +226,9 @@ async def test_an_idle_tls_connection_that_was_closed_or_spoke_is_not_used_again
         with anyio.fail_after(5):
             while not connection.is_stale():
                 await anyio.lowlevel.checkpoint()
+        if unasked:  # asyncio reads them meanwhile, and then the socket itself has nothing to tell
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
         assert (await client.post("/")).content == b"hello"
         assert_whole(client)
     assert server.connections == 2
@@ -245,6 +249,26 @@ async def test_records_that_came_together_with_a_response_are_noticed(server_tls
     ):
         for _ in range(2):
             assert (await client.get("/")).content == b"hello"
+    assert server.connections == 2
+
+
+async def test_a_goodbye_that_came_together_with_a_response_is_noticed(server_tls, trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        tls = peer.stream
+        tls._ssl_object.write(OK)
+        with suppress(ssl.SSLWantReadError):  # the client's goodbye is not waited for
+            tls._ssl_object.unwrap()
+        await tls.transport_stream.send(tls._write_bio.read())
+        await Peer(tls.transport_stream, peer.number).closed_by_client()  # TLS itself would refuse to read on
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        for _ in range(2):
+            with anyio.fail_after(5):
+                assert (await client.post("/")).content == b"hello"
     assert server.connections == 2
 
 

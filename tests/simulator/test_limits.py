@@ -166,10 +166,12 @@ async def test_nothing_survives_the_simulators_own_process(leftovers, number):
                 session_id = created.json()["id"]
                 async with http.stream("GET", f"/sessions/{session_id}/stream") as response:
                     body = ""
+                    signalled = False  # a second SIGTERM may end it before it has cleaned up
                     try:
                         async for text in response.aiter_text():
                             body += text
-                            if "ready" in body and process.returncode is None:
+                            if "ready" in body and not signalled:
+                                signalled = True
                                 process.send_signal(number)
                     except httpx.RemoteProtocolError:
                         assert number == signal.SIGKILL

@@ -58,7 +58,7 @@ async def receiving(answer: bytes | None) -> AsyncIterator[tuple[Receiver, str]]
     receiver = Receiver(answer)
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with listener, anyio.create_task_group() as group:
             group.start_soon(listener.serve, receiver.handle)
             yield receiver, f"http://127.0.0.1:{port}/hook?x=1"
@@ -71,7 +71,7 @@ async def entry(api, session_id):
     def last(sim):
         return sim._fleet.sessions[session_id].trail[-1].type.startswith("webhook")
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await api.sim.until(last)
     trail = (await api.http.get(f"/sessions/{session_id}/audit")).json()
     return trail[-1]["type"], trail[-1]["detail"]

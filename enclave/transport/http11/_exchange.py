@@ -53,7 +53,7 @@ class Exchange:
         return not self.parser.started
 
     async def _read_head(self) -> ResponseHead:
-        while (head := self.parser.head) is None:
+        while (head := self.parser.take_head()) is None:
             data = await self._connection.receive(self._timeouts.read)
             if data:
                 self.body_start = self.parser.feed(data)

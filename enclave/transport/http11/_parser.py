@@ -26,6 +26,8 @@ class ResponseHead(NamedTuple):
     headers: list[tuple[bytes, bytes]]
 
 
+_GIVEN_AWAY = ResponseHead(0, b"", b"", [])
+
 _Fault = tuple[type[EnclaveError], str]
 
 
@@ -60,6 +62,13 @@ class ResponseParser:
     def head(self) -> ResponseHead | None:
         """The final head, once it is there. Interim heads, 1xx, are passed over."""
         return self._message.head
+
+    def take_head(self) -> ResponseHead | None:
+        """The same, given away: a stream lives long, and its headers need not."""
+        head = self._message.head
+        if head is not None:
+            self._message.head = _GIVEN_AWAY
+        return head
 
     @property
     def complete(self) -> bool:
