@@ -26,7 +26,7 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
@@ -133,6 +133,15 @@ def keep_interrupts_out() -> None:
 def _protect(trio: Any) -> None:
     for function in _uninterrupted:
         trio.lowlevel.enable_ki_protection(function)
+
+
+def close_unbegun(tasks: Iterable[anyio.TaskHandle[Any]]) -> None:
+    """Call this when a task group has ended, with the tasks of it that may never have begun.
+
+    asyncio never begins a task that is cancelled before its first step, and Python warns of its coroutine.
+    """
+    for task in tasks:
+        task.coro.close()
 
 
 @contextmanager
