@@ -9,6 +9,7 @@ _routes.py             the paths that take a session id
 _observer.py           Observer: the interface of those who want to know what the client does
 _observed.py           the one way to call an observer
 _tasks.py              work that must end, tasks inside a block, and which loop is running
+_pace.py               beginning thousands of things without holding up the event loop
 transport/             one request and its response
 _streams/              a stream of frames, from the socket to the loop body
 _calls.py              single requests

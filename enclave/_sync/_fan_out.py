@@ -50,6 +50,21 @@ class SyncFanOut(Block[FanOut[T]], Generic[T]):
         self._is_in_block = False
         self._is_through = False
 
+    @property
+    @like(_FanOut.total)
+    def total(self) -> int | None:
+        return self._async.total
+
+    @property
+    @like(_FanOut.started)
+    def started(self) -> int:
+        return self._async.started
+
+    @property
+    @like(_FanOut.done)
+    def done(self) -> int:
+        return self._async.done
+
     def __enter__(self) -> Self:
         self._is_in_block = True
         self._enter()

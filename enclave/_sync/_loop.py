@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -21,6 +22,11 @@ from enclave.errors import UsageError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# What the thread of a loop would import with its first call and its first stream. A child that is forked at that moment
+# would wait for ever for the lock of a half-imported module.
+for _name in ("anyio._backends._asyncio", "enclave.transport.http11._asyncio_stream", "enclave._streams._reader"):
+    import_module(_name)
 
 Errand = Callable[[], None] | None
 """What the loop asks of a thread that waits: something to do, or None where the wait is over."""
