@@ -17,6 +17,7 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from enclave._log import logger
@@ -89,9 +90,9 @@ class Driver:
         """End all work, close all connections, and end the loop. Harmless when called twice."""
         if not self._is_usable_here():
             return
-        loop = self.loop()
-        _running.discard(loop)
-        with suppress(UsageError):  # it is closed
+        with suppress(UsageError):  # it is closed, or there can be none here
+            loop = self.loop()
+            _running.discard(loop)
             loop.close(self._client.aclose)
 
     def _is_usable_here(self) -> bool:
@@ -107,6 +108,7 @@ class Driver:
 
     def _make_loop(self) -> EventLoop:
         loop = EventLoop()
+        _run_early_at_exit()
         _running.add(loop)
         weakref.finalize(self, _close_unattended, loop, self._client.aclose).atexit = False
         return loop
@@ -150,6 +152,13 @@ def _end_work_at_exit() -> None:
             loop.wait(mail, _EXIT_SECONDS)
         except TimeoutError:
             logger.warning("the program ends, and tearing down what it left open took too long")
+
+
+@cache
+def _run_early_at_exit() -> None:
+    # Again with the first call. The last one to register runs first, and so before a simulator that was started is
+    # stopped. In a handler of `atexit` it is too late to register, and the first registration counts.
+    atexit.register(_end_work_at_exit)
 
 
 atexit.register(_end_work_at_exit)

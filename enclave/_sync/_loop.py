@@ -42,6 +42,11 @@ _OWN_THREAD = (
     "an async iterable of requests. Use an EnclaveClient there"
 )
 
+_ONE_THREAD = (
+    "gevent has replaced threads by greenlets, so all clients would run in one thread, where only one can. Share one "
+    "SyncEnclaveClient, with with_options() where timeouts differ, or close the other one first"
+)
+
 
 def closed() -> UsageError:
     """The error for a call that came too late."""
@@ -78,11 +83,19 @@ class EventLoop:
         # Not a plain lock: a finalizer may run, and post, in the middle of a post of the same thread.
         self._gate = threading.RLock()
         self._takes_work = True
-        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="enclave", daemon=True)
+        self._is_refused = False
+        started: Mail = SimpleQueue()
+        self._thread: threading.Thread | None = threading.Thread(
+            target=self._run, args=(started,), name="enclave", daemon=True
+        )
         try:
             self._thread.start()
         except RuntimeError:
             self._thread = None
+        else:
+            started.get()
+        if self._is_refused:
+            raise UsageError(_ONE_THREAD)
 
     # For any thread
 
@@ -199,7 +212,14 @@ class EventLoop:
 
     # The thread
 
-    def _run(self) -> None:
+    def _run(self, started: Mail) -> None:
+        # Where gevent has replaced threads by greenlets, another client's loop may be running in this very thread.
+        if _a_loop_is_running():
+            self._is_refused = True
+            self._loop.close()
+            started.put(None)
+            return
+        self._loop.call_soon(started.put, None)
         try:
             self._loop.run_forever()
         finally:
@@ -209,6 +229,14 @@ class EventLoop:
         # This also calls what was posted in the last moment.
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+
+def _a_loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class _ThreadForEach(ThreadPoolExecutor):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import anyio
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 
 from enclave.types import SessionPhase
 
@@ -71,17 +74,19 @@ class SyncSimulator:
     # Serving
 
     def start(self, *, host: str = "127.0.0.1", port: int = 0, allow_remote: bool = False) -> Self:
-        """Serve until `stop`. Takes and raises what `Simulator.serve` does."""
+        """Serve until `stop`, or until the program ends. Takes and raises what `Simulator.serve` does."""
         with ExitStack() as stack:
             portal = stack.enter_context(self._open_portal())
             serving = self.simulator.serve(host=host, port=port, allow_remote=allow_remote)
             stack.enter_context(portal.wrap_async_context_manager(serving))
             self._portal = portal
             self._serving = stack.pop_all()
+        atexit.register(self.stop)
         return self
 
     def stop(self) -> None:
         """Tear every session down, and serve no longer. Harmless when called twice."""
+        atexit.unregister(self.stop)
         # In a child that was forked, the thread that serves does not exist. The parent ends what it has started.
         serving, self._serving = self._serving, ExitStack()
         if self._process == os.getpid():
@@ -174,7 +179,7 @@ class SyncSimulator:
 
     def _open_portal(self) -> AbstractContextManager[BlockingPortal]:
         self._process = os.getpid()
-        return start_blocking_portal("asyncio", name="enclave simulator")
+        return _PortalThread()
 
     def _its_loop(self) -> BlockingPortal:
         if self._portal is None:
@@ -182,6 +187,36 @@ class SyncSimulator:
         if self._process != os.getpid():
             raise RuntimeError("this simulator is served by the process that this one was forked from")
         return self._portal
+
+
+class _PortalThread(AbstractContextManager[BlockingPortal]):
+    """A thread with an event loop. Not anyio's, which is a generator: in a forked child the end of that would hang."""
+
+    def __enter__(self) -> BlockingPortal:
+        ready: Future[BlockingPortal] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="enclave simulator", daemon=True)
+        self._thread.start()
+        self._portal = ready.result()
+        return self._portal
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._portal.call(self._portal.stop)
+        self._thread.join()
+
+    def _run(self, ready: Future[BlockingPortal]) -> None:
+        try:
+            anyio.run(self._live, ready, backend="asyncio")
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    async def _live(self, ready: Future[BlockingPortal]) -> None:
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
 
 
 async def _until(simulator: Simulator, condition: Callable[[Simulator], bool], seconds: float) -> None:
