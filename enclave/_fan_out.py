@@ -25,7 +25,7 @@ from ._create import Creates
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
 from ._request_arguments import as_request
 from ._session import SessionBlock, SessionHandle
-from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, cut_short, uninterrupted
+from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, close_unbegun, cut_short, uninterrupted
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 
@@ -73,6 +73,7 @@ class FanOut(Generic[T]):
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
         self._taken = 0  # from the input, in all
         self._running = 0  # taken from the input, and without an outcome yet
+        self._starting: dict[int, anyio.TaskHandle[None]] = {}  # tasks before their first step, by index
         self._changed = Wakeup()
         self._input_is_through = False
         self._ended = False
@@ -194,6 +195,7 @@ class FanOut(Generic[T]):
             async with anyio.create_task_group() as task_group:
                 await self._take_requests(task_group)
         finally:
+            close_unbegun(self._starting.values())
             # anyio takes a task that ended in a cancellation for one that was asked to, and quietly ends its siblings.
             # So whether all is done is counted, and not concluded from an end without an error.
             if self._error is None and not (self._input_is_through and self._running == 0):
@@ -212,7 +214,7 @@ class FanOut(Generic[T]):
                 self._in_flight += 1
                 self._taken += 1
                 self._running += 1
-                task_group.start_soon(self._run_one, index, request)
+                self._starting[index] = task_group.start_soon(self._run_one, index, request)
         except StopAsyncIteration:
             self._input_is_through = True
         except BaseException as error:
@@ -239,6 +241,7 @@ class FanOut(Generic[T]):
     # Under trio Ctrl-C could come between the end of a session's block and its clean-up, and the session would stay.
     @uninterrupted
     async def _run_one(self, index: int, request: RequestLike) -> None:
+        del self._starting[index]
         progress = Progress[T]()
         error: Exception | None = None
         try:

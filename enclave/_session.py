@@ -129,13 +129,17 @@ class SessionHandle:
                 self._saw(frame.phase, kill_reason=frame.kill_reason)
             elif isinstance(frame, ResultFrame):
                 # A server may send the result before the phase, and 137 as the exit code of a killed workload.
-                self._saw(_phase_after(frame.result), is_guess=frame.result.phase is None, result=frame.result)
+                self._saw_result(frame.result)
             elif isinstance(frame, EndFrame):
                 self._is_through = True
 
     def _finished(self, result: SessionResult[Any]) -> None:
-        self._saw(_phase_after(result), is_guess=result.phase is None, result=result, kill_reason=result.kill_reason)
+        self._saw_result(result)
         self._observed.finished(result)
+
+    def _saw_result(self, result: SessionResult[Any]) -> None:
+        phase = result.phase or result.ended_as
+        self._saw(phase, is_guess=result.phase is None, result=result, kill_reason=result.kill_reason)
 
     def _saw(self, phase: SessionPhase, *, is_guess: bool = False, **fields: Any) -> None:
         """Note what was learned. A second stream replays phases that have passed, and these change nothing.
@@ -150,14 +154,6 @@ class SessionHandle:
             fields["phase"] = phase
         known = {name: value for name, value in fields.items() if value is not None}
         self._last_seen = msgspec.structs.replace(seen, **known)
-
-
-def _phase_after(result: SessionResult[Any]) -> SessionPhase:
-    if result.phase is not None:
-        return result.phase
-    if result.is_killed:
-        return SessionPhase.KILLED
-    return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
 
 
 _TELLING = frozenset({PhaseFrame, ResultFrame, EndFrame})

@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import enum
 import math
+import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
@@ -91,6 +92,13 @@ def run_soon(loop: Any, call: Callable[[], object]) -> None:
     schedule(call)
 
 
+def wake_those_who_wait_for(raw: socket.socket) -> None:
+    """Before a socket is closed: end all waits for it on trio, with `ClosedResourceError`. asyncio has no need."""
+    trio = sys.modules.get("trio")
+    if trio is not None and not runs_on_asyncio():
+        trio.lowlevel.notify_closing(raw)
+
+
 def loop_is_over(loop: Any) -> bool:
     """Whether an event loop has come to its end. Asks from any thread."""
     if hasattr(loop, "is_closed"):  # asyncio's, and uvloop's
@@ -133,6 +141,15 @@ def keep_interrupts_out() -> None:
 def _protect(trio: Any) -> None:
     for function in _uninterrupted:
         trio.lowlevel.enable_ki_protection(function)
+
+
+def close_unbegun(tasks: Iterable[anyio.TaskHandle[Any]]) -> None:
+    """Call this when a task group has ended, with the tasks of it that may never have begun.
+
+    asyncio never begins a task that is cancelled before its first step, and Python warns of its coroutine.
+    """
+    for task in tasks:
+        task.coro.close()
 
 
 @contextmanager

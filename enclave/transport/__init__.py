@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ._brake import Turn as Turn
     from ._exceptions import time_limit as time_limit
     from ._http import Http as Http
+    from ._messages import Delivery as Delivery
     from ._messages import Headers as Headers
     from ._messages import Response as Response
     from ._messages import Timeouts as Timeouts
@@ -69,6 +70,7 @@ _LOADED_WHEN_USED = {
     "Block": "_blocks",
     "BlockDecoder": "_blocks",
     "BodyReader": "_body_reader",
+    "Delivery": "_messages",
     "Headers": "_messages",
     "Http": "_http",
     "Lane": "_brake",

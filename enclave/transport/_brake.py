@@ -255,8 +255,6 @@ class Turn:
         self.wakeup = Wakeup()
         self.state = TurnState.IDLE
         self.sent_at = -math.inf
-        self.is_unanswered = False
-        """Whether the last request was cut short, so that nobody knows what it did."""
         self._given_up = False
 
     def __enter__(self) -> Self:
@@ -288,7 +286,7 @@ class Turn:
         self.__exit__(None, None, None)  # an earlier create of this turn was given up with its session
         if policy.attempts > 1 and not await self._has_come(policy, started) and failure is not None:
             return failure
-        self.state, self.sent_at, self.is_unanswered = TurnState.SENT, anyio.current_time(), True
+        self.state, self.sent_at = TurnState.SENT, anyio.current_time()
         self.lane.sent()
         self.lane.brake.sent(self)
         try:
@@ -296,7 +294,6 @@ class Turn:
         except BaseException as error:
             self._over(error, policy)
             raise
-        self.is_unanswered = False
         self._over(answer if isinstance(answer, EnclaveError) else None, policy)
         return answer
 

@@ -19,7 +19,7 @@ from ._body_reader import BodyReader
 from ._brake import Brake, Turn
 from ._credential import Secret
 from ._exceptions import time_limit
-from ._messages import Headers, Request, Response, Timeouts
+from ._messages import Delivery, Headers, Request, Response, Timeouts
 from ._per_loop import PerLoop
 from ._responses import status_error
 from ._retry import RetryPolicy, is_refusal, may_retry
@@ -87,11 +87,13 @@ class Http:
         authenticated: bool = True,
         is_final: Callable[[EnclaveError], bool] = lambda _: False,
         turn: Turn | None = None,
+        delivery: Delivery | None = None,
     ) -> bytes:
         """Send a request, again where that is safe (see `RetryPolicy`), and give the body of its 2xx response.
 
         An error for which `is_final` holds is raised at once: another try would tell no more. A request with a `turn`
-        is a create, and each of its tries waits for that.
+        is a create, and each of its tries waits for that. `delivery` tells whether the latest try may have reached the
+        server.
 
         Raises:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
@@ -99,7 +101,14 @@ class Http:
         """
         with self.observing.request(method, path) as observed:
             return await self._request(
-                method, path, content, authenticated=authenticated, is_final=is_final, turn=turn, observed=observed
+                method,
+                path,
+                content,
+                authenticated=authenticated,
+                is_final=is_final,
+                turn=turn,
+                delivery=delivery or Delivery(),
+                observed=observed,
             )
 
     async def _request(
@@ -111,13 +120,14 @@ class Http:
         authenticated: bool,
         is_final: Callable[[EnclaveError], bool],
         turn: Turn | None,
+        delivery: Delivery,
         observed: ObservedRequest,
     ) -> bytes:
         async def send() -> bytes | EnclaveError:
             # Outside of what is tried again: an error of the caller's own token callable is not one of the network.
             credential = await self.credential() if authenticated else None
             try:
-                return await self._request_once(method, path, content, credential, observed)
+                return await self._request_once(method, path, content, credential, delivery=delivery, observed=observed)
             except EnclaveError as error:
                 return error
 
@@ -126,6 +136,7 @@ class Http:
         failure: EnclaveError | None = None
         attempt = 0
         while True:
+            delivery.may_have_begun = False
             answer = await (send() if turn is None else turn.take(send, policy, started, failure))
             if isinstance(answer, bytes):
                 return answer
@@ -150,13 +161,26 @@ class Http:
         raise answer.with_traceback(None)  # the frames below hold headers
 
     async def _request_once(
-        self, method: str, path: str, content: bytes | None, credential: Secret | None, observed: ObservedRequest
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        credential: Secret | None,
+        *,
+        delivery: Delivery,
+        observed: ObservedRequest,
     ) -> bytes:
         headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
         # Each read has its own limit, which a server that sends a byte now and then never exceeds.
         with time_limit(self.settings.timeout.total, "no whole response came"):
             response = await self.send(
-                method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
+                method,
+                path,
+                headers,
+                credential,
+                timeouts=timeouts_of(self.settings.timeout),
+                content=content,
+                delivery=delivery,
             )
             observed.answered(response.status)
             body = BodyReader(response)
@@ -192,6 +216,7 @@ class Http:
         timeouts: Timeouts,
         content: bytes | None = None,
         is_stream: bool = False,
+        delivery: Delivery | None = None,
     ) -> Response:
         """Send one request and give its response with its body unread. The caller closes it.
 
@@ -207,6 +232,7 @@ class Http:
             credential=credential,
             content=content,
             is_stream=is_stream,
+            delivery=delivery,
         )
         started = anyio.current_time()
         try:

@@ -55,8 +55,8 @@ class RetryPolicy:
     max_retry_after_seconds: float = 60.0
     """The longest ``Retry-After``, or ``retry`` of a stream, that is honoured. A longer one is cut to this."""
     retry_lost_creates: bool = False
-    """Whether a create whose answer was lost is sent again, once the list of sessions has shown for ten seconds that it
-    made none. A server that takes longer than that would then make two sessions."""
+    """Whether a create whose answer was lost is sent again, once the list of sessions has shown for
+    `Timeout.recover_create` seconds that it made none. A server that takes longer would then make two sessions."""
 
     def __post_init__(self) -> None:
         if not _is_number(self.attempts) or not isinstance(self.attempts, int) or self.attempts < 1:

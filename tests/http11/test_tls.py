@@ -148,16 +148,54 @@ async def test_a_certificate_for_another_name_is_refused(authority, trusting):
             await client.get("/")
 
 
-async def test_a_server_without_tls_is_a_connect_error(trusting):
+@pytest.mark.parametrize("call", ["request", "create", "stream"])
+async def test_https_to_a_server_without_tls_says_so_and_is_not_tried_again(trusting, call):
     async def script(peer: Peer, server: Server) -> None:
         await peer.stream.receive()
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with serve(script, name="localhost") as server:
-        server.origin = server.origin.replace("http", "https")
-        async with client_of(server, ssl_context=trusting) as client:
-            with anyio.fail_after(5), pytest.raises(ConnectError, match="cannot connect to localhost"):
-                await client.get("/")
+        await says_which_scheme(server.origin.replace("http", "https"), call, trusting(), "write http ")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("call", ["request", "create", "stream"])
+async def test_http_to_a_server_with_tls_says_so_and_is_not_tried_again(server_tls, trusting, call):
+    async with serve(answering(OK), tls=server_tls) as server:
+        await says_which_scheme(server.origin.replace("https", "http"), call, trusting(), "write https ")
+
+
+async def test_http_to_a_server_whose_tls_answers_with_an_alert_says_so(trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        await peer.send(b"\x15\x03\x01\x00\x02\x02\x46")
+
+    async with serve(script) as server:
+        await says_which_scheme(server.origin, "request", trusting(), "write https ")
+    assert server.connections == 1
+
+
+async def test_a_server_that_hangs_up_on_plain_http_and_speaks_no_tls_is_not_taken_for_one():
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+
+    async with serve(script) as server, EnclaveClient(server.origin, retry=None) as client:
+        with anyio.fail_after(20), pytest.raises(APIConnectionError, match="without a response"):
+            await client.get("s-1")
+
+
+async def says_which_scheme(url: str, call: str, context: ssl.SSLContext, advice: str) -> None:
+    async with EnclaveClient(url, ssl_context=context) as client:
+        with anyio.fail_after(20), pytest.raises(ConfigurationError, match=advice) as caught:
+            match call:
+                case "request":
+                    await client.get("s-1")
+                case "create":
+                    await client.run("x")
+                case _:
+                    async with client.stream("s-1"):
+                        pass
+    assert caught.value.retries == 0
 
 
 async def test_a_handshake_that_never_ends_is_a_connect_timeout(trusting):
