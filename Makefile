@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-ELSEWHERE := --ignore tests/proxies
+ELSEWHERE := --ignore tests/proxies --ignore tests/ray
 PROGRAMS := build/programs
 # The newest that Node 20 runs.
 INSPECTOR := 0.15.0
 
-.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-inspector fuzz \
-	soak bench format clean
+.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-inspector \
+	test-ray fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -83,6 +83,12 @@ test-inspector: $(READY)  ## call the tools of enclave-mcp with the MCP Inspecto
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-save --prefix build/inspector \
 		@modelcontextprotocol/inspector@$(INSPECTOR); fi
 	$(BIN)/python -m pytest tests/mcp/test_inspector.py
+
+test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (290 MB), about 10 minutes
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	.venv-ray/bin/python $(PIP_INSTALL) --editable '.[simulator,ray]' --group test
+	.venv-ray/bin/python -m pytest tests/ray
 
 fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
 	$(BIN)/python $(PIP_INSTALL) --group fuzz
