@@ -14,7 +14,7 @@ INSPECTOR := 0.15.0
 	test-ray fuzz soak bench format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # The package alone, so that the demo need not wait for the tools.
 $(PACKAGE): pyproject.toml
