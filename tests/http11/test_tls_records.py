@@ -43,7 +43,7 @@ async def get(server: Server, **options: Any) -> bytes:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("record", "split"), [(1, None), (1, 7), (150, 1000), (16_384, 1), (16_384, 16_405), (5, 26)])
 async def test_records_of_any_size_arrive_whole_wherever_the_network_cuts_them(version, record, split):
-    text = TEXT if record > 100 and split != 1 else TEXT[:2000]
+    text = TEXT if record > 100 and split != 1 else TEXT[:300]  # else it is thousands of writes
 
     async def script(peer: Peer, server: Server) -> None:
         tls = TLSPeer(peer, server_tls(version=version))
@@ -263,7 +263,7 @@ async def test_a_stream_cancelled_at_each_of_its_steps_leaves_no_socket_and_the_
 
             await client.get(is_stream=True)  # builds the context, in a thread whose steps nobody can count
             for way in ways():
-                for step in range(0, 60, 3):
+                for step in range(0, 60, 4):
                     attempt = await cancel_at(step, read, way)
                     assert attempt.error is None
                     assert attempt.completed or attempt.cancelled
