@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
+from functools import cache
 from typing import Any
 
 import anyio
@@ -55,13 +56,18 @@ async def test_records_of_any_size_arrive_whole_wherever_the_network_cuts_them(v
         assert await get(server) == text
 
 
+server_of = cache(lambda version: server_tls(version=version))
+client_context = cache(trusting)
+
+
 class Pair:
     """Both ends of TLS in memory, past their handshake."""
 
-    def __init__(self, version: ssl.TLSVersion, sessions: TLSSessions | None = None) -> None:
+    def __init__(self, version: ssl.TLSVersion, context: ssl.SSLContext | None = None) -> None:
+        self.sessions = TLSSessions()
         self.to_server, self.to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.server = server_tls(version=version).wrap_bio(self.to_server, self.to_client, server_side=True)
-        self.client = TLSRecords(trusting(), "localhost", sessions or TLSSessions())
+        self.server = server_of(version).wrap_bio(self.to_server, self.to_client, server_side=True)
+        self.client = TLSRecords(context or client_context(), "localhost", self.sessions)
         is_done = self.client.shake_hands()
         while not is_done:
             self.to_server.write(self.client.outgoing.read())
@@ -340,14 +346,13 @@ async def test_a_session_that_the_server_knows_no_longer_is_replaced(version):
 
 
 def test_a_session_ends_with_the_trust_it_was_made_under():
-    sessions = TLSSessions()
-    pair = Pair(ssl.TLSVersion.TLSv1_3, sessions)
+    context = trusting()
+    pair = Pair(ssl.TLSVersion.TLSv1_3, context)
     pair.server.write(b"hello")
     assert pair.client.feed(pair.to_client.read()) == b"hello"
-    context = pair.client._tls.context
-    assert sessions.latest(context) is not None
+    assert pair.sessions.latest(context) is not None
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    assert sessions.latest(context) is None
+    assert pair.sessions.latest(context) is None
 
 
 def test_an_end_without_the_closing_message_is_told_from_one_with_it():
