@@ -96,8 +96,9 @@ fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) lon
 	$(BIN)/python fuzz/fuzz_responses.py -max_total_time=$${FUZZ_SECONDS:-60} -artifact_prefix=.fuzz/ \
 		.fuzz fuzz/seeds tests/hostile/corpus
 
-soak: $(READY)  ## hundreds of sessions under random faults, a minute
+soak: $(READY)  ## hundreds of sessions under random faults, and hundreds of runs that are cut, two minutes
 	$(BIN)/python -m benchmarks soak
+	$(BIN)/python -m benchmarks cuts
 
 bench: $(READY)  ## measure ours against other clients, less than half an hour
 	$(BIN)/python $(PIP_INSTALL) --group bench
