@@ -7,12 +7,14 @@ READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 ELSEWHERE := --ignore tests/proxies --ignore tests/ray
 PROGRAMS := build/programs
+# The newest that Node 20 runs.
+INSPECTOR := 0.15.0
 
-.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-ray fuzz soak \
-	bench format clean
+.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-inspector \
+	test-ray fuzz soak bench format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # The package alone, so that the demo need not wait for the tools.
 $(PACKAGE): pyproject.toml
@@ -77,6 +79,11 @@ test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it inst
 	.ci/apt-get nginx haproxy
 	$(BIN)/python -m pytest --numprocesses auto tests/proxies
 
+test-inspector: $(READY)  ## call the tools of enclave-mcp with the MCP Inspector, which it gets from npm
+	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-save --prefix build/inspector \
+		@modelcontextprotocol/inspector@$(INSPECTOR); fi
+	$(BIN)/python -m pytest tests/mcp/test_inspector.py
+
 test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (290 MB), about 10 minutes
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
@@ -89,8 +96,9 @@ fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) lon
 	$(BIN)/python fuzz/fuzz_responses.py -max_total_time=$${FUZZ_SECONDS:-60} -artifact_prefix=.fuzz/ \
 		.fuzz fuzz/seeds tests/hostile/corpus
 
-soak: $(READY)  ## hundreds of sessions under random faults, a minute
+soak: $(READY)  ## hundreds of sessions under random faults, and hundreds of runs that are cut, two minutes
 	$(BIN)/python -m benchmarks soak
+	$(BIN)/python -m benchmarks cuts
 
 bench: $(READY)  ## measure ours against other clients, less than half an hour
 	$(BIN)/python $(PIP_INSTALL) --group bench

@@ -70,10 +70,16 @@ def test_a_bad_base_url_of_the_environment_is_blamed_on_the_environment(monkeypa
         EnclaveClient()
 
 
-def test_a_base_url_with_a_password_is_refused_without_showing_it():
+@pytest.mark.parametrize("url", ["http://user:hunter2@host", "http://user:hunter2/x@host", "ftp://user:hunter2@host"])
+def test_a_base_url_with_a_password_is_refused_without_showing_it(url):
     with pytest.raises(ConfigurationError, match="user name or password") as caught:
-        EnclaveClient("http://user:hunter2@host")
+        EnclaveClient(url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_base_url_is_shown_where_no_password_is_in_it():
+    with pytest.raises(ConfigurationError, match="base_url: expected http://host or https://host, got 'ftp://host'"):
+        EnclaveClient("ftp://host")
 
 
 @pytest.mark.parametrize("name", ["api_key", "token"])
@@ -181,8 +187,11 @@ async def test_what_a_token_callable_raises_reaches_the_caller_as_it_is(server: 
                 pytest.fail("opened")
 
 
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128", "https://proxy.example:3128"])
 @pytest.mark.parametrize("url", ["http://example.org", "http://10.0.0.1:8088", "http://[2001:db8::1]"])
-def test_a_credential_over_plain_http_to_another_machine_warns_once(url):
+def test_a_credential_over_plain_http_to_another_machine_warns_once(monkeypatch, url, proxy):
+    if proxy is not None:  # which reads what passes through it, and so does whoever is behind it
+        monkeypatch.setenv("HTTP_PROXY", proxy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         EnclaveClient(url, api_key="ek_a_topsecret")
@@ -202,7 +211,10 @@ def test_a_credential_over_plain_http_to_another_machine_warns_once(url):
         "http://[::1]",
     ],
 )
-def test_https_and_loopback_do_not_warn(url):
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128"])
+def test_https_and_loopback_do_not_warn(monkeypatch, url, proxy):
+    if proxy is not None:
+        monkeypatch.setenv("ALL_PROXY", proxy)
     assert EnclaveClient(url, api_key="k").base_url == url  # a warning would be an error
 
 
