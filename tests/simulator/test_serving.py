@@ -14,6 +14,7 @@ import pytest
 
 from enclave.simulator import Bounds, Simulator
 from enclave.simulator.__main__ import main
+from tests.support.releases import anyio_closes_its_sockets
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +85,7 @@ async def test_a_cancelled_asyncio_task_cleans_up_and_stays_cancelled(serving, n
     nothing_left(session_id)
 
 
+@anyio_closes_its_sockets
 async def test_a_port_in_use_is_a_plain_error(capsys):
     async with Simulator().serve() as sim:
         port = int(sim.base_url.rpartition(":")[2])
