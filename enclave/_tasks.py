@@ -231,7 +231,7 @@ class BackgroundTask(Generic[T]):
         self._deadline = math.inf
         self._cancel_requested = False
         self._scope: anyio.CancelScope | None = None  # of the attempt that is running
-        self._values: list[T] = []
+        self._value: T | None = None
         self._error: BaseException | None = None
         self._has_ended = False
         self._end = Wakeup()
@@ -290,7 +290,7 @@ class BackgroundTask(Generic[T]):
     def result(self) -> T:
         """What the call gave. Raises what it raised, TimeoutError if its time was over, or `WorkInterrupted`."""
         if self.state is TaskState.RETURNED:
-            return self._values[0]
+            return cast("T", self._value)
         raise self._failure()
 
     @property
@@ -349,7 +349,7 @@ class BackgroundTask(Generic[T]):
             with anyio.CancelScope(deadline=self._deadline, shield=self._again is not None) as self._scope:
                 if self._cancel_requested:
                     self._scope.cancel()
-                self._values.append(await call())
+                self._value = await call()
                 self.state = TaskState.RETURNED
         except Exception as error:  # noqa: BLE001 - the owner raises it
             self.state, self._error = TaskState.RAISED, error

@@ -161,6 +161,7 @@ class Connection:
             if self._history.has_ended_workload:
                 # The scope was opened with the idle timeout, which is much longer than the wait for the last frames.
                 scope.deadline = self._deadline()
+            del data, frames  # 64 KiB of them may have come before the server fell silent
         if self._is_all_there:
             return True  # the server closed in good order, only without its `end` frame
         raise Dropped("the server closed the stream before its end frame")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -183,13 +184,14 @@ class Http:
             content=content,
             is_stream=is_stream,
         )
-        started = anyio.current_time()
+        started = anyio.current_time() if logger.isEnabledFor(logging.DEBUG) else 0.0
         try:
             response = await self._transports.send(request)
         except EnclaveError:
             self.check_open()  # closed while the request waited for a connection
             raise
-        logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
         return response
 
 
