@@ -71,7 +71,16 @@ class StreamReader:
         while True:
             connection = Connection(self._http, self._path, self._history, self._buffer, self._unknown_frames)
             try:
-                await self._read_connection(connection)
+                async with connection:
+                    if self._has_stood:
+                        self.resumes += 1
+                    self._has_stood = True
+                    self._buffer.open()
+                    await connection.read_to_end()
+                    # The consumer gets the end now. It need not wait until the connection is drained.
+                    self._is_complete = True
+                    self._buffer.end(None)
+                    await connection.drain()
             except EnclaveError as error:
                 if self._is_complete:
                     return
@@ -79,19 +88,6 @@ class StreamReader:
             else:
                 return
             await anyio.sleep(wait)
-
-    async def _read_connection(self, connection: Connection) -> None:
-        """Read one connection to the end of the session. Raises if it ends before that."""
-        async with connection:
-            if self._has_stood:
-                self.resumes += 1
-            self._has_stood = True
-            self._buffer.open()
-            await connection.read_to_end()
-            # The consumer gets the end now. It need not wait until the connection is drained.
-            self._is_complete = True
-            self._buffer.end(None)
-            await connection.drain()
 
     def _wait_after(self, error: EnclaveError, connection: Connection) -> float:
         """How long to wait before the next connection, in seconds. Raises `error` if there should be none."""
