@@ -86,7 +86,7 @@ fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) lon
 soak: $(READY)  ## hundreds of sessions under random faults, a minute
 	$(BIN)/python -m benchmarks soak
 
-bench: $(READY)  ## measure ours against other clients, about 20 minutes
+bench: $(READY)  ## measure ours against other clients, less than half an hour
 	$(BIN)/python $(PIP_INSTALL) --group bench
 	if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix benchmarks/node; fi
 	$(BIN)/python -m benchmarks --write-readme

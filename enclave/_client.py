@@ -14,9 +14,9 @@ import msgspec
 
 from . import _calls
 from ._create import Creates, create
-from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Progress, Requests
+from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Requests, in_sessions
 from ._observer import Observer
-from ._outcome import Outcome, RequestLike
+from ._outcome import Outcome
 from ._request_arguments import as_request
 from ._result import ResultQuery
 from ._result_type import result_decoder
@@ -225,14 +225,33 @@ class EnclaveClient:
         return FrameStream(self._http, session_id)
 
     @overload
-    def fan_out(self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...) -> FanOut[Any]: ...
+    def fan_out(
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = ...,
+        creates_per_second: float | None = ...,
+        fail_fast: bool = ...,
+    ) -> FanOut[Any]: ...
     @overload
     def fan_out(
-        self, requests: Requests, *, max_concurrency: int = ..., type: type[T], fail_fast: bool = ...
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = ...,
+        creates_per_second: float | None = ...,
+        type: type[T],
+        fail_fast: bool = ...,
     ) -> FanOut[T]: ...
     @overload
     def fan_out(
-        self, requests: Requests, *, max_concurrency: int = ..., type: Any, fail_fast: bool = ...
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = ...,
+        creates_per_second: float | None = ...,
+        type: Any,
+        fail_fast: bool = ...,
     ) -> FanOut[Any]: ...
 
     def fan_out(
@@ -240,6 +259,7 @@ class EnclaveClient:
         requests: Requests,
         *,
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        creates_per_second: float | None = None,
         type: Any = Any,
         fail_fast: bool = False,
     ) -> FanOut[Any]:
@@ -251,10 +271,15 @@ class EnclaveClient:
                 async for outcome in outcomes:
                     ...
 
+        A server that has no room for more sessions answers 429 or 503. Then the creates of this client wait, as long as
+        its ``Retry-After`` says, and come back step by step, for as many sessions as it has room for. Such a refusal
+        stands in an outcome only if creating does not go on within the bounds of the client's `RetryPolicy`.
+
         Args:
             requests: source texts or `CreateSessionRequest` objects, from any iterable or async iterable. Taken as
                 needed: never more than `max_concurrency` whose outcome was not yet taken out.
             max_concurrency: how many sessions run at once.
+            creates_per_second: how many sessions are created in a second at most, evenly spread. None for no bound.
             type: what each result's value is decoded into, as for `result`.
             fail_fast: whether the first error is raised and ends the fan-out, instead of standing in its outcome. A
                 session that could not be torn down counts as one.
@@ -264,25 +289,37 @@ class EnclaveClient:
         """
         self._http.check_open()
         result_decoder(type)  # a type that cannot be decoded into shows here, not in every outcome
-
-        async def run(request: RequestLike, progress: Progress[Any]) -> None:
-            async with self.session(request) as session:
-                progress.created(session)
-                progress.ended(await session.result(type))
-
+        run = in_sessions(self._http, self._creates, type, creates_per_second)
         return FanOut(run, requests, max_concurrency=max_concurrency, fail_fast=fail_fast)
 
     @overload
     async def map(
-        self, requests: Requests, *, max_concurrency: int = ..., fail_fast: bool = ...
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = ...,
+        creates_per_second: float | None = ...,
+        fail_fast: bool = ...,
     ) -> builtins.list[Outcome[Any]]: ...
     @overload
     async def map(
-        self, requests: Requests, *, max_concurrency: int = ..., type: type[T], fail_fast: bool = ...
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = ...,
+        creates_per_second: float | None = ...,
+        type: type[T],
+        fail_fast: bool = ...,
     ) -> builtins.list[Outcome[T]]: ...
     @overload
     async def map(
-        self, requests: Requests, *, max_concurrency: int = ..., type: Any, fail_fast: bool = ...
+        self,
+        requests: Requests,
+        *,
+        max_concurrency: int = ...,
+        creates_per_second: float | None = ...,
+        type: Any,
+        fail_fast: bool = ...,
     ) -> builtins.list[Outcome[Any]]: ...
 
     async def map(
@@ -290,11 +327,18 @@ class EnclaveClient:
         requests: Requests,
         *,
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        creates_per_second: float | None = None,
         type: Any = Any,
         fail_fast: bool = False,
     ) -> builtins.list[Outcome[Any]]:
         """What `fan_out` gives, as a list in the order of the input. Takes and raises the same."""
-        async with self.fan_out(requests, max_concurrency=max_concurrency, type=type, fail_fast=fail_fast) as outcomes:
+        async with self.fan_out(
+            requests,
+            max_concurrency=max_concurrency,
+            creates_per_second=creates_per_second,
+            type=type,
+            fail_fast=fail_fast,
+        ) as outcomes:
             collected = [outcome async for outcome in outcomes]
         return sorted(collected, key=lambda outcome: outcome.index)
 

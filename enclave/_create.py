@@ -12,7 +12,10 @@ looked for by that label in the list of sessions, and is adopted.
                                              └── not ───> raise, and name the label
 
 A session that does not stand in the list at once proves nothing, for the server may still be at work on the request.
-So the list is asked again, with growing waits, for `LOOK_SECONDS`.
+So the list is asked again, with growing waits, for `Timeout.recover_create` seconds.
+
+The transport notes when it begins to send (see `Delivery`). A create that was cut before that has made no session, so
+nothing is looked for, and a caller who leaves while the connection is being made is let go at once.
 """
 
 from __future__ import annotations
@@ -39,21 +42,19 @@ from .errors import (
     NotFoundError,
     ProtocolError,
 )
-from .transport import RetryPolicy, decoded
+from .transport import Delivery, RetryPolicy, decoded
 from .types import CreateSessionRequest, Session
 from .types._answers import decode_session
 from .types._json import decode_text
 from .types._request import check_labels
 
 if TYPE_CHECKING:
-    from .transport import Http
+    from .transport import Http, Turn
 
 CREATE_LABEL = "enclave-sdk.create"
 """The label by which a session is found whose create got no answer."""
 
-LOOK_SECONDS = 10.0
-"""How long a session whose create got no answer is looked for."""
-
+_NOT_SENT = "the caller left before it was sent"
 _LOOK = RetryPolicy(wait_seconds=0.1, max_wait_seconds=2.0)
 # A proxy's: whether the server behind it did what was asked, it cannot say.
 _UNSURE_STATUSES = frozenset({502, 504})
@@ -99,12 +100,17 @@ class Creates:
 
 
 async def create(
-    http: Http, creates: Creates, request: CreateSessionRequest, observed: ObservedSession | None = None
+    http: Http,
+    creates: Creates,
+    request: CreateSessionRequest,
+    observed: ObservedSession | None = None,
+    turn: Turn | None = None,
 ) -> Session:
     """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
     observed = observed or ObservedSession()
+    turn = turn or http.brake.turn()
     for attempt in itertools.count(1):
-        creation = _Creation(http, *creates.label(request))
+        creation = _Creation(http, *creates.label(request), turn)
         try:
             return await _carry_out(http, creation, observed)
         except APIStatusError as error:
@@ -117,7 +123,7 @@ async def create(
             continue
         # Refused, so nothing was made, and a second request is safe. If the server minded our label, it works without
         # it. If it minded something else, it says so again.
-        session = await _carry_out(http, _Creation(http, *creates.without_label().label(request)), observed)
+        session = await _carry_out(http, _Creation(http, *creates.without_label().label(request), turn), observed)
         creates.stop_labelling(refusal)
         return session
     raise AssertionError("unreachable")
@@ -162,10 +168,12 @@ async def _is_gone(http: Http, session_id: str) -> bool:
 class _Creation:
     """One POST, and what follows from its answer or the lack of one."""
 
-    def __init__(self, http: Http, request: CreateSessionRequest, label: str | None) -> None:
+    def __init__(self, http: Http, request: CreateSessionRequest, label: str | None, turn: Turn) -> None:
         self._http = http
+        self._turn = turn
         self._body = request.to_json()
         self._label = label
+        self._delivery = Delivery()
         self._post_scope = anyio.CancelScope()
         self._caller_is_gone = False
         self._reason: EnclaveError | None = None  # why the answer is lost
@@ -181,28 +189,34 @@ class _Creation:
     def hurry(self, seconds: float) -> None:
         """The caller no longer waits, so `seconds` are left. A third of them is kept for looking."""
         self._caller_is_gone = True
-        self._post_scope.deadline = anyio.current_time() + seconds * 2 / 3
+        self._turn.give_up()
+        if self._delivery.may_have_begun:
+            self._post_scope.deadline = anyio.current_time() + seconds * 2 / 3
+        else:
+            self._post_scope.cancel()
 
     async def post(self) -> Session:
         """Send the request, and give the session that it made."""
         try:
             # Without a deadline until the caller is gone: then some of the time is kept for looking.
             with self._post_scope:
-                answer = await self._http.request("POST", "/sessions", content=self._body)
+                answer = await self._http.request(
+                    "POST", "/sessions", content=self._body, turn=self._turn, delivery=self._delivery
+                )
                 return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
         except EnclaveError as error:
             if not _is_lost(error):
                 raise
             reason = error
         else:
-            reason = APIConnectionError("POST /sessions: no answer came before its caller's time was over")
+            when = "no answer came before its caller's time was over" if self._delivery.may_have_begun else _NOT_SENT
+            reason = APIConnectionError(f"POST /sessions: {when}")
         return await self._find(reason)
 
     async def look(self) -> Session:
         """What to do in the place of `post`, or of `look`, where somebody has cut it short."""
-        return await self._find(
-            APIConnectionError("POST /sessions: somebody else cancelled the request before its answer was there")
-        )
+        when = "before its answer was there" if self._delivery.may_have_begun else "before it was sent"
+        return await self._find(APIConnectionError(f"POST /sessions: somebody else cancelled the request {when}"))
 
     def refused_for_its_label(self, error: APIStatusError) -> bool:
         """Whether the server says that it does not take our label, or may mean that."""
@@ -217,10 +231,10 @@ class _Creation:
         """
         # If this is cut short, it is begun again. It then goes by the first reason, and has what is left of the time.
         reason = self._reason = self._reason or reason
-        if self._label is None:
+        if self._label is None or not self._delivery.may_have_begun:
             raise reason
-        now = anyio.current_time()
-        self._look_until = self._look_until or now + LOOK_SECONDS
+        seconds = self._http.settings.timeout.recover_create
+        self._look_until = self._look_until or anyio.current_time() + seconds
         with anyio.CancelScope(deadline=self._look_until):
             for attempt in itertools.count(1):
                 session = await self._listed(self._label)

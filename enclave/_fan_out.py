@@ -11,8 +11,9 @@ nobody asked for it, somebody else has cancelled its tasks, and the consumer is 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
@@ -20,11 +21,16 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from ._create import Creates
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
-from ._session import SessionHandle
-from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, cut_short, uninterrupted
+from ._request_arguments import as_request
+from ._session import SessionBlock, SessionHandle
+from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, close_unbegun, cut_short, uninterrupted
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
+
+if TYPE_CHECKING:
+    from .transport import Http, Lane
 
 T = TypeVar("T")
 Requests = Iterable[RequestLike] | AsyncIterable[RequestLike]
@@ -67,6 +73,7 @@ class FanOut(Generic[T]):
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
         self._taken = 0  # from the input, in all
         self._running = 0  # taken from the input, and without an outcome yet
+        self._starting: dict[int, anyio.TaskHandle[None]] = {}  # tasks before their first step, by index
         self._changed = Wakeup()
         self._input_is_through = False
         self._ended = False
@@ -88,6 +95,26 @@ class FanOut(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<FanOut {self._state} taken={self._taken} running={self._running} waiting={len(self._outcomes)}>"
+
+    @property
+    def total(self) -> int | None:
+        """How many requests there are. None as long as that is not known, as with an iterator.
+
+        For a progress bar: ``tqdm(outcomes, total=outcomes.total)``.
+        """
+        if self._input_is_through:
+            return self._taken
+        return len(self._requests) if isinstance(self._requests, Sized) else None
+
+    @property
+    def started(self) -> int:
+        """How many requests were taken from the input. Some may still wait for the server to have room."""
+        return self._taken
+
+    @property
+    def done(self) -> int:
+        """How many requests have their outcome, also if nobody has taken that out yet."""
+        return self._taken - self._running
 
     @uninterrupted
     async def __aenter__(self) -> Self:
@@ -168,6 +195,7 @@ class FanOut(Generic[T]):
             async with anyio.create_task_group() as task_group:
                 await self._take_requests(task_group)
         finally:
+            close_unbegun(self._starting.values())
             # anyio takes a task that ended in a cancellation for one that was asked to, and quietly ends its siblings.
             # So whether all is done is counted, and not concluded from an end without an error.
             if self._error is None and not (self._input_is_through and self._running == 0):
@@ -186,7 +214,7 @@ class FanOut(Generic[T]):
                 self._in_flight += 1
                 self._taken += 1
                 self._running += 1
-                task_group.start_soon(self._run_one, index, request)
+                self._starting[index] = task_group.start_soon(self._run_one, index, request)
         except StopAsyncIteration:
             self._input_is_through = True
         except BaseException as error:
@@ -211,6 +239,7 @@ class FanOut(Generic[T]):
                 self._close_error = error
 
     async def _run_one(self, index: int, request: RequestLike) -> None:
+        del self._starting[index]
         progress = Progress[T]()
         error: Exception | None = None
         try:
@@ -228,6 +257,32 @@ class FanOut(Generic[T]):
         if not self._ended:
             self._outcomes.append(progress.outcome(index, request, error))
         self._changed.wake()
+
+
+def in_sessions(
+    http: Http, creates: Creates, result_type: Any, creates_per_second: float | None
+) -> Callable[[RequestLike, Progress[Any]], Awaitable[None]]:
+    """How a fan-out runs a request: in a session of its own, whose creates go in a lane of their own.
+
+    Raises:
+        TypeError, ValueError: `creates_per_second` is no rate.
+    """
+    if creates_per_second is not None:
+        if isinstance(creates_per_second, bool) or not isinstance(creates_per_second, int | float):
+            raise TypeError(f"creates_per_second: expected a number, got {type(creates_per_second).__name__}")
+        if not 0 < creates_per_second < math.inf:
+            raise ValueError(f"creates_per_second: expected a number above 0, got {creates_per_second!r}")
+    lanes: list[Lane] = []
+
+    async def run(request: RequestLike, progress: Progress[Any]) -> None:
+        if not lanes:  # a lane belongs to the event loop, and none may run where a fan-out is made
+            lanes.append(http.brake.lane(creates_per_second=creates_per_second))
+        with lanes[0].turn() as turn:
+            async with SessionBlock(http, creates, as_request(request, {}), turn) as session:
+                progress.created(session)
+                progress.ended(await session.result(result_type))
+
+    return run
 
 
 class Progress(Generic[T]):

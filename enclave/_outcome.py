@@ -96,9 +96,7 @@ Outcome = Completed[T] | Errored
 
 def verdict_of_result(result: SessionResult[Any]) -> Verdict:
     """The verdict on a workload whose value fits."""
-    if result.is_killed:
-        return Verdict.KILLED
-    return Verdict.SUCCEEDED if result.is_success else Verdict.FAILED
+    return Verdict(str(result.ended_as))
 
 
 _CALLERS_MISTAKES = (

@@ -32,7 +32,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from .transport import Http
+    from .transport import Http, Turn
 
 T = TypeVar("T")
 
@@ -129,13 +129,17 @@ class SessionHandle:
                 self._saw(frame.phase, kill_reason=frame.kill_reason)
             elif isinstance(frame, ResultFrame):
                 # A server may send the result before the phase, and 137 as the exit code of a killed workload.
-                self._saw(_phase_after(frame.result), is_guess=frame.result.phase is None, result=frame.result)
+                self._saw_result(frame.result)
             elif isinstance(frame, EndFrame):
                 self._is_through = True
 
     def _finished(self, result: SessionResult[Any]) -> None:
-        self._saw(_phase_after(result), is_guess=result.phase is None, result=result, kill_reason=result.kill_reason)
+        self._saw_result(result)
         self._observed.finished(result)
+
+    def _saw_result(self, result: SessionResult[Any]) -> None:
+        phase = result.phase or result.ended_as
+        self._saw(phase, is_guess=result.phase is None, result=result, kill_reason=result.kill_reason)
 
     def _saw(self, phase: SessionPhase, *, is_guess: bool = False, **fields: Any) -> None:
         """Note what was learned. A second stream replays phases that have passed, and these change nothing.
@@ -150,14 +154,6 @@ class SessionHandle:
             fields["phase"] = phase
         known = {name: value for name, value in fields.items() if value is not None}
         self._last_seen = msgspec.structs.replace(seen, **known)
-
-
-def _phase_after(result: SessionResult[Any]) -> SessionPhase:
-    if result.phase is not None:
-        return result.phase
-    if result.is_killed:
-        return SessionPhase.KILLED
-    return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
 
 
 _TELLING = frozenset({PhaseFrame, ResultFrame, EndFrame})
@@ -180,8 +176,9 @@ _RIGHT_FORM = (
 class SessionBlock:
     """What `EnclaveClient.session` gives: an async context manager that holds a session for the length of a block."""
 
-    def __init__(self, http: Http, creates: Creates, request: CreateSessionRequest) -> None:
+    def __init__(self, http: Http, creates: Creates, request: CreateSessionRequest, turn: Turn | None = None) -> None:
         self._http = http
+        self._turn = turn
         self._creates = creates
         self._request = request
         self._observed = ObservedSession()
@@ -213,7 +210,7 @@ class SessionBlock:
         self._entered = True
         self._observed = self._http.observing.session(self._request)
         try:
-            session = await create(self._http, self._creates, self._request, self._observed)
+            session = await create(self._http, self._creates, self._request, self._observed, self._turn)
         except BaseException as error:
             self._end(error)
             raise

@@ -26,8 +26,8 @@ from __future__ import annotations
 import enum
 import math
 import sys
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
@@ -103,6 +103,13 @@ def loop_is_over(loop: Any) -> bool:
     return False
 
 
+def _resolve(future: Any) -> None:
+    """Let the waiter for a future of asyncio's go on, unless it was cancelled."""
+    # Not asked before: Ctrl-C cancels the main task, and its future with it, between any two steps of this thread.
+    with suppress(sys.modules["asyncio"].InvalidStateError):
+        future.set_result(None)
+
+
 def cut_short(what: str, cause: BaseException | None = None) -> WorkInterrupted:
     """The error for work that somebody else has cancelled."""
     error = WorkInterrupted(f"{what}: cancelled by somebody else")
@@ -127,6 +134,15 @@ def keep_interrupts_out() -> None:
 def _protect(trio: Any) -> None:
     for function in _uninterrupted:
         trio.lowlevel.enable_ki_protection(function)
+
+
+def close_unbegun(tasks: Iterable[anyio.TaskHandle[Any]]) -> None:
+    """Call this when a task group has ended, with the tasks of it that may never have begun.
+
+    asyncio never begins a task that is cancelled before its first step, and Python warns of its coroutine.
+    """
+    for task in tasks:
+        task.coro.close()
 
 
 @contextmanager
@@ -185,8 +201,7 @@ class Wakeup:
         if self._futures:
             futures, self._futures = self._futures, ()
             for future in futures:
-                if not future.done():
-                    future.set_result(None)
+                _resolve(future)
         if self._event is not None:
             self._event.set()
             self._event = None

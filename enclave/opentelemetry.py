@@ -30,7 +30,6 @@ from . import (
     RequestObservation,
     Session,
     SessionObservation,
-    SessionPhase,
     SessionResult,
     StreamObservation,
     __version__,
@@ -216,7 +215,7 @@ class _Session(SessionObservation):
             self._span.set_attribute("enclave.session.kill_reason", str(session.kill_reason))
 
     def finished(self, result: SessionResult[Any]) -> None:
-        self._span.set_attribute("enclave.session.phase", str(_phase_after(result)))
+        self._span.set_attribute("enclave.session.phase", str(result.ended_as))
         if result.exit_code is not None:
             self._span.set_attribute("enclave.session.exit_code", result.exit_code)
         if result.kill_reason is not None:
@@ -229,12 +228,6 @@ class _Session(SessionObservation):
         elif error is not None:
             self._current.fail(error)
         self._current.end()
-
-
-def _phase_after(result: SessionResult[Any]) -> SessionPhase:
-    if result.is_killed:
-        return SessionPhase.KILLED
-    return SessionPhase.SUCCEEDED if result.is_success else SessionPhase.FAILED
 
 
 def _again(error: EnclaveError, attempt: int, wait_seconds: float) -> Attributes:

@@ -3,7 +3,8 @@
     python -m tests.mutants --count 50 --seed 1 enclave/_result.py enclave/_streams
 
 First the tests run once with coverage, so that each change is met by the tests that run its line, and by no others. The
-changes are made in copies of the checkout. What lives is a missing test, or a change that makes no difference.
+quick ones run first, because the first failure ends a run, and half a minute of them is enough. The changes are made in
+copies of the checkout. What lives is a missing test, or a change that makes no difference.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COVERAGE_SETTINGS = "[run]\nparallel = true\npatch = subprocess\nsource_pkgs = enclave, enclave_pytest\n"
+LIVES = "LIVES "  # as wide as the others
+DURATIONS = ".durations"
 MAX_MEMORY_BYTES = 4 << 30  # a change can make a buffer endless
-MAX_TESTS = 400  # of those that run one line. More of them seldom notice more
+MAX_TEST_SECONDS = 30.0  # of those that run one line. More of them seldom notice more
+START_SECONDS = 30.0  # of patience with pytest itself
+PATIENCE = 5  # how many times longer than without a change tests may take, until they count as hung
 
 PAIRS: list[tuple[type[Any], type[Any]]] = [
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn)),
@@ -113,7 +118,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:  # noqa: PLR0912 -
                 yield node, repr(other)
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
             yield test, f"(not ({ast.unparse(test)}))"
-        case ast.Return(ast.expr()):
+        case ast.Return(ast.expr() as value) if ast.unparse(value) != "None":
             yield node, "return None"
         case ast.Return() | ast.Raise() | ast.Break() | ast.Continue() | ast.Delete() | ast.Expr() | ast.AugAssign():
             yield node, "pass"
@@ -141,6 +146,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     return (yield)
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note how long each test took. The process that hears of the tests of all workers does that."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and coverage.Coverage.current() is not None:
+        with Path(DURATIONS).open("a") as file:
+            file.write(f"{report.outcome} {report.duration} {report.nodeid}\n")
+
+
 class Checkout:
     """A copy of the working tree, to make changes in."""
 
@@ -157,7 +169,7 @@ class Checkout:
         # Through a file: the ids of many tests are too long for a command line.
         (self.directory / ".arguments").write_text("\n".join(arguments))
         process = subprocess.Popen(
-            [sys.executable, *program, "-m", "pytest", "-xq", "-p", "tests.mutants", "@.arguments"],
+            [sys.executable, *program, "-m", "pytest", "-q", "-p", "tests.mutants", "@.arguments"],
             cwd=self.directory,
             env=os.environ | {"PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"},
             stdout=subprocess.PIPE,
@@ -176,12 +188,13 @@ class Checkout:
                 process.communicate()
         return process.returncode, output.decode(errors="replace")
 
-    def survives(self, mutant: Mutant, tests: list[str], seconds: float) -> bool:
+    def verdict(self, mutant: Mutant, tests: list[str], seconds: float) -> str:
         file = self.directory / mutant.path
         source = file.read_text()
         file.write_text(mutant.apply(source))
         try:
-            return self.test(tests, seconds)[0] == 0
+            code, _ = self.test(["-x", *tests], seconds)
+            return "hung" if code is None else "killed" if code else LIVES
         finally:
             file.write_text(source)
 
@@ -190,11 +203,44 @@ class Checkout:
         (self.directory / ".settings").write_text(COVERAGE_SETTINGS)
         program = ["-m", "coverage", "run", "--rcfile", str(self.directory / ".settings")]
         code, output = self.test(["--numprocesses", str(jobs), *tests], 3600, *program)
-        if code != 0:
-            sys.exit(f"the tests fail without any change:\n{output[-3000:]}")
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            sys.exit(f"the tests cannot be run:\n{output[-3000:]}")
         measured = coverage.Coverage(data_file=str(self.directory / ".coverage"))
         measured.combine([str(self.directory)])
         return measured.get_data()
+
+    def durations(self) -> dict[str, float]:
+        """How long each test took in the checkout's last run of it, in seconds. Without the tests that failed."""
+        seconds: dict[str, float] = {}
+        failed: set[str] = set()
+        for line in (self.directory / DURATIONS).read_text().splitlines():
+            outcome, duration, test = line.split(" ", 2)
+            seconds[test] = seconds.get(test, 0.0) + float(duration)
+            if outcome == "failed":
+                failed.add(test)
+        for test in sorted(failed):
+            print(f"left out, because it fails without any change: {test}", flush=True)
+            del seconds[test]
+        return seconds
+
+
+def selected(tests: Iterable[str], durations: dict[str, float]) -> list[str]:
+    """Some of these tests, which take `MAX_TEST_SECONDS` together: one of each function first, and the quick ones."""
+    turns: dict[str, int] = {}
+    ranked: list[tuple[int, str]] = []
+    for test in sorted(durations.keys() & set(tests), key=durations.__getitem__):
+        function = test.partition("[")[0]
+        turns[function] = turns.get(function, -1) + 1
+        ranked.append((turns[function], test))
+    ranked.sort(key=lambda each: each[0])
+    chosen: list[str] = []
+    total = 0.0
+    for _, test in ranked:
+        total += durations[test]
+        if chosen and total > MAX_TEST_SECONDS:
+            break
+        chosen.append(test)
+    return chosen
 
 
 def main() -> None:
@@ -204,7 +250,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files or folders of tests (tests)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once (one a core)")
-    parser.add_argument("--seconds", type=float, default=300, help="when a run counts as hung, so as noticed (300)")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     files = [file for name in options.modules for file in sorted(Path(name).rglob("*.py")) or [Path(name)]]
@@ -216,21 +261,23 @@ def main() -> None:
             checkouts.put(Checkout(Path(directory, str(number))))
         first = Checkout(Path(directory, "0"))
         data = first.measure(options.tests, options.jobs)
+        durations = first.durations()
         checkouts.put(first)
         lines = {file: data.contexts_by_lineno(str(first.directory / file)) for file in files}
 
         def report(mutant: Mutant) -> bool:
             contexts = lines[Path(mutant.path)].get(mutant.line)
             if contexts is None:
-                print(f"LIVES  {mutant}  (no test runs the line)", flush=True)
+                print(f"{LIVES}  {mutant}  (no test runs the line)", flush=True)
                 return True
-            tests = sorted(filter(None, contexts))  # none is for what runs at import, or in processes of the tests'
-            tests = random.Random(str(mutant)).sample(tests, min(len(tests), MAX_TESTS))
+            # None is for what runs at import, or in processes that the tests start.
+            tests = selected(filter(None, contexts), durations)
+            seconds = START_SECONDS + PATIENCE * sum(durations[test] for test in tests or durations)
             checkout = checkouts.get()
-            lives = checkout.survives(mutant, tests or options.tests, options.seconds)
+            verdict = checkout.verdict(mutant, tests or options.tests, seconds)
             checkouts.put(checkout)
-            print(f"{'LIVES' if lives else 'killed'}  {mutant}  ({len(tests) or 'all'} tests)", flush=True)
-            return lives
+            print(f"{verdict}  {mutant}  ({len(tests) or 'all'} tests)", flush=True)
+            return verdict == LIVES
 
         lived = [mutant for mutant, lives in zip(chosen, pool.map(report, chosen), strict=True) if lives]
     print(f"\n{len(lived)} of {len(chosen)} changes lived, of {len(mutants)} that could be made:", *lived, sep="\n")

@@ -26,6 +26,10 @@ class Client(Protocol):
         """Request one session and decode it."""
         ...
 
+    async def fan_out(self, count: int, max_concurrency: int) -> int:
+        """Run so many sessions, at most so many at once, and return how many succeeded."""
+        ...
+
 
 class Adapter(Protocol):
     """A module of this package. One that cannot do a job has no such function."""

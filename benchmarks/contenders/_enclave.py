@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from enclave import EnclaveClient
+from enclave import EnclaveClient, Verdict
 from enclave.types import StdoutFrame
 
 
@@ -37,6 +37,13 @@ class ByFrame:
 
     async def get(self, session_id: str) -> None:
         await self._client.get(session_id)
+
+    async def fan_out(self, count: int, max_concurrency: int) -> int:
+        succeeded = 0
+        async with self._client.fan_out(["x"] * count, max_concurrency=max_concurrency) as outcomes:
+            async for outcome in outcomes:
+                succeeded += outcome.verdict is Verdict.SUCCEEDED
+        return succeeded
 
 
 class ByBatch(ByFrame):

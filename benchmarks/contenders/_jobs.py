@@ -31,6 +31,7 @@ WARM_REQUESTS = 20
 SOCKETS_SECONDS = 10.0
 """How long a cancelled client may take to close its sockets."""
 POLL_SECONDS = 0.02
+BEAT_SECONDS = 0.005
 
 Measured = dict[str, float | int | bool]
 
@@ -161,6 +162,37 @@ async def idle(setting: Setting, *, session_id: str, small: int, large: int) -> 
     return {"bytes_per_stream": (sizes[1] - sizes[0]) / (large - small), "rss": sizes[1]}
 
 
+class _Heart:
+    """Beats on the event loop, and notes by how much a beat was late at most."""
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+
+    async def beat(self) -> None:
+        while True:
+            due = time.perf_counter() + BEAT_SECONDS
+            await anyio.sleep(BEAT_SECONDS)
+            self.latest = max(self.latest, time.perf_counter() - due)
+
+
+async def opening(setting: Setting, *, session_id: str, streams: int) -> Measured:
+    """Open so many streams at the same moment, and watch how long the event loop was busy without a pause."""
+    async with anyio.create_task_group() as tasks:  # the first stream also loads the authorities
+        await _Held(setting.client, tasks, session_id).grow_to(1)
+        tasks.cancel_scope.cancel()
+    heart = _Heart()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(heart.beat)
+        await anyio.sleep(2 * BEAT_SECONDS)
+        clock = Clock()
+        await _Held(setting.client, tasks, session_id).grow_to(streams)
+        measured = clock.stop()
+        stall = heart.latest
+        expect("open sockets", streams, open_sockets(setting.base_url))
+        tasks.cancel_scope.cancel()
+    return measured | {"streams": streams, "stall": stall}
+
+
 async def requests(setting: Setting, *, session_id: str, count: int) -> Measured:
     """So many requests issued at once."""
     done = 0
@@ -195,12 +227,25 @@ async def cancel(setting: Setting, *, session_id: str, streams: int) -> Measured
     return measured | {"streams": streams, "sockets_left": left}
 
 
+async def fan_out(setting: Setting, *, count: int, max_concurrency: int, best_seconds: float) -> Measured:
+    """So many sessions against a server with a quota, which then says how many creates it has refused."""
+    clock = Clock()
+    succeeded = await setting.client.fan_out(count, max_concurrency)
+    measured = clock.stop()
+    expect("sessions that succeeded", count, succeeded)
+    creates = json.loads(fetch(setting.base_url, "/control/creates"))
+    expect("sessions created", count, creates["created"])
+    return measured | {"sessions": count, "refused": creates["refused"], "best": best_seconds}
+
+
 JOBS: dict[str, Callable[..., Awaitable[Measured]]] = {
     "stream": stream,
     "many": many,
     "idle": idle,
+    "opening": opening,
     "requests": requests,
     "cancel": cancel,
+    "fan_out": fan_out,
 }
 
 

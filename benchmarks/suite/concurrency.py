@@ -31,15 +31,17 @@ def cases(options: Options) -> Iterable[Case]:
             continue
         for row in ROWS:
             if row not in POOLS or options.quick or size in (POOL_SIZES_FULL if options.full else POOL_SIZES):
-                yield _case(row, size)
+                repeats = 1 if size > 3_000 or (row in POOLS and size > 300) else 3
+                yield live_case(row, size, repeats=repeats)
 
 
-def _case(row: str, size: int) -> Case:
+def live_case(row: str, size: int, *, repeats: int, tls: bool = False) -> Case:
+    """So many live streams at once through one client."""
     session_id = paced_id(size, WRITES, PER_SECOND, closes=row == CLOSING_POOL)
     warm_id = burst_id(WRITES, 1)
     parameters = {"session_id": session_id, "streams": size, "frames": WRITES - 1, "warm_id": warm_id}
-    repeats = 1 if size > 3_000 or (row in POOLS and size > 300) else 3
-    return case(row, label(size), "many", parameters, prepare=[session_id, warm_id], repeats=repeats, timeout=TIMEOUT)
+    prepare = [session_id, warm_id]
+    return case(row, label(size), "many", parameters, prepare=prepare, repeats=repeats, timeout=TIMEOUT, tls=tls)
 
 
 def targets(results: Results, options: Options) -> list[Target]:

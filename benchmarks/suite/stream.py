@@ -41,14 +41,18 @@ def cases(options: Options) -> Iterable[Case]:
     for point, (make, per_write) in POINTS.items():
         for row in ROWS:
             factor = scale * (FAST_FACTOR if row in FAST else 1)
-            parameters = _parameters(make, per_write, int(FRAMES * factor), int(WARM_FRAMES * factor))
-            prepare = [parameters["session_id"], parameters["warm_id"]]
-            if row == "node":
-                parameters["warm_characters"] = characters(parameters["warm_frames"])
-            yield case(row, point, "stream", parameters, prepare=prepare)
+            given = parameters(make, per_write, int(FRAMES * factor), int(WARM_FRAMES * factor))
+            yield stream_case(row, point, given)
 
 
-def _parameters(make: Make, per_write: int, frames: int, warm: int) -> dict[str, Any]:
+def stream_case(row: str, point: str, given: dict[str, Any], *, repeats: int = 3, tls: bool = False) -> Case:
+    if row == "node":
+        given["warm_characters"] = characters(given["warm_frames"])
+    prepare = [given["session_id"], given["warm_id"]]
+    return case(row, point, "stream", given, prepare=prepare, repeats=repeats, tls=tls)
+
+
+def parameters(make: Make, per_write: int, frames: int, warm: int) -> dict[str, Any]:
     return {
         "session_id": make(frames, per_write),
         "frames": frames,
@@ -61,7 +65,7 @@ def targets(results: Results, options: Options) -> list[Target]:  # noqa: ARG001
     found = []
     for loop, ours in LOOPS.items():
         for point, bound in (("200 a write", 4.0), ("10 a write", 6.0), ("1 a write", 2.5)):
-            against = _against(results, point, ours)
+            against = faster_than(results, point, ours)
             goal = is_goal(loop)
             found.append(
                 Target(f"{point}, {loop}, against httpx + httpx-sse + json", against("httpx-json"), bound, True, goal)
@@ -75,7 +79,7 @@ def targets(results: Results, options: Options) -> list[Target]:  # noqa: ARG001
     return found
 
 
-def _against(results: Results, point: str, ours: str) -> Callable[[str], float | None]:
+def faster_than(results: Results, point: str, ours: str) -> Callable[[str], float | None]:
     return lambda other: ratio(results.value(ours, point, M_FRAMES), results.value(other, point, M_FRAMES))
 
 

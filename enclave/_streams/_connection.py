@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from types import TracebackType
 from typing import Self
 
 import anyio
 
-from enclave.errors import APITimeoutError, EnclaveError
+from enclave.errors import APIStatusError, APITimeoutError, EnclaveError
 from enclave.transport import Http
 
 from ._buffer import FrameBuffer
@@ -52,12 +53,17 @@ class Connection:
         self._timeout = http.settings.timeout
         self._clocks = _Clocks()
         self._has_brought_frames = False
+        self._was_given_up_by_proxy = False
         self._unfinished_bytes = 0  # read since the last batch, so they belong to the next one
 
     async def __aenter__(self) -> Self:
         """Open it. Raises as `EventSource` does."""
         self._clocks.asked = anyio.current_time()
-        await self._source.__aenter__()
+        try:
+            await self._source.__aenter__()
+        except APIStatusError as error:
+            self._was_given_up_by_proxy = error.status == HTTPStatus.GATEWAY_TIMEOUT
+            raise
         self._clocks.opened = self._clocks.read = anyio.current_time()
         self._history.connected(asked_to_go_on=self.last_event_id is not None)
         return self
@@ -77,15 +83,15 @@ class Connection:
         """Whether this was more than a failed attempt. To be asked as soon as it has ended.
 
         It brought something new, or nothing came for a while before it closed: that is a quiet session behind a proxy
-        that closes what is quiet. A replay that broke off while its bytes flowed was of no use, however long it took:
-        the next one starts over.
+        that closes what is quiet, or answers 504 if it holds back the head of a stream until its first event comes. A
+        replay that broke off while its bytes flowed was of no use, however long it took: the next one starts over.
         """
         if self._has_brought_frames:
             return True
-        if not self.has_opened:
-            return False
         enough = min(_STOOD_SECONDS, self._timeout.stream_idle or math.inf)
         clocks = self._clocks
+        if not self.has_opened:
+            return self._was_given_up_by_proxy and anyio.current_time() - clocks.asked >= enough
         # A proxy that buffers holds back the head too, and gives out all it has when it closes.
         was_held_back = clocks.opened - clocks.asked >= enough and not self._history.is_replaying
         return was_held_back or anyio.current_time() - clocks.read >= enough

@@ -87,8 +87,8 @@ class EventSource:
                 pass
 
     def _open_seconds(self) -> float | None:
-        connect, read = self._timeout.connect, self._timeout.read
-        return None if read is None else (connect or 0.0) + read
+        acquire, connect, read = self._timeout.acquire, self._timeout.connect, self._timeout.read
+        return None if read is None else (acquire or 0.0) + (connect or 0.0) + read
 
     async def _refuse(self, response: Response) -> NoReturn:
         if not response.is_success:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from enclave._pace import begin_in_turn
 from enclave._routes import session_path
 from enclave._tasks import BackgroundTask, uninterrupted
 from enclave.errors import UsageError
@@ -88,6 +89,7 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once. Call stream() again for another one")
         self._http.check_open()
         self._state = _State.OPEN
+        await begin_in_turn()
         from ._reader import StreamReader  # noqa: PLC0415 - brings in what only a stream needs
 
         self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from codecs import BOM_UTF8
@@ -67,6 +68,10 @@ async def map_(
         typer.Option("--retry-failed", help="Run the requests that failed in --output again, and drop their lines."),
     ] = False,
     max_concurrency: Annotated[int, typer.Option(metavar="N", help="How many sessions run at once.", min=1)] = 16,
+    creates_per_second: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="How many sessions are created in a second at most, evenly spread."),
+    ] = None,
     local: Local = False,
 ) -> int:
     """Run many requests, and write results as they come.
@@ -75,6 +80,8 @@ async def map_(
     from 0. The exit code is 1 if any request has failed. A command that was stopped goes on where it was when it is run
     again with the same --output.
     """
+    if creates_per_second is not None and not 0 < creates_per_second < math.inf:
+        raise BadUsage("--creates-per-second: expected a number above 0")
     if retry_failed and output is None:
         raise BadUsage("--retry-failed needs --output, the file with the failures")
     screen = ctx.obj.screen
@@ -83,7 +90,9 @@ async def map_(
             MapOutput(output, screen, retry_failed=retry_failed) as results,
             _requests(file, results) as (requests, total),
         ):
-            async with enclave.fan_out(requests, max_concurrency=max_concurrency) as outcomes:
+            async with enclave.fan_out(
+                requests, max_concurrency=max_concurrency, creates_per_second=creates_per_second
+            ) as outcomes:
                 with _progress(screen, results, total, printed=output is None) as advance:
                     # In the order in which they end. The index in each line tells which request it was.
                     async for outcome in outcomes:

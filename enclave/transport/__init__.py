@@ -5,6 +5,8 @@ _settings.py       what a client is configured with
 _credential.py     the part of it that must not show
 _proxies.py        the proxy that the environment names
 _retry.py          RetryPolicy
+_brake.py          what holds a client's creates back when the server refuses them
+_per_loop.py       what a client has in each event loop
 _messages.py       the seam: a request, a response, and what a transport is
 _blocks.py         the event stream by the WHATWG rules
 _sse.py            SSEDecoder: the same for callers, as events of httpx-sse
@@ -41,8 +43,11 @@ if TYPE_CHECKING:
     from ._blocks import Block as Block
     from ._blocks import BlockDecoder as BlockDecoder
     from ._body_reader import BodyReader as BodyReader
+    from ._brake import Lane as Lane
+    from ._brake import Turn as Turn
     from ._exceptions import time_limit as time_limit
     from ._http import Http as Http
+    from ._messages import Delivery as Delivery
     from ._messages import Headers as Headers
     from ._messages import Response as Response
     from ._messages import Timeouts as Timeouts
@@ -65,11 +70,14 @@ _LOADED_WHEN_USED = {
     "Block": "_blocks",
     "BlockDecoder": "_blocks",
     "BodyReader": "_body_reader",
+    "Delivery": "_messages",
     "Headers": "_messages",
     "Http": "_http",
+    "Lane": "_brake",
     "Response": "_messages",
     "SSEDecoder": "_sse",
     "Timeouts": "_messages",
+    "Turn": "_brake",
     "status_error": "_responses",
     "time_limit": "_exceptions",
 }

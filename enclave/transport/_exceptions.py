@@ -18,6 +18,7 @@ from enclave.errors import (
     APIConnectionError,
     APITimeoutError,
     CertificateError,
+    ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
     EnclaveError,
@@ -41,6 +42,9 @@ EXCEPTION_MAP: Sequence[Row] = (
 FOREIGN: tuple[type[Exception], ...] = tuple(foreign for foreign, _, _ in EXCEPTION_MAP)
 """What to catch around a call into anyio."""
 
+# What OpenSSL says, from its release 3.0 on, where the answer to a handshake is not a record of TLS.
+_NO_TLS_AT_ALL = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
+
 
 def mapped(
     error: Exception, doing: str, *, connecting: bool, rows: Sequence[Row] = EXCEPTION_MAP
@@ -58,6 +62,8 @@ def mapped(
             ours: EnclaveError = cls(f"{doing}: {text}" if doing else text)
             if isinstance(cause, ssl.SSLCertVerificationError):
                 ours = CertificateError(_describe_refused_certificate(cause))
+            elif connecting and isinstance(cause, ssl.SSLError) and getattr(cause, "reason", "") in _NO_TLS_AT_ALL:
+                ours = ConfigurationError(f"{doing}: the server does not speak TLS here: write http in the base URL")
             ours.__cause__ = cause
             return ours
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,11 +17,13 @@ from enclave._version import __version__
 from enclave.errors import ConfigurationError, EnclaveError, UsageError
 
 from ._body_reader import BodyReader
+from ._brake import Brake, Turn
 from ._credential import Secret
 from ._exceptions import time_limit
-from ._messages import Headers, Request, Response, Timeouts
+from ._messages import Delivery, Headers, Request, Response, Timeouts
+from ._per_loop import PerLoop
 from ._responses import status_error
-from ._retry import RetryPolicy, may_retry
+from ._retry import RetryPolicy, is_refusal, may_retry
 from ._settings import Settings, Timeout
 from ._transports import Transports
 
@@ -49,6 +50,12 @@ class Http:
         self.observing = observing(observer, settings.base_url)
         self._base_path = settings.base_path
         self._transports = Transports(settings, transport)
+        self._brakes = PerLoop(Brake)
+
+    @property
+    def brake(self) -> Brake:
+        """What holds creates back when the server refuses them."""
+        return self._brakes.current()
 
     def with_options(self, *, timeout: Timeout, retry: RetryPolicy) -> Http:
         """The same connections with other timeouts and retries."""
@@ -80,10 +87,14 @@ class Http:
         content: bytes | None = None,
         authenticated: bool = True,
         is_final: Callable[[EnclaveError], bool] = lambda _: False,
+        turn: Turn | None = None,
+        delivery: Delivery | None = None,
     ) -> bytes:
         """Send a request, again where that is safe (see `RetryPolicy`), and give the body of its 2xx response.
 
-        An error for which `is_final` holds is raised at once: another try would tell no more.
+        An error for which `is_final` holds is raised at once: another try would tell no more. A request with a `turn`
+        is a create, and each of its tries waits for that. `delivery` tells whether the latest try may have reached the
+        server.
 
         Raises:
             APIStatusError: another status. APIConnectionError: no complete answer. ProtocolError: a body out of bounds.
@@ -91,7 +102,14 @@ class Http:
         """
         with self.observing.request(method, path) as observed:
             return await self._request(
-                method, path, content, authenticated=authenticated, is_final=is_final, observed=observed
+                method,
+                path,
+                content,
+                authenticated=authenticated,
+                is_final=is_final,
+                turn=turn,
+                delivery=delivery or Delivery(),
+                observed=observed,
             )
 
     async def _request(
@@ -102,37 +120,68 @@ class Http:
         *,
         authenticated: bool,
         is_final: Callable[[EnclaveError], bool],
+        turn: Turn | None,
+        delivery: Delivery,
         observed: ObservedRequest,
     ) -> bytes:
-        policy = self.retry
-        started = anyio.current_time()
-        for attempt in itertools.count(1):
+        async def send() -> bytes | EnclaveError:
             # Outside of what is tried again: an error of the caller's own token callable is not one of the network.
             credential = await self.credential() if authenticated else None
             try:
-                return await self._request_once(method, path, content, credential, observed)
+                return await self._request_once(method, path, content, credential, delivery=delivery, observed=observed)
             except EnclaveError as error:
-                failure = error
+                return error
+
+        policy = self.retry
+        started = anyio.current_time()
+        failure: EnclaveError | None = None
+        attempt = 0
+        while True:
+            delivery.may_have_begun = False
+            answer = await (send() if turn is None else turn.take(send, policy, started, failure))
+            if isinstance(answer, bytes):
+                return answer
+            if answer is failure:  # no turn came in time for another try
+                break
+            failure = answer
             failure.operation = f"{method} {path}"
-            wait = policy.wait_before(attempt, failure)
+            attempt += 1
+            braked = turn is not None and is_refusal(failure)
+            if turn is not None and braked and turn.has_progressed(started):
+                attempt, started = 1, anyio.current_time()
+            wait = turn.hold_seconds_left if turn is not None and braked else policy.wait_before(attempt, failure)
             late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
             again = may_retry(failure, creates=method in ("POST", "PATCH")) and not is_final(failure)
             if attempt >= policy.attempts or late or not again:
-                failure.retries = attempt - 1
-                raise failure.with_traceback(None)  # the frames below hold headers
+                break
             logger.info("%s, retry %d of %d in %.2f s", failure, attempt, policy.attempts - 1, wait)
             observed.retrying(failure, attempt, wait)
-            await anyio.sleep(wait)
-        raise AssertionError("unreachable")
+            if not braked:  # else the turn has the wait
+                await anyio.sleep(wait)
+        answer.retries = attempt - 1
+        raise answer.with_traceback(None)  # the frames below hold headers
 
     async def _request_once(
-        self, method: str, path: str, content: bytes | None, credential: Secret | None, observed: ObservedRequest
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        credential: Secret | None,
+        *,
+        delivery: Delivery,
+        observed: ObservedRequest,
     ) -> bytes:
         headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
         # Each read has its own limit, which a server that sends a byte now and then never exceeds.
         with time_limit(self.settings.timeout.total, "no whole response came"):
             response = await self.send(
-                method, path, headers, credential, timeouts=timeouts_of(self.settings.timeout), content=content
+                method,
+                path,
+                headers,
+                credential,
+                timeouts=timeouts_of(self.settings.timeout),
+                content=content,
+                delivery=delivery,
             )
             observed.answered(response.status)
             body = BodyReader(response)
@@ -168,6 +217,7 @@ class Http:
         timeouts: Timeouts,
         content: bytes | None = None,
         is_stream: bool = False,
+        delivery: Delivery | None = None,
     ) -> Response:
         """Send one request and give its response with its body unread. The caller closes it.
 
@@ -183,6 +233,7 @@ class Http:
             credential=credential,
             content=content,
             is_stream=is_stream,
+            delivery=delivery,
         )
         started = anyio.current_time() if logger.isEnabledFor(logging.DEBUG) else 0.0
         try:

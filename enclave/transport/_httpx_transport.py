@@ -75,6 +75,7 @@ class HttpxTransport:
         """Send a request. See `Transport.send`."""
         transport = self._for_streams if request.is_stream else self._for_requests
         outgoing = self._outgoing(request)
+        request.delivery.may_have_begun = True  # httpx does not tell when it has a connection
         try:
             response = await transport.handle_async_request(outgoing)
         except Exception as error:  # noqa: BLE001 - what is not of the network passes through as it is

@@ -12,6 +12,8 @@ from ._credential import Secret
 
 Headers = list[tuple[bytes, bytes]]
 
+_WITHOUT_BODY = frozenset({"HEAD", "CONNECT"})
+
 
 class Timeouts(NamedTuple):
     """Seconds to wait at most, None for no limit."""
@@ -26,10 +28,24 @@ class Timeouts(NamedTuple):
     """For one of the connections that requests share to come free."""
 
 
+class Delivery:
+    """Whether the server may have seen anything of a request. Whoever asks for the request makes it, and looks at it.
+
+    A request is tried several times, and this is about the latest try.
+    """
+
+    __slots__ = ("may_have_begun",)
+
+    def __init__(self) -> None:
+        self.may_have_begun = False
+        """False as long as no byte can have been sent: while the request waits for a connection, and where none was
+        made. A transport that cannot tell says True."""
+
+
 class Request:
     """What to send. Its repr shows no header, and the credential is kept apart from the headers as a `Secret`."""
 
-    __slots__ = ("content", "credential", "headers", "is_stream", "method", "target", "timeouts")
+    __slots__ = ("content", "credential", "delivery", "headers", "is_stream", "method", "target", "timeouts")
 
     def __init__(
         self,
@@ -41,7 +57,15 @@ class Request:
         credential: Secret | None = None,
         content: bytes | None = None,
         is_stream: bool = False,
+        delivery: Delivery | None = None,
     ) -> None:
+        """Keep what was given.
+
+        Raises:
+            ValueError: the response to such a method has no body where its head says that there is one.
+        """
+        if method in _WITHOUT_BODY:
+            raise ValueError(f"{method} requests are not supported")
         self.method = method
         self.target = target
         """Path and query as they stand in the request line, percent-encoded."""
@@ -53,6 +77,8 @@ class Request:
         self.content = content
         self.is_stream = is_stream
         """Whether the response lasts, so that it must not take one of the connections that requests share."""
+        self.delivery = delivery or Delivery()
+        """Where the transport notes that it begins to send."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target}>"

@@ -18,7 +18,7 @@ from enclave.errors import (
 
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 # 502 and 504 come from a proxy that may have passed the request on: a POST may have made a session nobody knows.
-_RETRIED_STATUSES_FOR_CREATE = frozenset({429, 503})
+_REFUSALS = frozenset({429, 503})
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -34,6 +34,9 @@ class RetryPolicy:
     `retry_lost_creates` says otherwise. A stream
     that broke is resumed, after any 5xx too, as long as it makes progress. `attempts` bounds the consecutive attempts
     that make none. A server whose certificate is not trusted is not tried again.
+
+    A create that is answered 429 or 503 holds all creates of its client until the wait is over, and a ``Retry-After``
+    gets up to ``jitter / 5`` longer. In a fan-out both bounds begin anew whenever a create has got through.
 
     The wait before retry *n* (from 1) is ``min(max_wait_seconds, wait_seconds * 2 ** (n - 1))``, less a random part of
     up to `jitter` of it. A ``Retry-After`` of the server's replaces it, up to `max_retry_after_seconds`.
@@ -52,8 +55,8 @@ class RetryPolicy:
     max_retry_after_seconds: float = 60.0
     """The longest ``Retry-After``, or ``retry`` of a stream, that is honoured. A longer one is cut to this."""
     retry_lost_creates: bool = False
-    """Whether a create whose answer was lost is sent again, once the list of sessions has shown for ten seconds that it
-    made none. A server that takes longer than that would then make two sessions."""
+    """Whether a create whose answer was lost is sent again, once the list of sessions has shown for
+    `Timeout.recover_create` seconds that it made none. A server that takes longer would then make two sessions."""
 
     def __post_init__(self) -> None:
         if not _is_number(self.attempts) or not isinstance(self.attempts, int) or self.attempts < 1:
@@ -96,10 +99,15 @@ NO_RETRY = RetryPolicy(attempts=1)
 def may_retry(error: EnclaveError, *, creates: bool) -> bool:
     """Whether the request that failed with `error` can be sent again without doing anything twice."""
     if isinstance(error, APIStatusError):
-        return error.status in (_RETRIED_STATUSES_FOR_CREATE if creates else _RETRIED_STATUSES)
+        return error.status in (_REFUSALS if creates else _RETRIED_STATUSES)
     if isinstance(error, CertificateError):
         return False
     return isinstance(error, ConnectError if creates else APIConnectionError)
+
+
+def is_refusal(error: BaseException) -> TypeGuard[APIStatusError]:
+    """Whether the server says that it does not do what was asked now, and may do it later."""
+    return isinstance(error, APIStatusError) and error.status in _REFUSALS
 
 
 def may_resume(error: EnclaveError) -> bool:

@@ -57,6 +57,9 @@ class Timeout:
     teardown: float
     """For work that goes on although its caller is cancelled: learning the id of a session that is being created, and
     tearing it down. Each of the two has this long. 30 by default."""
+    recover_create: float
+    """For a session to show up in the list of sessions whose create got no answer (see `EnclaveClient`). 10 by default.
+    Make it longer than the server may take to create a session after a connection has broken."""
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Timeout:
         stream_idle: float | None = 300.0,
         stream_end: float | None = 5.0,
         teardown: float = 30.0,
+        recover_create: float = 10.0,
     ) -> None:
         """Check and keep the seconds.
 
@@ -80,13 +84,14 @@ class Timeout:
         for name, value in values.items():
             fallback = (10.0 if name == "connect" else 60.0) if seconds is UNSET else seconds
             values[name] = fallback if value is UNSET else value
-        values |= {"total": total, "stream_idle": stream_idle, "stream_end": stream_end, "teardown": teardown}
+        values |= {"total": total, "stream_idle": stream_idle, "stream_end": stream_end}
+        values |= {"teardown": teardown, "recover_create": recover_create}
         # All are kept before the first is checked: a traceback that shows local variables shows this object's repr.
         for name, value in values.items():
             object.__setattr__(self, name, value)  # frozen for everybody else
         for name, value in values.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            is_unlimited = value is None and name != "teardown"
+            is_unlimited = value is None and name not in ("teardown", "recover_create")
             if not is_unlimited and not (is_number and cast("float", value) > 0):
                 raise ConfigurationError(f"timeout.{name}: expected a positive number of seconds, got {value!r}")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from enclave._tasks import loop_is_over, running_loop
 from enclave.errors import ConfigurationError
 
 from ._messages import Request, Response, Transport
+from ._per_loop import PerLoop
 from ._proxies import Proxy, proxy_for
 from ._settings import Settings
 from .http11 import OriginTransport, default_ssl_context
@@ -27,38 +26,21 @@ class Transports:
     """
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | OriginTransport | None) -> None:
-        self._settings = settings
         self._given = None if transport is None else _adapted(settings, transport)
-        self._made: dict[Any, Transport] = {}
-        self._making = threading.Lock()
+        self._made: PerLoop[Transport] = PerLoop(lambda: _make(settings))
         self.closed = False
 
     async def send(self, request: Request) -> Response:
         """Send a request and give its response, body unread."""
-        return await self._current().send(request)
+        transport = self._given or self._made.current()
+        return await transport.send(request)
 
     async def aclose(self) -> None:
         """Close the transport of this event loop. Harmless when called twice. No loop sends requests after that."""
         self.closed = True
-        with self._making:
-            self._forget_loops_that_are_over()
-            transport = self._given or self._made.pop(running_loop(), None)
+        transport = self._given or self._made.pop()
         if transport is not None:
             await transport.aclose()
-
-    def _current(self) -> Transport:
-        if self._given is not None:
-            return self._given
-        loop = running_loop()
-        transport = self._made.get(loop)
-        if transport is None:
-            with self._making:  # other threads may be here for their own event loops
-                self._forget_loops_that_are_over()
-                transport = self._made[loop] = _make(self._settings)
-        return transport
-
-    def _forget_loops_that_are_over(self) -> None:
-        self._made = {loop: transport for loop, transport in self._made.items() if not loop_is_over(loop)}
 
 
 def _make(settings: Settings) -> Transport:

@@ -131,6 +131,13 @@ class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="c
             return False
         return self.exit_code == 0 or self.exit_code is None  # unreadable, and then the phase is succeeded
 
+    @property
+    def ended_as(self) -> SessionPhase:
+        """How the workload ended: succeeded, failed or killed. `phase` may also say torn_down, or be missing."""
+        if self.is_killed:
+            return SessionPhase.KILLED
+        return SessionPhase.SUCCEEDED if self.is_success else SessionPhase.FAILED
+
     def raise_for_exit(self) -> Self:
         """Give the result back if the workload succeeded.
 

@@ -65,13 +65,62 @@ def interrupt_asyncio() -> None:
     loop.create_task = interrupted
 
 
-async def main(backend: str, base_url: str) -> None:
-    async with EnclaveClient(base_url) as client, client.session("pass") as session:
-        if backend == "asyncio":
-            interrupt_asyncio()
-        else:
-            enclave._tasks.anyio = InterruptedAnyio()
+def interrupt_the_next_task(backend: str) -> None:
+    if backend == "asyncio":
+        interrupt_asyncio()
+    else:
+        enclave._tasks.anyio = InterruptedAnyio()
+
+
+async def result(client: EnclaveClient, backend: str) -> None:
+    async with client.session("pass") as session:
+        interrupt_the_next_task(backend)
         await session.result()
+
+
+async def session(client: EnclaveClient, backend: str) -> None:
+    interrupt_the_next_task(backend)
+    async with client.session("pass") as session:
+        await session.result()
+
+
+async def stream(client: EnclaveClient, backend: str) -> None:
+    interrupt_the_next_task(backend)
+    async with client.stream("s-1") as frames:
+        async for _ in frames:
+            pass
+
+
+async def fan_out(client: EnclaveClient, backend: str) -> None:
+    interrupt_the_next_task(backend)
+    async with client.fan_out(["pass"]) as outcomes:
+        async for _ in outcomes:
+            pass
+
+
+async def teardown(client: EnclaveClient, _: str) -> None:
+    async with client.session("pass"):
+        Token.is_pressing = True
+
+
+class Token:
+    """A token callable. Ctrl-C is pressed in the task that asks for it, once that is asked for."""
+
+    is_pressing = False
+
+    async def __call__(self) -> str:
+        if Token.is_pressing:
+            Token.is_pressing = False
+            Key.press()
+        return "a-token"
+
+
+ACTIONS = {action.__name__: action for action in (result, session, stream, fan_out, teardown)}
+
+
+async def main(backend: str, base_url: str, action: str) -> None:
+    async with EnclaveClient(base_url, token=Token()) as client:
+        await ACTIONS[action](client, backend)
     await anyio.sleep_forever()
 
 

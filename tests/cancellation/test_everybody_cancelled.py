@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
 
-from enclave import APIConnectionError, EnclaveClient, WorkInterrupted
+from enclave import APIConnectionError, EnclaveClient, Timeout, WorkInterrupted
 from tests.support.plane import ControlPlane
+from tests.support.tls import trusting
+from tests.support.ways import running_ways
+from tests.support.wire import Peer, Server, in_thread, serve
 
 PATIENCE_SECONDS = 20.0
+PATIENT = Timeout(1000, teardown=1000, recover_create=1000)
+"""Whoever waits for one of these waits for longer than the test."""
 
 
 async def session(client: EnclaveClient) -> None:
@@ -74,6 +80,85 @@ async def test_a_fan_out_whose_feeder_is_cancelled_does_not_look_complete() -> N
             with pytest.raises(WorkInterrupted):
                 await caller
         assert plane.sessions == {}
+
+
+@pytest.mark.parametrize("call", ["map", "sweep"])
+def test_tasks_that_are_cancelled_before_their_first_step_leave_no_warning(call: str) -> None:
+    with ControlPlane().in_thread() as plane:
+
+        async def work() -> None:
+            async with EnclaveClient(plane.base_url, labels={"a": "b"}) as client:
+                if call == "map":
+                    await client.map(["pass"] * 3, max_concurrency=3)
+                else:
+                    await client.run("pass")
+                    await client.sweep(labels={"a": "b"})
+
+        async def main() -> None:
+            task = asyncio.create_task(work())
+            # Until the tasks of the call exist, and before any of them has had a step.
+            while not any(f".{name}" in other.get_name() for other in asyncio.all_tasks() for name in STARTED_BY[call]):
+                await anyio.lowlevel.checkpoint()
+            assert not task.done()
+            for other in asyncio.all_tasks() - {asyncio.current_task()}:
+                other.cancel()
+
+        asyncio.run(main())
+        gc.collect()  # a coroutine that was never awaited warns here, and warnings are errors
+        assert call == "sweep" or plane.sessions == {}
+
+
+STARTED_BY = {"map": ["FanOut._run_one"], "sweep": ["tear_down"]}
+
+
+async def never_answers(peer: Peer, server: Server) -> None:
+    await peer.closed_by_client()
+
+
+def test_the_end_of_asyncio_run_does_not_wait_for_a_create_that_was_not_sent() -> None:
+    with in_thread(serve(never_answers)) as server:
+
+        async def main() -> None:
+            async def work() -> None:
+                url = f"https://127.0.0.1:{server.port}"  # the handshake never ends, so nothing is ever sent
+                async with EnclaveClient(url, timeout=PATIENT, ssl_context=trusting()) as client:
+                    await client.run("pass")
+
+            task = asyncio.create_task(work())
+            while not server.connections:
+                await anyio.lowlevel.checkpoint()
+            assert not task.done()
+
+        asyncio.run(asyncio.wait_for(main(), PATIENCE_SECONDS))
+
+
+async def test_a_caller_who_leaves_before_the_create_is_sent_does_not_wait() -> None:
+    with in_thread(serve(never_answers)) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        for way, cancelled in running_ways().items():
+            before = server.connections
+
+            async def connecting(before: int = before) -> None:
+                while server.connections == before:
+                    await anyio.lowlevel.checkpoint()
+
+            with anyio.fail_after(PATIENCE_SECONDS):
+                async with EnclaveClient(url, timeout=PATIENT, ssl_context=trusting()) as client:
+                    assert await cancelled(lambda client=client: client.run("pass"), connecting), way
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_create_whose_task_alone_is_cancelled_before_it_is_sent_is_not_looked_for() -> None:
+    with in_thread(serve(never_answers)) as server, anyio.fail_after(PATIENCE_SECONDS):
+        url = f"https://127.0.0.1:{server.port}"
+        async with EnclaveClient(url, timeout=PATIENT, ssl_context=trusting()) as client:
+            caller = asyncio.ensure_future(client.run("pass"))
+            while not server.connections:
+                await anyio.lowlevel.checkpoint()
+            cancel_tasks("enclave: creating a session")
+            with pytest.raises(APIConnectionError, match="before it was sent") as caught:
+                await caller
+            assert caught.value.create_label is None
 
 
 def cancel_tasks(prefix: str) -> None:

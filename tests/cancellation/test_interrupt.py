@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 from tests.support.plane import ControlPlane
 
 PROGRAM = Path(__file__).with_name("interrupted_program.py")
+ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 30.0
 
 
@@ -52,13 +55,30 @@ def test_an_interrupted_program_leaves_no_session(backend: str, scenario: str, p
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_an_interrupt_within_the_opening_of_a_stream_breaks_nothing(backend: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "created"), [("result", 1), ("session", 1), ("stream", 0), ("fan_out", 1), ("teardown", 1)]
+)
+def test_an_interrupt_at_the_worst_moment_of_a_programs_first_action_breaks_nothing(
+    backend: str, action: str, created: int
+) -> None:
     program = [sys.executable, "-W", "error", str(PROGRAM.with_name("interrupted_entry.py")), backend]
     with ControlPlane().in_thread() as plane:
-        command = [*program, plane.base_url]
+        command = [*program, plane.base_url, action]
         done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False)
-        assert plane.created == 1
+        assert plane.created <= created
         assert plane.sessions == {}
         assert done.stderr.rstrip().endswith(b"KeyboardInterrupt"), done.stderr.decode()
         for word in (b"corrupted", b"never awaited", b"ExceptionGroup"):
             assert word not in done.stderr, done.stderr.decode()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("action", ["stream", "session", "fan_out"])
+def test_an_interrupt_at_any_line_of_a_programs_first_action_breaks_nothing(backend: str, action: str) -> None:
+    program = [sys.executable, "-W", "error", str(PROGRAM.with_name("interrupted_lines.py")), action, backend]
+    # The path is for the tests' own helpers. Coverage cannot be measured, since it needs the same hook.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(program, capture_output=True, timeout=240, check=False, env=environment, text=True)
+    assert re.fullmatch(r"\d{3} lines\n", done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")

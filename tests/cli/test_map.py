@@ -67,6 +67,16 @@ def test_a_failed_workload_a_refused_request_and_a_bad_line_are_told_apart(cli, 
     assert all(line["sessionId"] is None for index, line in results.items() if index != 0)
 
 
+def test_a_pace_for_creates_spreads_them(cli, simulator, requests) -> None:
+    for _ in range(4):
+        simulator.script()
+    started = time.monotonic()
+    done = cli("map", requests(*['"1"'] * 4), "--creates-per-second", "10")
+    assert done.code == 0
+    assert time.monotonic() - started >= 0.3  # the pace is a bound, so a slow machine only takes longer
+    assert len(lines_of(done.out)) == 4
+
+
 def test_fields_and_limits_that_the_sdk_does_not_know_are_sent(cli, simulator, requests) -> None:
     simulator.script()
     body = {"code": "pass", "limits": {"pids": 7, "gpus": 2}, "gitSource": {"url": "x"}, "__extra__": 1}

@@ -185,6 +185,7 @@ def test_a_teardown_that_fails_is_an_error_after_all_output(cli, simulator) -> N
         (["show"], "Missing argument"),
         (["nope"], "No such command"),
         (["map", "x", "--max-concurrency", "0"], "--max-concurrency"),
+        (["map", "x", "--creates-per-second", "0"], "--creates-per-second"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(cli, arguments, says) -> None:

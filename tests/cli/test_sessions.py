@@ -135,6 +135,24 @@ def test_rm_by_filter_takes_those_that_all_of_it_holds_for(cli, simulator) -> No
     assert {simulator.phases[session] for session in ids} == {"torn_down"}
 
 
+def test_rm_by_label_tells_of_each_session_that_stays_and_removes_the_rest(cli, simulator) -> None:
+    ids = []
+    for _ in range(3):
+        simulator.script(hold=True)
+        ids.append(cli("run", "--detach", "-c", "pass", "--label", "a=1").out.strip())
+    simulator.faults.respond(403, method="DELETE", path=f"/sessions/{ids[1]}", body=b'{"message":"not yours"}')
+    done = cli("rm", "--label", "a=1")
+    assert done.code == 1
+    told = {line["id"]: line for line in map(json.loads, done.out.splitlines())}
+    assert told.keys() == set(ids)
+    assert [told[session]["removed"] for session in ids] == [True, False, True]
+    assert [told[session]["error"] for session in (ids[0], ids[2])] == [None, None]
+    assert "not yours" in told[ids[1]]["error"]
+    assert done.err == f"enclave: {ids[1]}: {told[ids[1]]['error']}\n"
+    assert [simulator.phases[session] == "torn_down" for session in ids] == [True, False, True]
+    assert cli("rm", ids[1]).code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -119,6 +119,53 @@ async def test_the_input_is_closed_when_the_fan_out_is_left(sim: Simulator, sim_
     assert torn_down(sim)
 
 
+async def test_an_input_has_the_time_to_close_though_the_fan_out_is_cancelled(
+    sim: Simulator, sim_client: EnclaveClient
+):
+    steps = []
+
+    async def endless() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            for step in range(5):
+                await anyio.lowlevel.checkpoint()
+                steps.append(step)
+
+    sim.script(hold=True)
+    with anyio.fail_after(20):
+        with anyio.CancelScope() as scope:
+            async with sim_client.fan_out(endless(), max_concurrency=1):
+                await sim.until(lambda sim: len(sim.phases) == 1)
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+    assert steps == [0, 1, 2, 3, 4]
+    assert torn_down(sim)
+
+
+async def test_a_plain_generator_is_closed_when_the_fan_out_is_left(sim: Simulator, sim_client: EnclaveClient, held):
+    held(2)
+    closed = []
+
+    def endless() -> Iterator[str]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            closed.append(True)
+
+    requests = endless()
+    with anyio.fail_after(20):
+        async with sim_client.fan_out(requests, max_concurrency=2):
+            await sim.until(lambda sim: len(sim.phases) == 2)
+        assert closed == [True]
+        with pytest.raises(StopIteration):
+            next(requests)
+    assert torn_down(sim)
+
+
 async def test_leaving_early_tears_every_session_down_and_leaves_the_client_usable(
     sim: Simulator, sim_client: EnclaveClient, held
 ):

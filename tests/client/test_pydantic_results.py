@@ -35,6 +35,9 @@ async def test_a_model_of_pydantics_is_validated_by_itself(
     answer_with(server, {"exitCode": 0, "json": value, "stdout": "hi\n"})
     result = await client.result("s-1", type_)
     assert (result.value, result.stdout) == (expected, "hi\n")
+    answer_with(server, {"exitCode": 3, "json": value})
+    failed = await client.result("s-1", type_)
+    assert (failed.exit_code, failed.value) == (3, expected)
     answer_with(server, {"exitCode": 3})
     assert (await client.result("s-1", type_)).exit_code == 3
 

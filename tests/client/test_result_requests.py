@@ -15,7 +15,7 @@ from enclave import EnclaveClient, KillReason, MalformedResponseError, PhaseFram
 from tests.support import NO_WAITS
 from tests.support.messages import END, event, response, session
 from tests.support.plane import ControlPlane
-from tests.support.scripted_transport import Body
+from tests.support.scripted_transport import Body, ScriptedTransport, sse
 
 RESULT = {"exitCode": 0, "json": 7}
 STREAM, FETCH, SESSION = "/sessions/s-1/stream", "/sessions/s-1/result", "/sessions/s-1"
@@ -231,12 +231,35 @@ def test_a_stream_that_replays_nothing_of_a_session_that_has_ended_is_not_waited
     assert seconds < 5
 
 
+def test_a_result_a_moment_late_is_asked_for_with_growing_waits():
+    asked: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == STREAM:
+            return sse(phase("succeeded"), END)
+        if request.url.path == FETCH:
+            asked.append(anyio.current_time())
+            return httpx.Response(200, json=RESULT) if len(asked) == 5 else httpx.Response(409, json={})
+        return httpx.Response(200, json=session("s-1", "succeeded"))
+
+    async def run() -> None:
+        transport = ScriptedTransport(answer)
+        async with EnclaveClient("http://127.0.0.1:1", transport=transport, retry=None) as client:
+            assert (await (await client.run("x")).result()).value == 7
+
+    anyio.run(run, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+    assert len(asked) == 5
+    for number, (sooner, later) in enumerate(pairwise(asked)):
+        longest = 0.1 * 2**number
+        assert longest / 2 - 1e-6 < later - sooner < longest + 1e-6  # up to half of it is left out at random
+
+
 def test_a_session_that_is_silent_for_long_is_asked_for_ever_more_rarely():
     transport = SilentPlane(ends_after=600, stream=heartbeats)
     value, seconds = result_on_mock_clock(transport, retry=NO_WAITS)
     assert value == 7
     assert 600 <= seconds < 640
     waits = [later - sooner for sooner, later in pairwise(transport.asked)]
-    assert waits[0] < waits[3] <= 31
+    assert waits[:6] == pytest.approx([4, 8, 16, 30, 30, 30], abs=0.1)
     assert len(transport.asked) < 30
     assert transport.streams == 1

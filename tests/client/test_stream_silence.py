@@ -7,7 +7,7 @@ import httpx
 import pytest
 from trio.testing import MockClock
 
-from enclave import EnclaveClient, RetryPolicy, StreamInterrupted
+from enclave import EnclaveClient, RetryPolicy, ServerError, StreamInterrupted
 from enclave.types import EndFrame, StdoutFrame
 from tests.support.scripted_transport import Step, sse
 
@@ -24,6 +24,12 @@ ENDS = {"clean": (), "cut": (httpx.RemoteProtocolError("incomplete body"),)}
 def anyio_backend():
     """Trio alone: it is the one with a virtual clock. tests/proxies does the same on both loops, with real proxies."""
     return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+async def read(proxy: httpx.AsyncBaseTransport):
+    client = EnclaveClient("http://127.0.0.1:1", transport=proxy, retry=RetryPolicy(attempts=ATTEMPTS))
+    async with client, client.stream("s-1") as stream:
+        return [frame async for frame in stream], stream.resumes
 
 
 class Proxy(httpx.AsyncBaseTransport):
@@ -45,12 +51,6 @@ class Proxy(httpx.AsyncBaseTransport):
         if self._is_first_held_back and self.requests > 1:
             start = ()
         return sse(*start, *self._steps)
-
-
-async def read(proxy: Proxy):
-    client = EnclaveClient("http://127.0.0.1:1", transport=proxy, retry=RetryPolicy(attempts=ATTEMPTS))
-    async with client, client.stream("s-1") as stream:
-        return [frame async for frame in stream], stream.resumes
 
 
 WITH_AND_WITHOUT_IDS = pytest.mark.parametrize("first", [FIRST, FIRST_WITHOUT_ID], ids=["ids", "no ids"])
@@ -90,3 +90,40 @@ async def test_closes_at_once_are_failed_attempts(first, end):
     with pytest.raises(StreamInterrupted):
         await read(proxy)
     assert ATTEMPTS <= proxy.requests <= ATTEMPTS + 1  # one more may ask for a replay
+
+
+class GivesUp(httpx.AsyncBaseTransport):
+    """Answers 504 when the server has sent no head for so long, `CLOSES` times, in the session or before it begins."""
+
+    def __init__(self, *, after_seconds: float, first: bytes, status: int = 504) -> None:
+        self.requests = 0
+        self._after_seconds = after_seconds
+        self._first = first
+        self._status = status
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        if self.requests == 1 and self._first:
+            return sse(self._first, httpx.RemoteProtocolError("incomplete body"))
+        if self.requests > CLOSES:
+            return sse(*(() if "last-event-id" in request.headers else (self._first,)), END)
+        await anyio.sleep(self._after_seconds)
+        return httpx.Response(self._status, text="the upstream server timed out")
+
+
+ANY_FIRST = pytest.mark.parametrize("first", [FIRST, FIRST_WITHOUT_ID, b""], ids=["ids", "no ids", "never opened"])
+
+
+@ANY_FIRST
+async def test_a_gateway_timeout_after_silence_is_no_failed_attempt(first):
+    frames, _ = await read(GivesUp(after_seconds=PATIENCE_SECONDS, first=first))
+    assert frames == [*([StdoutFrame("first")] if first else []), EndFrame()]
+
+
+@ANY_FIRST
+@pytest.mark.parametrize(("status", "after_seconds"), [(504, 0), (502, PATIENCE_SECONDS), (503, PATIENCE_SECONDS)])
+async def test_a_gateway_timeout_at_once_and_any_other_refusal_is_a_failed_attempt(first, status, after_seconds):
+    proxy = GivesUp(after_seconds=after_seconds, first=first, status=status)
+    with pytest.raises(StreamInterrupted if first else ServerError):
+        await read(proxy)
+    assert proxy.requests == ATTEMPTS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -11,36 +10,16 @@ import httpx
 import pytest
 
 from enclave import (
-    AuthenticationError,
     EnclaveClient,
     EndFrame,
     EventTooLargeError,
-    MalformedResponseError,
-    NotFoundError,
     StdoutFrame,
     StreamInterrupted,
-    Timeout,
-    UnknownFrame,
-    UsageError,
 )
 from tests.support import NO_WAITS
 from tests.support.messages import END, SSE, event, response
-from tests.support.plane import ControlPlane, Request, stalling
+from tests.support.plane import ControlPlane, Request
 from tests.support.scripted_transport import ScriptedTransport
-
-UNREADABLE = [
-    (b"[1]", "", "Expected `object`"),
-    (b"{", "", "truncated"),
-    (b"", "", "truncated"),
-    (b'{"a":1}', "", "kind"),
-    (b'{"kind":5}', "", r"\$\.kind"),
-    (b'{"kind":"stdout"}', "stdout", "missing required field `data`"),
-    (b'{"kind":"stdout","data":5}', "stdout", r"\$\.data"),
-    (b'{"kind":"end","ts":"yesterday"}', "end", r"\$\.ts"),
-    (b"not json", "", "malformed"),
-    (b'{"kind":"stdout","data":"a"} {"kind":"stdout","data":"b"}', "", "trailing"),
-    (b'{"kind":"odd","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "", "nested too deeply"),
-]
 
 
 def lines(count: int) -> bytes:
@@ -49,56 +28,6 @@ def lines(count: int) -> bytes:
 
 def numbers(frames) -> list[int]:
     return [int(frame.data) for frame in frames if isinstance(frame, StdoutFrame)]
-
-
-@pytest.mark.parametrize(("text", "kind", "problem"), UNREADABLE)
-async def test_a_frame_that_cannot_be_read_stands_in_its_place_and_says_why(
-    server: ControlPlane, client: EnclaveClient, text, kind, problem
-):
-    server.streams(event("0") + b"data: %b\n\n" % text + event("1") + END)
-    async with client.stream("s-1") as frames:
-        before, unknown, *after = [frame async for frame in frames]
-    assert before == StdoutFrame("0")
-    assert isinstance(unknown, UnknownFrame)
-    assert (unknown.kind, unknown.raw) == (kind, text)
-    assert re.search(problem, unknown.problem or "")
-    assert after == [StdoutFrame("1"), EndFrame()]
-
-
-async def test_the_name_of_the_event_is_the_kind_of_what_is_not_json(server: ControlPlane, client: EnclaveClient):
-    server.streams(b"event: ping\ndata: now\n\n" + b'event: ping\ndata: {"n":1}\n\n' + END)
-    async with client.stream("s-1") as frames:
-        not_json, json, _ = [frame async for frame in frames]
-    assert (not_json.kind, not_json.raw) == ("ping", b"now")
-    assert not_json.problem is not None
-    assert json == UnknownFrame("ping", b'{"n":1}')
-
-
-async def test_a_problem_is_one_short_printable_line_whatever_the_frame_says(
-    server: ControlPlane, client: EnclaveClient
-):
-    key = '"' + "\u202e\u2028\x1b[31m" * 500 + '"'
-    server.streams(f'data: {{"kind":"result","result":{{"exitCode":{{{key}:[]}}}}}}\n\n'.encode() + END)
-    async with client.stream("s-1") as frames:
-        unknown = await anext(frames)
-    assert unknown.problem.isprintable()
-    assert unknown.problem.isascii()
-    assert 0 < len(unknown.problem) < 250
-
-
-async def test_each_sort_of_unreadable_frame_is_logged_once_and_a_flood_does_not_flood_the_log(
-    server: ControlPlane, client: EnclaveClient, caplog
-):
-    flood = b"".join(b'data: {"kind":"kind-%d"}\n\n' % number for number in range(500))
-    bad = b"data: {}\n\n" + b'data: {"kind":"new"}\n\n'
-    server.streams(event("0") + bad * 1000, flood + END)
-    async with client.stream("s-1") as frames:
-        assert len([frame async for frame in frames]) == 2502
-    warnings = [record.getMessage() for record in caplog.records if record.name == "enclave"]
-    assert "frame 1 (kind '') cannot be read: Object missing required field `kind`" in warnings[0]
-    assert "frame 2 (kind 'new') cannot be read: this version does not know the kind" in warnings[1]
-    assert len(warnings) == 8
-    assert "more such frames of this stream are not logged" in warnings[-1]
 
 
 async def test_batches_are_the_same_frames_and_mix_with_single_ones(server: ControlPlane, client: EnclaveClient):
@@ -186,68 +115,6 @@ async def test_cancelling_a_stream_drops_what_waits(server: ControlPlane, client
             await anext(frames.batches())
 
 
-async def test_iterating_outside_its_block_shows_the_right_form(server: ControlPlane, client: EnclaveClient):
-    frames = client.stream("s-1")
-    right = r"async with session\.stream\(\) as frames: async for frame in frames"
-    for wrong in (lambda: aiter(frames), frames.batches):
-        with pytest.raises(UsageError, match=right):
-            wrong()
-    with pytest.raises(UsageError, match=right):
-        await anext(frames)
-    frames.cancel()
-    assert server.requests == []
-    frames = client.stream("s-1")
-    server.streams(END)
-    async with frames:
-        batches = frames.batches()
-    for late in (lambda: aiter(frames), frames.batches):
-        with pytest.raises(UsageError, match=r"closed\. Iterate inside its async with block"):
-            late()
-    for late in (frames, batches):
-        with pytest.raises(UsageError, match="closed"):
-            await anext(late)
-    with pytest.raises(UsageError, match=r"entered once\. Call stream\(\) again"):
-        async with frames:
-            pass
-
-
-@pytest.mark.parametrize(("status", "error"), [(404, NotFoundError), (401, AuthenticationError), (599, Exception)])
-async def test_a_refusal_is_raised_at_the_async_with_line_as_a_plain_exception(
-    server: ControlPlane, client_once: EnclaveClient, status, error
-):
-    server.answers(response({"message": "no such thing"}, status))
-    with pytest.raises(error, match="no such thing") as caught:
-        async with client_once.stream("s-1"):
-            pytest.fail("opened")
-    assert not isinstance(caught.value, BaseExceptionGroup)
-    assert caught.value.__context__ is None
-    assert caught.value.status == status
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (
-            response(b"<html>login</html>", content_type="text/html"),
-            "content-type text/html and it starts with: <html>",
-        ),
-        (response({"kind": "end"}), "application/json"),
-        (response(END), "content-type none"),
-        (response(b"", content_type="text/event-streams"), "its body is empty"),
-        (response(status=204), "got 204"),
-        (response(b"x", 201, content_type="text/event-stream"), "got 201"),
-    ],
-)
-async def test_an_answer_that_is_no_event_stream_is_said_to_be_none(
-    server: ControlPlane, client: EnclaveClient, answer, says
-):
-    server.answers(answer)
-    with pytest.raises(MalformedResponseError, match=says):
-        async with client.stream("s-1"):
-            pytest.fail("opened")
-    assert len(server.requests) == 1
-
-
 async def test_the_repr_of_a_stream_tells_where_it_stands(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(3))
     server.streams(lines(3) + lines(2) + END)
@@ -279,26 +146,6 @@ async def test_an_exception_of_the_callers_own_code_on_the_reconnect_reaches_the
             assert await anext(frames) == StdoutFrame("1")
             with pytest.raises(LookupError, match="no token left"):
                 await anext(frames)
-
-
-async def test_a_refused_opening_closes_its_connection_while_the_client_stays_open(
-    server: ControlPlane, client_once: EnclaveClient
-):
-    html = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9000\r\n\r\n" + b"<html>" * 400
-    server.answers(stalling(html))
-    with anyio.fail_after(10):
-        with pytest.raises(MalformedResponseError, match="content-type text/html"):
-            async with client_once.stream("s-1"):
-                pytest.fail("opened")
-        while server.open_connections:
-            await anyio.lowlevel.checkpoint()
-
-
-async def test_a_stream_opens_without_a_timeout_for_the_connection(server: ControlPlane):
-    server.streams(END)
-    timeout = Timeout(connect=None, read=5)
-    async with EnclaveClient(server.base_url, timeout=timeout) as client, client.stream("s-1") as frames:
-        assert [frame async for frame in frames] == [EndFrame()]
 
 
 async def test_every_batch_is_taken_at_a_checkpoint_and_a_cancelled_one_is_not_lost(

@@ -56,6 +56,12 @@ WELL_FORMED = {
     "interim": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     + OK
     + b"Content-Length: 5\r\n\r\nhello",
+    "equal-lengths": OK + b"Content-Length: 5\r\nServer: x\r\ncontent-length:5 \r\n\r\nhello",
+    "list-of-lengths": OK + b"Content-Length: 5, 5\r\n\r\nhello",
+    "lists-of-lengths": OK + b"Content-Length: 5\r\nContent-Length: 5 ,5\r\n\r\nhello",
+    "equal-lengths-after-interim": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    + OK
+    + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
     "no-content": b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n",
     "not-modified": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n",
     "no-reason": b"HTTP/1.1 200\r\nContent-Length: 1\r\n\r\nx",
@@ -71,6 +77,15 @@ MALFORMED = {
     "both-framings": OK + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     "both-framings-reversed": OK + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     "two-lengths": OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
+    "two-lengths-in-a-list": OK + b"Content-Length: 1, 2\r\n\r\nxy",
+    "equal-lengths-and-another": OK + b"Content-Length: 1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxy",
+    "equal-lengths-that-are-none": OK + b"Content-Length: +1\r\nContent-Length: +1\r\n\r\nx",
+    "list-with-a-gap": OK + b"Content-Length: 1,,1\r\n\r\nx",
+    "folded-list": OK + b"Content-Length: 1,\r\n 1\r\n\r\nx",
+    "equal-lengths-beside-chunks": OK
+    + b"Content-Length: 1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    "chunks-beside-equal-lengths": OK
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     "negative-length": OK + b"Content-Length: -1\r\n\r\n",
     "length-overflow": OK + b"Content-Length: 99999999999999999999999\r\n\r\n",
     "chunk-size": OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from enclave import APIConnectionError, EnclaveError, UsageError
+from enclave import APIConnectionError, ConnectError, ConnectTimeoutError, EnclaveError, UsageError
+from enclave.transport._messages import Timeouts
+from enclave.transport.http11._connection import Connection
+from enclave.transport.http11._pool import MAX_STREAMS_DIALLED, Pool
 from enclave.transport.http11._slots import Slots
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import Client, assert_whole, client_of, pool_of
@@ -114,6 +117,9 @@ async def test_an_idle_connection_that_was_closed_or_spoke_unasked_is_not_used_a
         await client.get("/")
         speak.set()
         await until_readable(client)
+        if rest:  # asyncio reads them meanwhile, and then the socket itself has nothing to tell
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
         assert (await client.post("/")).content == b"hello"
         assert len(pool_of(client).open) == 1
         assert_whole(client)
@@ -172,8 +178,11 @@ async def test_a_request_that_may_not_be_repeated_is_not_even_then():
 
 async def test_a_repeatable_request_is_not_repeated_on_a_fresh_connection_or_after_a_first_byte():
     async def script(peer: Peer, server: Server) -> None:
-        server.requests.append(await peer.request())
-        if server.origin and len(server.requests) == 2:
+        request = await peer.request()
+        if request is None:  # a look at whether the server speaks TLS
+            return
+        server.requests.append(request)
+        if len(server.requests) == 2:
             await peer.send(OK)
             server.requests.append(await peer.request())
             await peer.send(b"H")
@@ -375,3 +384,89 @@ async def test_a_connection_that_was_being_made_when_the_transport_closed_is_clo
             assert not pool.open
             assert_whole(client)
     assert server.requests == []
+
+
+class Dials:
+    """Makes nothing until told to, and counts how many are at it."""
+
+    def __init__(self) -> None:
+        self.running = self.most = self.begun = 0
+        self.proceed = anyio.Event()
+
+    async def dial(self, seconds: float | None) -> Connection:
+        self.running += 1
+        self.begun += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.proceed.wait()
+        finally:
+            self.running -= 1
+        raise ConnectError("there is no server")
+
+
+def pool_on(dials: Dials) -> Pool:
+    return Pool(dials.dial, peer="localhost:1", max_connections=1, keepalive_seconds=1)
+
+
+NO_TIMEOUTS = Timeouts(None, None, None, None)
+
+
+async def test_of_thousands_of_streams_opened_at_once_few_are_dialled_at_once():
+    dials, failed = Dials(), []
+    pool = pool_on(dials)
+
+    async def one() -> None:
+        try:
+            await pool.lease_stream(NO_TIMEOUTS)
+        except ConnectError as error:
+            failed.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(1000):
+            tasks.start_soon(one)
+        await anyio.wait_all_tasks_blocked()
+        assert dials.most == dials.running == MAX_STREAMS_DIALLED
+        dials.proceed.set()
+    assert len(failed) == 1000
+    assert dials.most == MAX_STREAMS_DIALLED
+
+
+async def test_streams_that_wait_to_be_dialled_can_be_cancelled_and_give_up_in_time():
+    dials = Dials()
+    pool = pool_on(dials)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(MAX_STREAMS_DIALLED):
+            tasks.start_soon(pool.lease_stream, NO_TIMEOUTS)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.move_on_after(0) as scope:
+            await pool.lease_stream(NO_TIMEOUTS)
+        assert scope.cancelled_caught
+        with pytest.raises(ConnectTimeoutError, match=r"was begun within 0\.05 s"):
+            await pool.lease_stream(Timeouts(None, None, None, 0.05))
+        tasks.cancel_scope.cancel()
+    assert dials.begun == MAX_STREAMS_DIALLED
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.lease_stream, NO_TIMEOUTS)
+        await anyio.wait_all_tasks_blocked()
+        assert dials.running == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_pool_that_closes_sends_away_the_streams_that_wait_to_be_dialled():
+    dials, refused = Dials(), []
+    pool = pool_on(dials)
+
+    async def one() -> None:
+        try:
+            await pool.lease_stream(NO_TIMEOUTS)
+        except UsageError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(MAX_STREAMS_DIALLED + 10):
+            tasks.start_soon(one)
+        await anyio.wait_all_tasks_blocked()
+        await pool.aclose()
+        await anyio.wait_all_tasks_blocked()
+        assert len(refused) == 10
+        tasks.cancel_scope.cancel()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -43,6 +44,22 @@ async def test_connecting_by_name_cancelled_at_each_of_its_steps_leaves_no_socke
                     tasks.cancel_scope.cancel()
             assert (await client.get("/")).content == b"hello"
         assert pool_of(client).open == set(pool_of(client).idle)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there select counts sockets, and takes any descriptor")
+async def test_a_process_with_thousands_of_open_files_uses_its_idle_connections_again():
+    import resource  # noqa: PLC0415 - not on Windows
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 4096), limits[1]))
+    with ExitStack() as files:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for _ in range(1024):  # select.select takes no descriptor that is larger
+            files.enter_context(socket.socket())
+        async with serve(answering(OK)) as server, client_of(server) as client:
+            for _ in range(2):
+                assert (await client.get("/")).content == b"hello"
+    assert server.connections == 1
 
 
 async def test_what_came_before_a_reader_that_was_away_is_all_there_when_it_comes_back():

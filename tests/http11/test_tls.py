@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import anyio
 import httpx
@@ -147,16 +148,54 @@ async def test_a_certificate_for_another_name_is_refused(authority, trusting):
             await client.get("/")
 
 
-async def test_a_server_without_tls_is_a_connect_error(trusting):
+@pytest.mark.parametrize("call", ["request", "create", "stream"])
+async def test_https_to_a_server_without_tls_says_so_and_is_not_tried_again(trusting, call):
     async def script(peer: Peer, server: Server) -> None:
         await peer.stream.receive()
         await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async with serve(script, name="localhost") as server:
-        server.origin = server.origin.replace("http", "https")
-        async with client_of(server, ssl_context=trusting) as client:
-            with anyio.fail_after(5), pytest.raises(ConnectError, match="cannot connect to localhost"):
-                await client.get("/")
+        await says_which_scheme(server.origin.replace("http", "https"), call, trusting(), "write http ")
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("call", ["request", "create", "stream"])
+async def test_http_to_a_server_with_tls_says_so_and_is_not_tried_again(server_tls, trusting, call):
+    async with serve(answering(OK), tls=server_tls) as server:
+        await says_which_scheme(server.origin.replace("https", "http"), call, trusting(), "write https ")
+
+
+async def test_http_to_a_server_whose_tls_answers_with_an_alert_says_so(trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        await peer.send(b"\x15\x03\x01\x00\x02\x02\x46")
+
+    async with serve(script) as server:
+        await says_which_scheme(server.origin, "request", trusting(), "write https ")
+    assert server.connections == 1
+
+
+async def test_a_server_that_hangs_up_on_plain_http_and_speaks_no_tls_is_not_taken_for_one():
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+
+    async with serve(script) as server, EnclaveClient(server.origin, retry=None) as client:
+        with anyio.fail_after(20), pytest.raises(APIConnectionError, match="without a response"):
+            await client.get("s-1")
+
+
+async def says_which_scheme(url: str, call: str, context: ssl.SSLContext, advice: str) -> None:
+    async with EnclaveClient(url, ssl_context=context) as client:
+        with anyio.fail_after(20), pytest.raises(ConfigurationError, match=advice) as caught:
+            match call:
+                case "request":
+                    await client.get("s-1")
+                case "create":
+                    await client.run("x")
+                case _:
+                    async with client.stream("s-1"):
+                        pass
+    assert caught.value.retries == 0
 
 
 async def test_a_handshake_that_never_ends_is_a_connect_timeout(trusting):
@@ -225,6 +264,9 @@ async def test_an_idle_tls_connection_that_was_closed_or_spoke_is_not_used_again
         with anyio.fail_after(5):
             while not connection.is_stale():
                 await anyio.lowlevel.checkpoint()
+        if unasked:  # asyncio reads them meanwhile, and then the socket itself has nothing to tell
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
         assert (await client.post("/")).content == b"hello"
         assert_whole(client)
     assert server.connections == 2
@@ -245,6 +287,26 @@ async def test_records_that_came_together_with_a_response_are_noticed(server_tls
     ):
         for _ in range(2):
             assert (await client.get("/")).content == b"hello"
+    assert server.connections == 2
+
+
+async def test_a_goodbye_that_came_together_with_a_response_is_noticed(server_tls, trusting):
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.request()
+        tls = peer.stream
+        tls._ssl_object.write(OK)
+        with suppress(ssl.SSLWantReadError):  # the client's goodbye is not waited for
+            tls._ssl_object.unwrap()
+        await tls.transport_stream.send(tls._write_bio.read())
+        await Peer(tls.transport_stream, peer.number).closed_by_client()  # TLS itself would refuse to read on
+
+    async with (
+        serve(script, tls=server_tls, name="localhost") as server,
+        client_of(server, ssl_context=trusting) as client,
+    ):
+        for _ in range(2):
+            with anyio.fail_after(5):
+                assert (await client.post("/")).content == b"hello"
     assert server.connections == 2
 
 

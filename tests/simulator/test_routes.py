@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import logging
+import time
 
 import anyio
 import pytest
@@ -130,6 +132,43 @@ async def test_a_token_must_be_signed_with_hs256_by_this_server(serving):
             other.sim.issue_token(),
         ):
             assert (await api.http.get("/sessions", headers=bearer(token))).status_code == 401
+
+
+def signed(secret: str, **claims: object) -> str:
+    """A token made by somebody who knows the secret."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = base64.urlsafe_b64encode(hmac.digest(secret.encode(), text, "sha256")).rstrip(b"=")
+    return (text + b"." + signature).decode()
+
+
+async def test_a_token_of_the_right_secret_is_good_for_an_org_and_a_role_of_this_server_alone(serving):
+    async with serving(jwt_secret="shared", org_ids=["one", "two"]) as api:
+        good = {"sub": "u", "orgId": "two", "role": "viewer", "exp": time.time() + 60}
+        assert (await api.http.get("/sessions", headers=bearer(signed("shared", **good)))).status_code == 200
+        for odd, message in (
+            ({"orgId": "three"}, "token names an unknown org or role"),
+            ({"role": "guest"}, "token names an unknown org or role"),
+            ({"exp": None}, "malformed token"),
+            ({"sub": 5}, "malformed token"),
+        ):
+            response = await api.http.get("/sessions", headers=bearer(signed("shared", **good | odd)))
+            assert (response.status_code, response.json()["message"]) == (401, message)
+
+
+async def test_a_credential_can_be_had_for_each_org_and_for_no_other(serving):
+    async with serving(org_ids=["one", "two"]) as api:
+        for org_id in ("one", "two"):
+            token = api.sim.issue_token(org_id=org_id, role="developer")
+            key = api.sim.add_api_key(org_id=org_id, role="developer")
+            for credential in (token, key):
+                response = await api.http.post("/sessions", headers=bearer(credential), json={"code": "pass"})
+                assert response.json()["orgId"] == org_id
+        for make in (api.sim.issue_token, api.sim.add_api_key):
+            with pytest.raises(ValueError, match="org_id: expected one of one, two, got 'three'"):
+                make(org_id="three", role="developer")
+            with pytest.raises(ValueError, match="role: expected one of owner, admin, developer, viewer, got 'guest'"):
+                make(org_id="one", role="guest")
 
 
 async def test_sessions_are_listed_newest_first_without_their_output(serving):

@@ -178,6 +178,8 @@ async def fan_outs(client: EnclaveClient, requests: AsyncIterator[CreateSessionR
             grade(outcome)
     assert_type(await client.map(requests, type=list[int]), list[Outcome[list[int]]])
     assert_type(await client.map(["a"]), list[Outcome[Any]])
+    assert_type(await client.map(["a"], type=int, creates_per_second=2.5), list[Outcome[int]])
+    assert_type(client.fan_out(["a"], creates_per_second=10).total, int | None)
 
 
 def grade(outcome: Outcome[Answer]) -> int | None:

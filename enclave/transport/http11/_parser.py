@@ -2,7 +2,8 @@
 
 llhttp does the grammar and refuses what smuggles (Content-Length beside Transfer-Encoding, bare LF, obsolete line
 folding). Here is what it leaves to its user: 1xx before the response, bodies that end with the connection, bounds,
-and what comes after the end. No request here is a HEAD, whose response would have no body.
+and what comes after the end. Equal lengths that are repeated, which it refuses as well, are joined (see `_lengths.py`).
+No request here is a HEAD, whose response would have no body: `Request` refuses it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import NamedTuple
 
 import httptools
 
-from enclave.errors import APIConnectionError, EnclaveError, ResponseTooLargeError
+from enclave.errors import APIConnectionError, ConfigurationError, EnclaveError, ResponseTooLargeError
+
+from ._lengths import HeadBytes
+from ._scheme import SPEAKS_TLS
 
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*(\d{1,6})", re.IGNORECASE)
 
@@ -37,6 +41,8 @@ class ResponseParser:
     __slots__ = (
         "_barren_bytes",
         "_fault",
+        "_head_bytes",
+        "_is_second_try",
         "_llhttp",
         "_max_header_bytes",
         "_message",
@@ -47,10 +53,10 @@ class ResponseParser:
 
     def __init__(self, *, max_header_bytes: int) -> None:
         self._pieces: list[bytes] = []
-        self._message = _Message(self._pieces, max_header_bytes=max_header_bytes)
-        self._llhttp = httptools.HttpResponseParser(self._message)
-        self._message.llhttp = self._llhttp
         self._max_header_bytes = max_header_bytes
+        self._begin()
+        self._head_bytes = HeadBytes()
+        self._is_second_try = False
         self._barren_bytes = 0
         self._fault: _Fault | None = None
         self.started = False
@@ -96,15 +102,21 @@ class ResponseParser:
         self.check()
         message, pieces = self._message, self._pieces
         had_head = message.head is not None
+        if not had_head:
+            self._head_bytes.add(data)
         self.started = True
         try:
             self._llhttp.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._note(error)
+            message = self._message
         # Bytes after the end would be taken for the answer to the next request, if the connection were used again.
         if message.complete:
             message.drop_excess()
-        if pieces or (message.head is not None and not had_head):
+        if message.head is not None and not had_head:
+            self._head_bytes.clear()
+            self._barren_bytes = 0
+        elif pieces:
             self._barren_bytes = 0
         else:
             self._count_barren(len(data))
@@ -145,15 +157,39 @@ class ResponseParser:
         self.body_bytes += len(body)
         return body
 
+    def _begin(self) -> None:
+        self._message = _Message(self._pieces, max_header_bytes=self._max_header_bytes)
+        self._llhttp = httptools.HttpResponseParser(self._message)
+        self._message.llhttp = self._llhttp
+
     def _note(self, error: Exception) -> None:
         message = self._message
         if message.complete:
             message.excess = True
+        elif message.head is None and "Content-Length" in str(error) and not self._is_second_try:
+            self._try_with_one_length(error)
+        elif message.head is None and self._head_bytes.is_tls:
+            self._fault = ConfigurationError, SPEAKS_TLS
         elif isinstance(error, httptools.HttpParserUpgrade):
             self._fault = APIConnectionError, "the server switched to a protocol that was not asked for"
         else:
             part = "head" if message.head is None else "body"
             self._fault = APIConnectionError, f"the response's {part} is not HTTP/1.1: {error}"
+
+    def _try_with_one_length(self, error: Exception) -> None:
+        # llhttp complains again with each read, until the whole head is there.
+        if not self._head_bytes.is_whole:
+            return
+        self._is_second_try = True
+        joined = self._head_bytes.with_one_length()
+        if joined is None:
+            self._note(error)
+            return
+        self._begin()
+        try:
+            self._llhttp.feed_data(joined)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as another:
+            self._note(another)
 
     def _count_barren(self, size: int) -> None:
         """Bound what llhttp takes in without giving anything out: heads, trailers, chunk extensions."""

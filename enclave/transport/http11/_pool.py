@@ -18,6 +18,10 @@ from ._slots import Slots
 KEEP_ALIVE_MARGIN_SECONDS = 1.0
 """How much earlier than the server says an idle connection is given up, so that the two do not race."""
 
+MAX_STREAMS_DIALLED = 100
+"""How many connections for streams are being made at once. The queue of a server that listens is often as short, and of
+thousands of TLS handshakes that begin together, the last ones time out while the first ones are served."""
+
 
 class Pool:
     """The connections of one origin: last in, first out among the idle, and never more than the slots for requests.
@@ -37,14 +41,26 @@ class Pool:
         self._peer = peer
         self._keepalive_seconds = keepalive_seconds
         self.slots = Slots(max_connections)
+        self._dialling = Slots(MAX_STREAMS_DIALLED)
         self.idle: deque[Connection] = deque()
         self.open: set[Connection] = set()
         """All connections: idle ones, and those that a response owns."""
         self.closed = False
 
     async def lease_stream(self, timeouts: Timeouts) -> Lease:
-        """A connection of its own, outside all limits."""
-        return Lease(self, await self.dial(timeouts.connect), has_slot=False, reused=False)
+        """A connection of its own. There may be any number of them, only not made all at once.
+
+        Raises:
+            As `lease` does.
+        """
+        self._refuse_if_closed()
+        if not await self._dialling.acquire(timeouts.acquire):
+            raise ConnectTimeoutError(f"no connection to {self._peer} was begun within {timeouts.acquire:g} s")
+        try:
+            connection = await self.dial(timeouts.connect)
+        finally:
+            self._dialling.release()
+        return Lease(self, connection, has_slot=False, reused=False)
 
     async def lease(self, timeouts: Timeouts) -> Lease:
         """A slot, and with it an idle connection or else a new one.
@@ -101,6 +117,7 @@ class Pool:
         self.closed = True
         # Whoever waits for a slot is let in, finds the pool closed, and says so.
         self.slots.admit_all()
+        self._dialling.admit_all()
         self.idle.clear()
         async with AsyncExitStack() as stack:
             while self.open:

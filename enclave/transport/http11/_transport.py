@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 
-from enclave.errors import APIConnectionError, APITimeoutError
+from enclave.errors import APIConnectionError, APITimeoutError, ConfigurationError, EnclaveError
 from enclave.transport._messages import Request, Response
 
 from ._body import ResponseBody
@@ -15,6 +15,7 @@ from ._origin import Origin
 from ._parser import ResponseHead
 from ._pool import Lease, Pool
 from ._request import may_repeat, pieces_of
+from ._scheme import SPEAKS_TLS, speaks_tls
 
 DEFAULT_MAX_CONNECTIONS = 100
 DEFAULT_KEEPALIVE_SECONDS = 4.0
@@ -53,6 +54,8 @@ class OriginTransport:
             ValueError: the URL is not ``http`` or ``https`` with a host, or has a port that cannot be.
         """
         origin = Origin.of(url)
+        self._origin = origin
+        self._is_known_to_speak_http = False
         self._authority = origin.authority
         self._max_header_bytes = max_header_bytes
         self._pool = Pool(
@@ -78,6 +81,7 @@ class OriginTransport:
         except BaseException:
             await lease.aclose()
             raise
+        self._is_known_to_speak_http = True
         body = ResponseBody(
             lease, exchange.parser, exchange.body_start, read_seconds=timeouts.read, keep_alive=exchange.sent
         )
@@ -93,13 +97,35 @@ class OriginTransport:
         connect_seconds = request.timeouts.connect
         connection = lease.connection or await lease.redial(connect_seconds)
         exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
+        request.delivery.may_have_begun = True
         try:
             return exchange, await exchange.run()
         except APIConnectionError as error:
             # The server may close an idle connection at the very moment it is used again.
-            was_closed = lease.reused and exchange.unanswered and not isinstance(error, APITimeoutError)
-            if not (was_closed and may_repeat(request)):
+            hung_up = exchange.unanswered and not isinstance(error, APITimeoutError)
+            if hung_up and not lease.reused:
+                await self._refuse_wrong_scheme(connect_seconds)
+            if not (hung_up and lease.reused and may_repeat(request)):
                 raise
         connection = await lease.redial(connect_seconds)
         exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
         return exchange, await exchange.run()
+
+    async def _refuse_wrong_scheme(self, seconds: float | None) -> None:
+        """After the server hung up on a request in plain HTTP: find out whether it speaks TLS, where that is not known.
+
+        Raises:
+            ConfigurationError: it does.
+        """
+        if self._origin.is_tls or self._is_known_to_speak_http:
+            return
+        try:
+            connection = await self._pool.dial(seconds)
+        except EnclaveError:
+            return
+        try:
+            is_wrong = await speaks_tls(connection)
+        finally:
+            await self._pool.discard(connection)
+        if is_wrong:
+            raise ConfigurationError(f"{self._origin.peer}: {SPEAKS_TLS}")
