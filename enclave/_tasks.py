@@ -240,6 +240,23 @@ class BackgroundTask(Generic[T]):
             is the end.
     """
 
+    __slots__ = (
+        "_again",
+        "_asyncio_task",
+        "_call",
+        "_cancel_requested",
+        "_deadline",
+        "_end",
+        "_error",
+        "_has_ended",
+        "_scope",
+        "_task_group",
+        "_value",
+        "name",
+        "seconds",
+        "state",
+    )
+
     def __init__(self, call: Call[T], name: str, *, again: Call[T] | None = None) -> None:
         self.name = name
         self.state = TaskState.NEW

@@ -21,6 +21,8 @@ class FrameBuffer:
             read (256 KiB) or one event later, so the server is slowed down and memory is not filled.
     """
 
+    __slots__ = ("_batches", "_bytes", "_changed", "_end_error", "_ended", "_is_open", "_max_bytes")
+
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         # A list: an empty deque takes 600 bytes, in each of many streams, and the bound keeps this short.

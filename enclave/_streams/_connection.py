@@ -39,6 +39,19 @@ class _Clocks:
 class Connection:
     """Fills a `FrameBuffer` with what one connection has that is new. Use it with ``async with``."""
 
+    __slots__ = (
+        "_buffer",
+        "_clocks",
+        "_decoder",
+        "_has_brought_frames",
+        "_history",
+        "_source",
+        "_timeout",
+        "_unfinished_bytes",
+        "_was_given_up_by_proxy",
+        "last_event_id",
+    )
+
     def __init__(
         self, http: Http, path: str, history: History, buffer: FrameBuffer, unknown_frames: UnknownFrameLog
     ) -> None:

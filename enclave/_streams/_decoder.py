@@ -36,6 +36,20 @@ class FrameDecoder:
         on_unknown: is told of every frame that cannot be read, and how many frames came before it.
     """
 
+    __slots__ = (
+        "_blocks",
+        "_frames",
+        "_goes_alone",
+        "_held",
+        "_history",
+        "_max_event_bytes",
+        "_max_held_bytes",
+        "_on_unknown",
+        "_shape",
+        "ended",
+        "failure",
+    )
+
     def __init__(
         self,
         history: History,

@@ -28,6 +28,21 @@ _STATUSES_OF_A_REFUSED_ID = frozenset({400, 431})
 class StreamReader:
     """Fills a `FrameBuffer` with the frames of one session, each once and in order."""
 
+    __slots__ = (
+        "_buffer",
+        "_failures",
+        "_has_stood",
+        "_history",
+        "_http",
+        "_is_complete",
+        "_observed",
+        "_path",
+        "_retry_ms",
+        "_session_id",
+        "_unknown_frames",
+        "resumes",
+    )
+
     def __init__(self, http: Http, session_id: str, buffer: FrameBuffer) -> None:
         self._http = http
         self._session_id = session_id
