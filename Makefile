@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-ELSEWHERE := --ignore tests/proxies
+ELSEWHERE := --ignore tests/proxies --ignore tests/ray
 PROGRAMS := build/programs
 
-.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies fuzz soak \
+.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-ray fuzz soak \
 	bench format clean
 
 help:  ## list the targets
@@ -77,14 +77,21 @@ test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it inst
 	.ci/apt-get nginx haproxy
 	$(BIN)/python -m pytest --numprocesses auto tests/proxies
 
+test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (290 MB), about 10 minutes
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	.venv-ray/bin/python $(PIP_INSTALL) --editable '.[simulator,ray]' --group test
+	.venv-ray/bin/python -m pytest tests/ray
+
 fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
 	$(BIN)/python $(PIP_INSTALL) --group fuzz
 	mkdir -p .fuzz
 	$(BIN)/python fuzz/fuzz_responses.py -max_total_time=$${FUZZ_SECONDS:-60} -artifact_prefix=.fuzz/ \
 		.fuzz fuzz/seeds tests/hostile/corpus
 
-soak: $(READY)  ## hundreds of sessions under random faults, a minute
+soak: $(READY)  ## hundreds of sessions under random faults, and hundreds of runs that are cut, two minutes
 	$(BIN)/python -m benchmarks soak
+	$(BIN)/python -m benchmarks cuts
 
 bench: $(READY)  ## measure ours against other clients, less than half an hour
 	$(BIN)/python $(PIP_INSTALL) --group bench

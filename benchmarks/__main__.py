@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from . import _draw, _run, soak
+from . import _draw, _run, cuts, ray_rows, soak
 
-COMMANDS = {"run": _run.main, "report": _draw.main, "soak": soak.main}
+COMMANDS = {"run": _run.main, "report": _draw.main, "soak": soak.main, "cuts": cuts.main, "ray": ray_rows.main}
 
 
 def main() -> int:

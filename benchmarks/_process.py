@@ -92,14 +92,22 @@ def output_of(command: Sequence[str], timeout: float, environment: Mapping[str, 
 
 
 def measure(
-    contender: str, job: str, parameters: dict[str, Any], prepare: Sequence[str], timeout: float, *, tls: bool
+    contender: str,
+    job: str,
+    parameters: dict[str, Any],
+    prepare: Sequence[str],
+    timeout: float,
+    *,
+    tls: bool,
+    by_name: bool,
 ) -> Measured:
     """One measurement of one contender, with a source of its own."""
     runs_in_node = CONTENDERS[contender].adapter == "node"
     command = ["node", str(NODE_DIR / "bench.mjs")] if runs_in_node else [sys.executable, "-m", "benchmarks.contenders"]
     environment = certificates().environment if tls else None
     with source(prepare, tls=tls) as base_url:
-        request = {"contender": contender, "base_url": base_url, "job": job, "parameters": parameters}
+        url = base_url.replace("127.0.0.1", "localhost") if by_name else base_url
+        request = {"contender": contender, "base_url": url, "job": job, "parameters": parameters}
         measured: Measured = json.loads(output_of([*command, json.dumps(request)], timeout, environment))
     return measured
 
@@ -114,6 +122,11 @@ def case(
     repeats: int = 3,
     timeout: float = 120.0,
     tls: bool = False,
+    by_name: bool = False,
 ) -> Case:
     """A cell that is measured by one contender process for each repeat."""
-    return Case(contender, point, lambda: measure(contender, job, parameters, prepare, timeout, tls=tls), repeats)
+
+    def run() -> Measured:
+        return measure(contender, job, parameters, prepare, timeout, tls=tls, by_name=by_name)
+
+    return Case(contender, point, run, repeats)

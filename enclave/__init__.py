@@ -9,6 +9,7 @@ _routes.py             the paths that take a session id
 _observer.py           Observer: the interface of those who want to know what the client does
 _observed.py           the one way to call an observer
 _tasks.py              work that must end, tasks inside a block, and which loop is running
+_pace.py               beginning thousands of things at the same moment
 transport/             one request and its response
 _streams/              a stream of frames, from the socket to the loop body
 _calls.py              single requests
@@ -28,6 +29,7 @@ simulator/             a control plane on this machine (extra `simulator`). It i
 pytest_plugin/         what the pytest fixtures give (extra `simulator`), declared in the package enclave_pytest
 cli/                   the command line (extra `cli`). It imports the public names
 mcp/                   the command enclave-mcp (extra `mcp`). It imports the public names
+ray/                   sessions on a Ray cluster (extra `ray`). It imports the public names
 opentelemetry.py       an observer that makes spans (extra `otel`). It imports the public names
 """
 

@@ -76,7 +76,8 @@ class EnclaveClient:
             create is lost, the client finds the session by that label, and adopts it or tears it down. Without it such
             a session is left to itself.
         ssl_context: for TLS with authorities or a client certificate of one's own. Not with `transport`, which has its
-            own. By default the authorities of certifi, or of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+            own. By default the authorities of certifi, or of ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``. TLS sessions are
+            resumed for up to an hour, unless the context has the option ``ssl.OP_NO_TICKET``.
         max_event_bytes: bound of one event of a stream.
         max_response_bytes: bound of one response that is not a stream.
         max_buffered_bytes: how much of a stream may have been read and wait for its consumer.

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import enum
 import math
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
@@ -90,6 +91,13 @@ def run_soon(loop: Any, call: Callable[[], object]) -> None:
     # asyncio's and uvloop's have the one, trio's token has the other.
     schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
     schedule(call)
+
+
+def wake_those_who_wait_for(raw: socket.socket) -> None:
+    """Before a socket is closed: end all waits for it on trio, with `ClosedResourceError`. asyncio has no need."""
+    trio = sys.modules.get("trio")
+    if trio is not None and not runs_on_asyncio():
+        trio.lowlevel.notify_closing(raw)
 
 
 def loop_is_over(loop: Any) -> bool:

@@ -182,9 +182,9 @@ async def opening(setting: Setting, *, session_id: str, streams: int) -> Measure
         tasks.cancel_scope.cancel()
     heart = _Heart()
     async with anyio.create_task_group() as tasks:
+        clock = Clock()
         tasks.start_soon(heart.beat)
         await anyio.sleep(2 * BEAT_SECONDS)
-        clock = Clock()
         await _Held(setting.client, tasks, session_id).grow_to(streams)
         measured = clock.stop()
         stall = heart.latest

@@ -36,6 +36,8 @@ class Quota:
             case "DELETE", ["sessions", session_id]:
                 self._ends.pop(session_id, None)
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            case "GET", ["sessions"]:
+                writer.write(_wire.document(b"[" + b",".join(map(_wire.session, self._ends)) + b"]"))
             case "GET", ["control", "creates"]:
                 writer.write(_wire.document(json.dumps({"created": self.created, "refused": self.refused}).encode()))
             case _:

@@ -14,7 +14,8 @@ from its first event:
                                                         │
                                                         └─ they differ, or end too early ──► `HistoryMismatch`
 
-A server that ignores ``Last-Event-ID`` replays from the first event. It is told by that event's id and data.
+A server that ignores ``Last-Event-ID`` replays from the first event. It is told by that event's id and data. Where such
+a replay turns out to be none, for the same id and data can come twice, that is doubt as well: `UnprovenContinuation`.
 
 Whatever is not proof is doubt, and doubt costs one replay. Nothing is given out before it is settled, and after it the
 ids of this stream are not trusted again.
@@ -23,6 +24,7 @@ ids of this stream are not trusted again.
 from __future__ import annotations
 
 import enum
+from typing import NoReturn
 from zlib import crc32
 
 from enclave.errors import ProtocolError
@@ -76,6 +78,7 @@ class History:
         """Whether a terminal phase was among the events."""
         self._known = Progress()
         self._replayed = self._known  # counted anew by every replay
+        self._was_asked_to_replay = False
         self._ids = EventIds()
         self._first_hash = self._last_hash = 0  # of the data of the first and the last event
         self._first_id: bytes | None = None
@@ -110,7 +113,7 @@ class History:
         elif asked_to_go_on:
             self.state = PROVING
         else:
-            self._start_replay()
+            self._start_replay(was_asked=True)
 
     def note_id(self, event_id: bytes) -> None:
         """Take an id that came without an event."""
@@ -161,30 +164,37 @@ class History:
         self._replay(joined, count)
         return True
 
-    def refuse_end(self) -> None:
+    def refuse_end(self) -> NoReturn:
         """The session ended in the middle of a replay.
 
         Raises:
-            HistoryMismatch: always.
+            HistoryMismatch, UnprovenContinuation: one of the two, always.
         """
         came, count = self._replayed.count, self._known.count
-        raise HistoryMismatch(f"the server's replay has {came} of the {count} frames received before")
+        self._refuse_replay(f"the server's replay has {came} of the {count} frames received before")
 
-    def _start_replay(self) -> None:
+    def _start_replay(self, *, was_asked: bool) -> None:
         self.state = REPLAYING
         self._replayed = Progress()
+        self._was_asked_to_replay = was_asked
+
+    def _refuse_replay(self, reason: str) -> NoReturn:
+        if self._was_asked_to_replay:
+            raise HistoryMismatch(reason)
+        self._ids.give_up()
+        raise UnprovenContinuation(reason)
 
     def _replay(self, joined: bytes, count: int) -> None:
         self._replayed.add(joined, count)
         if self._replayed.count == self._known.count:
             if self._replayed.checksum != self._known.checksum:
-                raise HistoryMismatch("the server's replay differs from the frames received before")
+                self._refuse_replay("the server's replay differs from the frames received before")
             self.state = FOLLOWING
 
     def _prove(self, data_hash: int, event_id: bytes | None) -> None:
         """Look at the first event of a connection that was asked to go on: does it follow the last one?"""
         if data_hash == self._first_hash and event_id == self._first_id:
-            self._start_replay()
+            self._start_replay(was_asked=False)
             return
         doubt = self._ids.doubt_about(event_id)
         if doubt is None and data_hash in (self._first_hash, self._last_hash):

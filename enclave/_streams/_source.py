@@ -40,7 +40,7 @@ class EventSource:
                 failure = error
             else:
                 return self
-            failure.operation = f"GET {self._path}"
+            failure.operation = excerpt(f"GET {self._path}")
             raise failure.with_traceback(None)  # the frames below hold headers
 
     async def _open(self, observed: ObservedRequest) -> None:

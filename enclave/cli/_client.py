@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from codecs import BOM_UTF8
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -128,37 +128,55 @@ Id = Annotated[
 
 
 class Narrator(Observer):
-    """Tells a person that the client waits and tries again, instead of seconds of silence."""
+    """Tells a person that the client waits and tries again, instead of seconds of silence.
 
-    def __init__(self, screen: Screen) -> None:
+    If nothing listens at all, a person is better served by an error than by a wait. So `give_up` is called then, and
+    `refused` is why. A script waits, because the server may have been started a moment ago, and so does everybody once
+    the server has answered.
+    """
+
+    def __init__(self, screen: Screen, *, silent: bool) -> None:
+        self.refused: EnclaveError | None = None
+        self.give_up: Callable[[], None] | None = None
         self._screen = screen
+        self._silent = silent
 
     def request(self, method: str, route: str, *, url: str, session_id: str | None) -> RequestObservation:  # noqa: ARG002
-        return _Retries(self._screen)
+        return _Retries(self)
 
     def stream(self, session_id: str) -> StreamObservation:  # noqa: ARG002
-        return _Resumes(self._screen)
+        return _Resumes(self)
+
+    def answered(self) -> None:
+        self.give_up = None
+
+    def waiting(self, error: EnclaveError, wait_seconds: float) -> None:
+        was_refused = isinstance(error.__cause__, ConnectionRefusedError)
+        if was_refused and self.give_up and self._screen.err.is_terminal:
+            self.refused = error
+            self.give_up()
+        elif not self._silent:
+            self._screen.status_now(f"{error}. Trying again in {wait_seconds:.1f} s")
 
 
 class _Retries(RequestObservation):
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, narrator: Narrator) -> None:
+        self._narrator = narrator
+
+    def answered(self, status: int) -> None:  # noqa: ARG002
+        self._narrator.answered()
 
     def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:  # noqa: ARG002
-        _tell_of_wait(self._screen, error, wait_seconds)
+        self._narrator.waiting(error, wait_seconds)
 
 
 class _Resumes(StreamObservation):
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, narrator: Narrator) -> None:
+        self._narrator = narrator
 
     def retrying(self, error: EnclaveError, *, retry: int, wait_seconds: float) -> None:  # noqa: ARG002
-        _tell_of_wait(self._screen, error, wait_seconds)
+        self._narrator.waiting(error, wait_seconds)
 
     def resuming(self, error: EnclaveError, *, attempt: int, wait_seconds: float, frames: int) -> None:  # noqa: ARG002
         if attempt > 1:  # a stream that broke once is back before anybody notices
-            _tell_of_wait(self._screen, error, wait_seconds)
-
-
-def _tell_of_wait(screen: Screen, error: EnclaveError, wait_seconds: float) -> None:
-    screen.status_now(f"{error}. Trying again in {wait_seconds:.1f} s")
+            self._narrator.waiting(error, wait_seconds)

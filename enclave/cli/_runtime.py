@@ -88,22 +88,26 @@ class Invocation:
 
         Raises:
             BadUsage: `local`, together with options that name a server.
+            ConnectError: a person is there, and nothing listens where the server should.
             CommandError: no server is named, or a credential cannot be read.
             Interrupted: a signal cancelled the block.
             OutputClosed: the reader of standard output has gone.
         """
-        observer = Narrator(self.screen) if narrate else None
+        narrator = Narrator(self.screen, silent=not narrate)
         # The scope lies inside the client, and the client inside the simulator. A cancelled block still sends its
         # DELETE, and both have to be there for that.
-        async with connect(self.options, observer, local=local) as enclave:
+        async with connect(self.options, narrator, local=local) as enclave:
             with self.interruptible() as block:
                 self._needs_reader = True
+                narrator.give_up = block.cancel
                 try:
                     yield enclave
                 finally:
                     self._needs_reader = False
         # The block was left in the middle, so its caller must not go on after it.
         if block.cancelled_caught:
+            if narrator.refused is not None:
+                raise narrator.refused
             raise OutputClosed if self._signal is None else Interrupted
 
     @contextmanager

@@ -23,7 +23,7 @@ commands = typer.Typer()
 @command(
     commands,
     "enclave simulator",
-    "enclave simulator --port 0",
+    "enclave simulator --port 0 --log",
 )
 async def simulator(
     ctx: Context,
@@ -36,6 +36,7 @@ async def simulator(
             "--allow-remote", help="Permit a HOST other than loopback. Whoever has the key then runs code as you."
         ),
     ] = False,
+    log: Annotated[bool, typer.Option("--log", help="Write a line for each request to standard error.")] = False,
 ) -> int:
     """Serve a control plane on this machine until Ctrl-C.
 
@@ -46,6 +47,10 @@ async def simulator(
     given = _given_key(ctx.obj.options)
     try:
         served = load_simulator()(api_key=given)
+        if log:
+            from enclave.simulator import log_requests  # noqa: PLC0415 - an extra, needed by few commands
+
+            log_requests()
         serving = served.serve(host=host, port=port, allow_remote=allow_remote)
     except ValueError as error:
         raise BadUsage(in_options(str(error))) from None

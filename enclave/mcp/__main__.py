@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         problem = str(error)
     except ModuleNotFoundError as error:
         extra = "mcp,simulator" if local else "mcp"
-        problem = f"{error}. To install it: pip install 'enclave-sdk[{extra}]'"
+        problem = f"{error.name} is missing: pip install 'enclave-sdk[{extra}]'"
     _say(problem)
     return 1
 

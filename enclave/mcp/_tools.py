@@ -177,13 +177,15 @@ def _entry(event: AuditEvent) -> AuditEntry:
 
 
 def _summary(session: Session) -> SessionSummary:
+    # The labels that the SDK made for itself mean nothing to a model.
+    labels = {key: value for key, value in session.labels.items() if not key.startswith("enclave-sdk.")}
     return SessionSummary(
         session_id=session.id,
         phase=short(session.phase or "unknown"),
         language=session.language and short(session.language),
         exit_code=session.result.exit_code if session.result else None,
         kill_reason=session.kill_reason and short(session.kill_reason),
-        labels=entries_of(session.labels),
+        labels=entries_of(labels),
         created_at=_iso(session.created_at),
         finished_at=_iso(session.finished_at),
     )

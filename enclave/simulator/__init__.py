@@ -32,12 +32,34 @@ _server.py         HTTP/1.1 on anyio
 Nothing here imports the client. Only `enclave.types` is shared.
 """
 
-from ._control_plane import RecordedRequest
-from ._differences import Difference
-from ._faults import Fault, Faults
-from ._framing import Framing
-from ._script import Script
-from ._settings import Bounds
-from ._simulator import Simulator
+import sys
 
-__all__ = ["Bounds", "Difference", "Fault", "Faults", "Framing", "RecordedRequest", "Script", "Simulator"]
+try:
+    from ._control_plane import RecordedRequest
+    from ._differences import Difference
+    from ._faults import Fault, Faults
+    from ._framing import Framing
+    from ._script import Script
+    from ._server import log_requests
+    from ._settings import Bounds
+    from ._simulator import Simulator
+except ModuleNotFoundError as error:
+    if error.name != "h11":
+        raise
+    missing = "the simulator needs an extra (h11 is missing): pip install 'enclave-sdk[simulator]'"
+    # Python imports this package before it runs its `__main__`, and calls the program "-m" until then.
+    if sys.argv[0] == "-m":
+        sys.exit(f"enclave.simulator: {missing}")
+    raise ModuleNotFoundError(missing, name=error.name) from None
+
+__all__ = [
+    "Bounds",
+    "Difference",
+    "Fault",
+    "Faults",
+    "Framing",
+    "RecordedRequest",
+    "Script",
+    "Simulator",
+    "log_requests",
+]

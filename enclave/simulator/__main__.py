@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import getpass
 import os
 import signal
 import sys
+from pathlib import Path
 
 import anyio
 
 from ._auth import key_id
-from ._server import request_log
+from ._server import log_requests
 from ._simulator import Simulator
 
 DESCRIPTION = """\
@@ -25,12 +26,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m enclave.simulator",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # it would take --api-key for --api-key-file, and say the key in its error
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8088, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument(
-        "--api-key",
-        help=f"the key to accept, ek_<id>_<secret> (default: ${ENVIRONMENT}, else a new one, printed at the start)",
+        "--api-key-file",
+        metavar="FILE",
+        help="a file with the key to accept, ek_<id>_<secret>, or - to be asked for it "
+        f"(default: ${ENVIRONMENT}, else a new one, printed at the start)",
     )
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio", help="event loop")
     parser.add_argument("--log", action="store_true", help="write a line for each request to standard error")
@@ -38,9 +42,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-async def _serve(options: argparse.Namespace) -> None:
-    key = options.api_key or os.environ.get(ENVIRONMENT)
-    source = "--api-key" if options.api_key else ENVIRONMENT
+def _given_key(file: str | None) -> str | None:
+    """The key to accept. No option takes the key itself, because the list of processes would show it."""
+    if file is None:
+        return os.environ.get(ENVIRONMENT) or None
+    if file == "-":
+        return getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    return Path(file).read_text(encoding="utf-8-sig").strip()
+
+
+async def _serve(options: argparse.Namespace, key: str | None) -> None:
+    source = ENVIRONMENT if options.api_key_file is None else "--api-key-file"
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         serving = Simulator(api_key=key).serve(host=options.host, port=options.port, allow_remote=options.allow_remote)
         async with serving as simulator:
@@ -58,20 +70,13 @@ async def _serve(options: argparse.Namespace) -> None:
                 return
 
 
-def _log_requests() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    request_log.addHandler(handler)
-    request_log.setLevel(logging.INFO)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM."""
     options = _parse(arguments)
     if options.log:
-        _log_requests()
+        log_requests()
     try:
-        anyio.run(_serve, options, backend=options.backend)
+        anyio.run(_serve, options, _given_key(options.api_key_file), backend=options.backend)
     except (OSError, RuntimeError, ValueError) as error:
         print(f"enclave.simulator: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -8,7 +8,6 @@ down before others, and the latest one always stays.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections import deque
 from collections.abc import Callable
 
@@ -24,6 +23,7 @@ from ._session import Exit, SimulatedSession
 from ._settings import Settings
 from ._webhook import deliver
 from ._workload import Isolation, Workload, node_executable, probe_isolation
+from ._workplace import Workplace
 
 RECLAIM_WAIT_SECONDS = 15.0
 
@@ -45,15 +45,16 @@ class Fleet:
         self._settings = settings
         self._retained_bytes = 0
         self._on_change = on_change
-        self._id_prefix = secrets.token_hex(3)
+        self._workplace: Workplace | None = None
         self._made = 0
         self._group: anyio.abc.TaskGroup | None = None
         self._running: anyio.Semaphore | None = None
         self._isolation: Isolation | None = None
 
-    def open(self, group: anyio.abc.TaskGroup) -> None:
-        """Take sessions from now on, and run them in this task group."""
+    def open(self, group: anyio.abc.TaskGroup, workplace: Workplace) -> None:
+        """Take sessions from now on, and run them in this task group and this workplace."""
         self._group = group
+        self._workplace = workplace
         self._running = anyio.Semaphore(self._settings.bounds.max_running)
 
     @property
@@ -69,13 +70,22 @@ class Fleet:
             ValueError: the machine lacks the runtime of the language.
         """
         bounds = self._settings.bounds
-        if self._group is None or self.unreclaimed >= bounds.max_running + bounds.max_pending:
+        if (
+            self._group is None
+            or self._workplace is None
+            or self.unreclaimed >= bounds.max_running + bounds.max_pending
+        ):
             raise TooManyPending
         if request.language == "node" and node_executable() is None:
             raise ValueError("language: node is not installed on this machine")
         self._made += 1
         session = SimulatedSession(
-            f"s-{self._id_prefix}-{self._made}", principal, request, limits, bounds=bounds, on_change=self._on_change
+            f"{self._workplace.prefix}-{self._made}",
+            principal,
+            request,
+            limits,
+            bounds=bounds,
+            on_change=self._on_change,
         )
         script = self.scripts.popleft() if self.scripts else None
         session.create(scripted_stream=script is not None and script.raw)
@@ -148,7 +158,9 @@ class Fleet:
             self._isolation = await probe_isolation() if self._settings.namespaces else Isolation()
         names = session.request.service_bindings or ()
         services = {name: self._settings.service_bindings[name] for name in names}
-        return await Workload(session, self._isolation, services).run()
+        assert self._workplace is not None  # noqa: S101 - for the type checker: open() came first
+        max_disk_bytes = self._settings.bounds.max_disk_bytes
+        return await Workload(session, self._isolation, services, self._workplace, max_disk_bytes=max_disk_bytes).run()
 
     def _forget_oldest(self) -> None:
         bounds = self._settings.bounds

@@ -18,6 +18,7 @@ class Budget(msgspec.Struct, frozen=True):
     """CPU time. A share of half a core for 10 seconds of wall-clock time gives 5 seconds."""
     memory_bytes: int
     pids: int
+    disk_bytes: int
 
 
 def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: SessionLimits) -> SessionLimits:
@@ -37,12 +38,13 @@ def effective(asked: SessionLimits | None, defaults: SessionLimits, maxima: Sess
     return SessionLimits(**values, extra=asked.extra if asked else {})
 
 
-def budget(limits: SessionLimits) -> Budget:
-    """The budget of limits in force, each of which is set."""
+def budget(limits: SessionLimits, disk_bytes: int) -> Budget:
+    """The budget of limits in force, each of which is set, and of what no request may ask for."""
     wall_seconds = (limits.wall_clock_ms or 0) / 1000
     return Budget(
         wall_seconds=wall_seconds,
         cpu_seconds=wall_seconds * (limits.cpu_millis or 0) / 1000,
         memory_bytes=(limits.memory_mb or 0) * 1024 * 1024,
         pids=limits.pids or 0,
+        disk_bytes=disk_bytes,
     )

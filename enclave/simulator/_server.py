@@ -31,6 +31,15 @@ request_log = logging.getLogger("enclave.simulator.requests")
 # level must be set on purpose, as `--log` does.
 request_log.setLevel(logging.WARNING)
 
+
+def log_requests() -> None:
+    """Write a line for each request to standard error, from now on and for every simulator of this process."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    request_log.addHandler(handler)
+    request_log.setLevel(logging.INFO)
+
+
 READ_BYTES = 65_536
 MAX_HEADER_BYTES = 65_536
 MAX_PIPELINED_BYTES = 65_536

@@ -13,9 +13,11 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from ._fleet import Fleet
 from ._server import HTTPServer
+from ._workplace import Workplace, clear_abandoned
 
 STREAM_GRACE_SECONDS = 1.0
 ACCEPT_PAUSE_SECONDS = 0.1
@@ -55,6 +57,7 @@ class Serving(Generic[S]):
 
     async def __aenter__(self) -> S:
         """Listen."""
+        await anyio.to_thread.run_sync(clear_abandoned)
         listeners = await anyio.create_tcp_listener(
             local_host=self._host, local_port=self._port, backlog=BACKLOG_CONNECTIONS
         )
@@ -65,6 +68,7 @@ class Serving(Generic[S]):
         except RuntimeError:
             await listeners.aclose()
             raise
+        self._workplace = Workplace()
         self._accepting = anyio.CancelScope()
         self._life = anyio.CancelScope(shield=True)
         self._group = anyio.create_task_group()
@@ -88,7 +92,7 @@ class Serving(Generic[S]):
         # when they are cancelled, and need a server for that. `_end` ends the shield, within the grace of `__aexit__`.
         with self._life:
             async with self._group:
-                self._fleet.open(self._group)
+                self._fleet.open(self._group, self._workplace)
                 for listener in listeners:
                     self._group.start_soon(self._accept, cast(anyio.abc.SocketListener, listener))
                 task_status.started()
@@ -97,6 +101,7 @@ class Serving(Generic[S]):
         self._simulator.bind(None)
         self._life.cancel()
         await self._outer.__aexit__(None, None, None)
+        self._workplace.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

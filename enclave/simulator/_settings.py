@@ -34,6 +34,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """How many bytes of output are recorded for one session. What it prints beyond that is dropped."""
     max_capture_bytes: int = 65_536
     """How many bytes of standard output, and of standard error, a session's result holds."""
+    max_disk_bytes: int = 1024 * 1024 * 1024
+    """How many bytes the files of a workload may take, of which each counts 4 KiB more than it holds. A workload that
+    exceeds this is killed with ``"disk_exceeded"``."""
     heartbeat_seconds: float = 15.0
     """The longest silence on a stream, in seconds. Then a comment is sent."""
     keep_alive_seconds: float = 75.0

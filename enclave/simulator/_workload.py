@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import shutil
-import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 import tokenize
 from collections.abc import Mapping
@@ -32,6 +29,7 @@ from enclave.types import EgressPolicy
 from ._limits import Budget, budget
 from ._output import OutputDecoder
 from ._session import Exit, SimulatedSession
+from ._workplace import Workplace, kill_carriers
 
 READ_BYTES = 32_768
 SLICE_BYTES = 8192
@@ -82,16 +80,27 @@ async def probe_isolation() -> Isolation:
 class Workload:
     """One run of a session's code."""
 
-    def __init__(self, session: SimulatedSession, isolation: Isolation, services: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        session: SimulatedSession,
+        isolation: Isolation,
+        services: Mapping[str, str],
+        workplace: Workplace,
+        *,
+        max_disk_bytes: int,
+    ) -> None:
         self._session = session
         self._services = services
-        self._budget: Budget = budget(session.limits)
+        self._budget: Budget = budget(session.limits, max_disk_bytes)
         self._isolation = isolation
         if not self._wants_own_network():
             self._isolation = msgspec.structs.replace(isolation, net=False)
-        self._directory = Path(tempfile.gettempdir()) / f"enclave-{session.id}-{secrets.token_hex(4)}"
+        self._directory = workplace.path / session.id
+        self._uid = workplace.next_uid()
         self._decoders = {b"O": ("stdout", OutputDecoder(reports=True)), b"E": ("stderr", OutputDecoder(reports=False))}
         self._fresh_partial = False
+        self._busy_seconds = 0.0
+        """How long the event loop was kept busy since it was last left to others. Many cheap slices add up."""
         self._exit: _ExitRecord | None = None
 
     async def run(self) -> Exit:
@@ -113,21 +122,36 @@ class Workload:
         raise TimeoutError("no process could be started")
 
     async def _hand_over(self, process: anyio.abc.Process) -> None:
-        document = msgspec.json.encode(self._specification())
+        document = msgspec.json.encode(self._specification(await self._endpoints()))
         assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         # A supervisor that has gone already sends no exit record either, and `_outcome` notices that.
         with suppress(anyio.BrokenResourceError):
             await process.stdin.send(struct.pack("!I", len(document)) + document)
 
-    def _specification(self) -> dict[str, Any]:
+    async def _endpoints(self) -> list[tuple[str, int]]:
+        """Where the services are, by name and by address: what a program connects to is the address."""
+        found: list[tuple[str, int]] = []
+        for url in self._services.values():
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or _SERVICE_PORTS.get(parts.scheme, 0)
+            found.append((host, port))
+            # A name that does not resolve here does not in the workload either, which will say so.
+            with suppress(OSError):
+                found += [(str(to[4][0]), port) for to in await anyio.getaddrinfo(host, port)]
+        return found
+
+    def _specification(self, endpoints: list[tuple[str, int]]) -> dict[str, Any]:
         name = "main.py" if self._session.request.language == "python" else "main.js"
         argv = _python(name) if name == "main.py" else _node(name, self._budget.memory_bytes)
         return {
             "argv": argv,
+            "needed": [os.__file__, *(part for part in argv if part.startswith("/"))],
             "files": {name: self._session.request.code},
             "encoding": _encoding(self._session.request.code) if name == "main.py" else "utf-8",
             "directory": str(self._directory),
-            "env": self._environment(),
+            "env": self._environment(endpoints),
+            "uid": self._uid,
+            "own_network": self._wants_own_network(),
             "isolation": msgspec.structs.asdict(self._isolation),
             # A limit of address space would stop Node, because V8 reserves far more of it than it uses.
             "address_space": name == "main.py",
@@ -137,13 +161,9 @@ class Workload:
     def _wants_own_network(self) -> bool:
         return self._session.request.egress == EgressPolicy.deny_all() and not self._services
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, endpoints: list[tuple[str, int]]) -> dict[str, str]:
         egress = self._session.request.egress or EgressPolicy.deny_all()
-        policy = {
-            "mode": egress.mode,
-            "allow": list(egress.allow),
-            "services": [_endpoint(url) for url in self._services.values()],
-        }
+        policy = {"mode": egress.mode, "allow": list(egress.allow), "services": endpoints}
         directory = str(self._directory)
         return {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -194,9 +214,10 @@ class Workload:
             started = time.perf_counter()
             decoder.muted = not self._session.wants(stream)
             self._session.take(stream, decoder.feed(payload[start : start + SLICE_BYTES]))
-            spent_seconds = time.perf_counter() - started
-            if spent_seconds > FREE_SECONDS:
-                await anyio.sleep(spent_seconds * PAUSE_FACTOR)
+            self._busy_seconds += time.perf_counter() - started
+            if self._busy_seconds > FREE_SECONDS:
+                await anyio.sleep(self._busy_seconds * PAUSE_FACTOR)
+                self._busy_seconds = 0.0
         self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
 
     def _flush(self, *, final: bool) -> None:
@@ -218,7 +239,7 @@ class Workload:
                 process.kill()
             await process.aclose()
         if process.returncode != 0:
-            await kill_leftovers(self._session.id)
+            await kill_leftovers(self._session.id, self._uid)
         if self._directory.exists():
             await anyio.to_thread.run_sync(shutil.rmtree, self._directory, True)
 
@@ -241,30 +262,11 @@ def service_variable(name: str) -> str:
     return "ENCLAVE_SVC_" + "".join(char if char.isalnum() else "_" for char in name.upper())
 
 
-async def kill_leftovers(session_id: str) -> None:
-    """Kill every process that has the session's id in its environment, until none is found.
-
-    This is for a supervisor that was lost. It takes no more than `LEFTOVER_SECONDS`.
-    """
-    if sys.platform == "win32":
-        return  # there is no simulator, but type checkers read this file there too
+async def kill_leftovers(session_id: str, uid: int | None) -> None:
+    """Kill what a session left whose supervisor was lost, until none is found or `LEFTOVER_SECONDS` passed."""
     with anyio.move_on_after(LEFTOVER_SECONDS):
-        while pids := carriers(session_id):
-            for pid in pids:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+        while kill_carriers(session_id + "\0", uid):  # noqa: ASYNC110 - the kernel tells nobody
             await anyio.sleep(LEFTOVER_PAUSE_SECONDS)
-
-
-def carriers(session_id: str) -> list[int]:
-    """The processes that have a session's id in their environment, as far as this user may see."""
-    wanted = f"ENCLAVE_SESSION_ID={session_id}"
-    found: list[int] = []
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if wanted.encode() in entry.read_bytes().split(b"\0"):
-                found.append(int(entry.parent.name))
-    return found
 
 
 def _encoding(code: str) -> str:
@@ -285,14 +287,11 @@ def _python(name: str) -> list[str]:
 def _node(name: str, memory_bytes: int) -> list[str]:
     # The heap may outgrow the budget, so that it is the budget that ends it, with the right reason.
     heap = f"--max-old-space-size={memory_bytes * 2 // (1024 * 1024)}"
-    return [node_executable() or "node", heap, str(_HERE / "_runners" / "node_runner.cjs"), name]
+    runners = _HERE / "_runners"
+    hook = ["--require", str(runners / "node_hook.cjs")]
+    return [node_executable() or "node", heap, *hook, str(runners / "node_runner.cjs"), name]
 
 
 def node_executable() -> str | None:
     """Where Node is, if it is installed."""
     return shutil.which("node")
-
-
-def _endpoint(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or _SERVICE_PORTS.get(parts.scheme, 0)

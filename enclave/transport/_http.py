@@ -14,7 +14,7 @@ from enclave._log import logger
 from enclave._observed import ObservedRequest, observing
 from enclave._observer import Observer
 from enclave._version import __version__
-from enclave.errors import ConfigurationError, EnclaveError, UsageError
+from enclave.errors import ConfigurationError, EnclaveError, UsageError, excerpt
 
 from ._body_reader import BodyReader
 from ._brake import Brake, Turn
@@ -144,7 +144,7 @@ class Http:
             if answer is failure:  # no turn came in time for another try
                 break
             failure = answer
-            failure.operation = f"{method} {path}"
+            failure.operation = excerpt(f"{method} {path}")  # an id of the server's may be of any length
             attempt += 1
             braked = turn is not None and is_refusal(failure)
             if turn is not None and braked and turn.has_progressed(started):

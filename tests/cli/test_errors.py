@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 
 import pytest
@@ -60,14 +61,56 @@ def test_what_cannot_be_a_sessions_id_is_wrong_usage(cli, command) -> None:
     assert done.err == "enclave: ID: '..' cannot be the id of a session. `enclave ls` lists the sessions\n"
 
 
-def test_a_person_is_told_that_the_client_tries_again(watched, monkeypatch, free_tcp_port) -> None:
-    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+def test_a_person_is_told_that_the_client_tries_again(watched, simulator, monkeypatch) -> None:
     retry = enclave.RetryPolicy(attempts=3, wait_seconds=0.01)
     monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
-    for command in (["health"], ["run", "-c", "1"], ["logs", "s-1"]):
+    for command in (["show", "s-1"], ["run", "-c", "1"], ["logs", "s-1"]):
+        simulator.faults.respond(503, times=3)
         done = watched(*command, terminal="err")
         assert (done.code, done.screen.count("Trying again in 0.0 s")) == (1, 2)
         assert done.screen.count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["health"],
+        ["ls"],
+        ["run", "-c", "1"],
+        ["run", "--detach", "-c", "1"],
+        ["logs", "s-1"],
+        ["logs", "-f", "s-1"],
+        ["result", "s-1"],
+        ["rm", "s-1"],
+        ["map", "FILE"],
+    ],
+    ids=" ".join,
+)
+def test_a_person_need_not_wait_for_a_server_that_is_not_there(
+    watched, monkeypatch, tmp_path, free_tcp_port, command
+) -> None:
+    (tmp_path / "requests").write_text('"1"\n')
+    command = [str(tmp_path / "requests") if part == "FILE" else part for part in command]
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+    # Whoever goes on trying takes longer than the test has.
+    retry = enclave.RetryPolicy(attempts=1000, wait_seconds=0.2, max_wait_seconds=0.2, jitter=0, total_seconds=None)
+    monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
+    started = time.monotonic()
+    done = watched(*command, terminal="err")
+    assert (done.code, done.out) == (1, "")
+    assert "Is it running?" in done.screen
+    assert "Trying again" not in done.screen
+    assert time.monotonic() - started < 60
+
+
+def test_a_script_waits_for_a_server_that_has_just_been_started(cli, simulator, monkeypatch, free_tcp_port) -> None:
+    waits = []
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+    retry = enclave.RetryPolicy(attempts=2, wait_seconds=0.01)
+    monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
+    monkeypatch.setattr("enclave.cli._client.Narrator.waiting", lambda *_args, **kwargs: waits.append(kwargs))
+    assert cli("health").code == 1
+    assert len(waits) == 1
 
 
 def test_a_person_is_told_once_for_each_wait_of_a_stream(watched, cli, simulator, monkeypatch) -> None:

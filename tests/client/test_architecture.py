@@ -23,6 +23,7 @@ RANKS = {
     "_observer": 2,
     "_observed": 3,
     "_tasks": 3,
+    "_pace": 3,
     "transport": 4,
     "_streams": 5,
     "_request_arguments": 6,

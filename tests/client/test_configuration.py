@@ -181,8 +181,11 @@ async def test_what_a_token_callable_raises_reaches_the_caller_as_it_is(server: 
                 pytest.fail("opened")
 
 
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128", "https://proxy.example:3128"])
 @pytest.mark.parametrize("url", ["http://example.org", "http://10.0.0.1:8088", "http://[2001:db8::1]"])
-def test_a_credential_over_plain_http_to_another_machine_warns_once(url):
+def test_a_credential_over_plain_http_to_another_machine_warns_once(monkeypatch, url, proxy):
+    if proxy is not None:  # which reads what passes through it, and so does whoever is behind it
+        monkeypatch.setenv("HTTP_PROXY", proxy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         EnclaveClient(url, api_key="ek_a_topsecret")
@@ -202,7 +205,10 @@ def test_a_credential_over_plain_http_to_another_machine_warns_once(url):
         "http://[::1]",
     ],
 )
-def test_https_and_loopback_do_not_warn(url):
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128"])
+def test_https_and_loopback_do_not_warn(monkeypatch, url, proxy):
+    if proxy is not None:
+        monkeypatch.setenv("ALL_PROXY", proxy)
     assert EnclaveClient(url, api_key="k").base_url == url  # a warning would be an error
 
 

@@ -7,12 +7,17 @@ import pickle
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import anyio
+import httpx
 import pytest
 
 from enclave import EnclaveClient, SessionResult, errors
+from enclave.errors import APIStatusError
 from tests.client.conftest import KEY
-from tests.support.messages import response
+from tests.support.messages import response, session
 from tests.support.plane import ControlPlane
+
+PATIENCE_SECONDS = 20.0
 
 CLASSES = {
     400: errors.BadRequestError,
@@ -244,3 +249,44 @@ def test_an_error_survives_copying_and_the_way_to_another_process(error, through
     assert str(twin) == str(error)
     assert "gave up after 2 retries" in str(twin)
     assert vars(twin) == vars(error)
+
+
+def own_or_stock(is_own: bool) -> httpx.AsyncBaseTransport | None:
+    return None if is_own else httpx.AsyncHTTPTransport()
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["own", "stock"])
+@pytest.mark.parametrize("location", ["http://[::1", "https://no host:99999/", "//", "\\\\x", "http://a" * 3000, "é"])
+async def test_a_location_that_no_parser_takes_keeps_its_status(server: ControlPlane, is_own: bool, location: str):
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location.encode("latin-1")
+    server.otherwise = head + b"\r\n\r\n"
+    async with EnclaveClient(server.base_url, retry=None, transport=own_or_stock(is_own)) as client:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            for call in (client.get("s-1"), client.teardown("s-1"), client.run("x")):
+                with pytest.raises(APIStatusError, match="redirects are not followed") as caught:
+                    await call
+                assert caught.value.status == 302
+                assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("is_own", "length"), [(True, 1_000_000), (False, 60_000)], ids=["own", "stock takes no URL of 64 KiB"]
+)
+async def test_a_very_long_id_keeps_the_status_of_what_the_server_says_of_it(
+    server: ControlPlane, is_own: bool, length: int
+):
+    server.route("POST", "/sessions", response(session("x" * length), 201))
+    server.otherwise = response({"message": "too long"}, 414)
+    async with EnclaveClient(server.base_url, retry=None, transport=own_or_stock(is_own)) as client:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            with pytest.raises(APIStatusError, match="414 too long") as left:
+                async with client.session("x") as handle:
+                    assert len(handle.id) == length
+                    with pytest.raises(APIStatusError, match="414 too long") as asked:
+                        await handle.refresh()
+                    with pytest.raises(APIStatusError, match="414 too long") as opened:
+                        async with handle.stream():
+                            pass
+    for caught in (left, asked, opened):
+        assert caught.value.status == 414
+        assert len(str(caught.value)) < 500

@@ -219,14 +219,18 @@ def test_without_a_base_url_it_says_so_in_one_line_and_does_not_start() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch) -> None:
-    program = "import sys; sys.modules['mcp'] = None; from enclave.mcp.__main__ import main; sys.exit(main([]))"
+@pytest.mark.parametrize(("missing", "arguments", "extra"), [("mcp", [], "mcp"), ("h11", ["--local"], "mcp,simulator")])
+def test_without_the_extra_it_says_what_to_install(monkeypatch, missing, arguments, extra) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; "
+        f"from enclave.mcp.__main__ import main; sys.exit(main({arguments}))"
+    )
     monkeypatch.setenv("ENCLAVE_BASE_URL", "http://127.0.0.1:1")
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("pip install 'enclave-sdk[mcp]'\n")
+    assert done.stderr.endswith(f" is missing: pip install 'enclave-sdk[{extra}]'\n")
     assert done.stderr.count("\n") == 1
 
 

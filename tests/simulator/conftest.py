@@ -152,7 +152,7 @@ class Run:
 
 def _leftovers(session_id: str) -> list[str]:
     """What is left of a session's workload: processes that carry its id, and directories."""
-    found = [str(path) for path in Path(tempfile.gettempdir()).glob(f"enclave-{session_id}-*")]
+    found = [str(path) for path in Path(tempfile.gettempdir()).glob(f"enclave-simulator-*/{session_id}")]
     for process in psutil.process_iter():
         try:
             if process.environ().get("ENCLAVE_SESSION_ID") == session_id:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 pytestmark = pytest.mark.anyio
@@ -28,12 +30,11 @@ attempt(socket.socket(socket.AF_INET6).connect, ("2001:db8::1", 80))
 attempt(socket.socket(type=socket.SOCK_DGRAM).sendto, b"x", ("203.0.113.2", 53))
 attempt(socket.getaddrinfo, "example.com", 443)
 attempt(socket.gethostbyname, "example.org")
-attempt(socket.socket(socket.AF_UNIX).connect, "/nowhere")
 """
     )
     async with serving() as api:
         run = await api.run(code)
-        assert run.output().split() == ["PermissionError"] * 6 + ["FileNotFoundError"]
+        assert run.output().split() == ["PermissionError"] * 6
         hosts = ["169.254.169.254", "203.0.113.1", "2001:db8::1", "203.0.113.2", "example.com", "example.org"]
         assert run.egress() == [("egress_denied", host) for host in hosts]
         streamed = [frame["event"] for frame in run.frames if frame["kind"] == "audit"]
@@ -127,15 +128,16 @@ fetch('http://localhost:PORT/healthz').then((answer) => console.log(answer.ok ? 
         assert ("egress_denied", "127.0.0.1") in denied.egress()
 
 
+@pytest.mark.parametrize("at", [str, lambda url: url.replace("127.0.0.1", "localhost")], ids=["address", "name"])
 @pytest.mark.parametrize("language", ["python", "node"])
-async def test_a_granted_binding_is_reachable_although_everything_else_is_denied(serving, language):
+async def test_a_granted_binding_is_reachable_although_everything_else_is_denied(serving, language, at):
     python = """
 import os, urllib.request
 print(urllib.request.urlopen(os.environ["ENCLAVE_SVC_CONTROL"] + "/healthz").status)
 """
     node = "fetch(process.env.ENCLAVE_SVC_CONTROL + '/healthz').then((answer) => console.log(answer.status));"
     code = python if language == "python" else node
-    async with serving() as target, serving(service_bindings={"control": target.sim.base_url}) as api:
+    async with serving() as target, serving(service_bindings={"control": at(target.sim.base_url)}) as api:
         run = await api.run(code, language=language, serviceBindings=["control"])
         assert run.output() == "200\n", run.output("stderr")
         assert ("egress_allowed", "127.0.0.1") in run.egress()
@@ -153,6 +155,8 @@ const say = (error) => console.log(error ? error.code : 'through');
   await fetch('http://example.com/').catch((e) => say(e.cause));
   await new Promise((done) => dns.lookup('example.org', (e) => { say(e); done(); }));
   await dns.promises.resolve4('example.net').catch(say);
+  await dns.promises.lookup('example.info').catch(say);
+  await new Promise((done) => dns.reverse('203.0.113.3', (e) => { say(e); done(); }));
   const socket = dgram.createSocket('udp4');
   await new Promise((done) => socket.send('x', 53, '203.0.113.2', (e) => { say(e); done(); }));
   socket.close();
@@ -160,9 +164,141 @@ const say = (error) => console.log(error ? error.code : 'through');
 """
     async with serving() as api:
         run = await api.run(code, language="node")
-        assert run.output().split() == ["EACCES"] * 6, run.output("stderr")
-        hosts = ["169.254.169.254", "203.0.113.1", "example.com", "example.org", "example.net", "203.0.113.2"]
+        assert run.output().split() == ["EACCES"] * 8, run.output("stderr")
+        hosts = [
+            *("169.254.169.254", "203.0.113.1", "example.com", "example.org"),
+            *("example.net", "example.info", "203.0.113.3", "203.0.113.2"),
+        ]
         assert run.egress() == [("egress_denied", host) for host in hosts]
+
+
+PYTHON_WAYS = {
+    "a family that lies": """
+class Odd(socket.socket):
+    family = property(lambda self: socket.AF_UNIX)
+attempt(Odd(socket.AF_INET).connect, ADDRESS)""",
+    "the module below socket": "import _socket; attempt(_socket.socket().connect, ADDRESS)",
+    "a datagram from below": "import _socket; attempt(_socket.socket(type=2).sendto, b'x', ADDRESS)",
+    "a host that lies": """
+class Odd(str):
+    def lower(self): return '198.51.100.1'
+attempt(socket.socket().connect, (Odd(ADDRESS[0]), ADDRESS[1]))""",
+    "an address that lies": """
+class Odd(tuple):
+    def __getitem__(self, index): return ('198.51.100.1', 80)[index]
+attempt(socket.socket().connect, Odd(ADDRESS))""",
+    "a thread": """
+import threading
+thread = threading.Thread(target=attempt, args=(socket.socket().connect, ADDRESS))
+thread.start(); thread.join()""",
+    "a module that was imported again": """
+import importlib, sys
+del sys.modules["socket"], sys.modules["_socket"]
+attempt(importlib.import_module("socket").socket().connect, ADDRESS)""",
+}
+TRY_IN_A_WORKER = """JSON.stringify("require('node:net').connect(PORT, '127.0.0.1')" +
+".on('connect', () => { console.log('through'); process.exit(); }).on('error', (e) => console.log(e.code))")"""
+NODE_WAYS = {
+    "a binding": """
+const { TCP, TCPConnectWrap, constants } = process.binding('tcp_wrap');
+console.log(new TCP(constants.SOCKET).connect(new TCPConnectWrap(), '127.0.0.1', PORT) ? 'EACCES' : 'through');""",
+    "a worker": f"new (require('worker_threads').Worker)(eval({TRY_IN_A_WORKER}), {{ eval: true }});",
+    "a worker with other options": f"""
+new (require('worker_threads').Worker)(eval({TRY_IN_A_WORKER}), {{ eval: true, execArgv: [], env: {{}} }});""",
+    "a worker of a worker": f"""
+const inner = "new (require('worker_threads').Worker)(" + {TRY_IN_A_WORKER} + ", {{ eval: true }})";
+new (require('worker_threads').Worker)(inner, {{ eval: true }});""",
+    "an imported worker": f"""
+import {{ Worker }} from 'node:worker_threads';
+new Worker(eval({TRY_IN_A_WORKER}), {{ eval: true, execArgv: [] }});""",
+    "the class below the worker": f"""
+const {{ Worker }} = require('worker_threads');
+new (Object.getPrototypeOf(class extends Worker {{}}).prototype.constructor)(eval({TRY_IN_A_WORKER}),
+  {{ eval: true, execArgv: [] }});""",
+    "other name servers": """
+try { new (require('dns').Resolver)().setServers(['127.0.0.1:PORT']); console.log('through'); }
+catch (error) { console.log('EACCES'); }""",
+}
+
+
+@pytest.mark.parametrize("way", PYTHON_WAYS)
+async def test_python_has_no_socket_and_no_thread_that_the_hook_does_not_see(serving, way):
+    async with serving() as api:
+        url = api.http.base_url
+        code = f"{PYTHON_TRY}\nADDRESS = ({url.host!r}, {url.port})\n{PYTHON_WAYS[way]}"
+        run = await api.run(code, egress={"mode": "allowlist", "allow": ["198.51.100.0/24"]})
+        assert run.output() == "PermissionError\n", run.output("stderr")
+        assert run.egress() == [("egress_denied", "127.0.0.1")]
+
+
+@pytest.mark.parametrize("way", NODE_WAYS)
+async def test_node_has_no_binding_and_no_worker_that_the_hook_does_not_see(serving, way):
+    async with serving() as api:
+        code = NODE_WAYS[way].replace("PORT", str(api.http.base_url.port))
+        run = await api.run(code, language="node", egress={"mode": "allowlist", "allow": ["198.51.100.0/24"]})
+        assert run.output() == "EACCES\n", run.output("stderr")
+        assert run.egress() == [("egress_denied", "127.0.0.1")]
+
+
+async def test_a_worker_returns_a_result_too(serving):
+    code = "new (require('worker_threads').Worker)('enclave.result({ from: 1 })', { eval: true });"
+    async with serving() as api:
+        assert (await api.run(code, language="node")).result["json"] == {"from": 1}
+
+
+async def test_what_the_hook_could_not_be_in_is_not_permitted(serving):
+    python = """
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+try:
+    interpreters.create()
+except Exception as error:
+    print(type(error).__name__)
+"""
+    node = "try { require('module').register('data:text/javascript,'); } catch (error) { console.log(error.code); }"
+    async with serving() as api:
+        assert "Error" in (await api.run(python)).output()
+        assert (await api.run(node, language="node")).output() == "EACCES\n"
+
+
+@pytest.mark.parametrize("language", ["python", "node"])
+async def test_a_local_socket_of_somebody_else_is_denied_and_one_of_its_own_is_not(serving, tmp_path, language):
+    python = """
+import os, socket
+def attempt(path):
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+    except OSError as error:
+        print(type(error).__name__)
+    else:
+        print("through")
+os.symlink(os.path.dirname(PATH), "link")
+server = socket.socket(socket.AF_UNIX); server.bind("own"); server.listen()
+for path in (PATH, "link/socket", "\\0abstract", "own"): attempt(path)
+"""
+    node = """
+const fs = require('fs'), net = require('net'), path = require('path');
+fs.symlinkSync(path.dirname(PATH), 'link');
+const attempt = (name) => new Promise((done) => net.connect(name)
+  .on('connect', () => done('through')).on('error', (error) => done(error.code)));
+const server = net.createServer((socket) => socket.end()).listen('own', async () => {
+  for (const name of [PATH, 'link/socket', '\\0abstract', 'own']) console.log(await attempt(name));
+  server.close();
+  process.exit();
+});
+"""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        code = (python if language == "python" else node).replace("PATH", repr(str(tmp_path / "socket")))
+        async with serving() as api:
+            run = await api.run(code, language=language)
+    denied = "PermissionError" if language == "python" else "EACCES"
+    assert run.output().split() == [denied, denied, denied, "through"], run.output("stderr")
+    hosts = [f"unix:{tmp_path}/socket", "unix:link/socket", "unix:\0abstract"]
+    assert run.egress() == [("egress_denied", host) for host in hosts]
 
 
 async def test_local_sockets_are_not_egress(serving):

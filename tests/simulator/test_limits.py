@@ -156,8 +156,8 @@ async def test_a_lost_supervisor_ends_the_session_and_leaves_nothing(serving, no
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_nothing_survives_the_simulators_own_process(leftovers, number):
-    command = [sys.executable, "-m", "enclave.simulator", "--port", "0", "--api-key", "ek_a_b"]
-    process = await anyio.open_process(command, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "enclave.simulator", "--port", "0"]
+    process = await anyio.open_process(command, env={"ENCLAVE_API_KEY": "ek_a_b"}, stderr=subprocess.DEVNULL)
     async with process:
         with anyio.fail_after(30):
             url = await _read_url(process)

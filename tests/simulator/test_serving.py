@@ -225,7 +225,7 @@ async def test_the_command_serves_until_it_is_interrupted(backend):
     async with await anyio.open_process([*command, "--backend", backend], stderr=subprocess.STDOUT) as process:
         with anyio.fail_after(30):
             text = b""
-            while b"ENCLAVE_API_KEY=" not in text or not text.endswith(b"\n"):
+            while b"Console: " not in text or not text.endswith(b"\n"):
                 text += await process.stdout.receive()
             lines = dict(line.split("=", 1) for line in text.decode().splitlines() if "=" in line)
             headers = {"authorization": f"Bearer {lines['ENCLAVE_API_KEY']}"}
@@ -243,17 +243,22 @@ async def test_the_command_serves_until_it_is_interrupted(backend):
             assert [line for line in rest.splitlines() if not line.startswith(b"Executing <")] == []
 
 
-@pytest.mark.parametrize("source", ["ENCLAVE_API_KEY", "--api-key"])
-async def test_the_command_logs_requests_and_says_whose_key_it_has_without_showing_it(source):
+@pytest.mark.parametrize("source", ["ENCLAVE_API_KEY", "--api-key-file", "--api-key-file -"])
+async def test_the_command_logs_requests_and_says_whose_key_it_has_without_showing_it(source, tmp_path):
+    (tmp_path / "key").write_text("\ufeffek_ci_hunter2\r\n", newline="")
     command = [sys.executable, "-m", "enclave.simulator", "--port", "0", "--log"]
-    environment = {"ENCLAVE_API_KEY": "ek_ci_hunter2"} if source == "ENCLAVE_API_KEY" else {}
-    options = [] if environment else ["--api-key", "ek_ci_hunter2"]
+    environment, options = {
+        "ENCLAVE_API_KEY": ({"ENCLAVE_API_KEY": "ek_ci_hunter2"}, []),
+        "--api-key-file": ({}, ["--api-key-file", str(tmp_path / "key")]),
+        "--api-key-file -": ({}, ["--api-key-file", "-"]),
+    }[source]
     async with await anyio.open_process([*command, *options], env=environment) as process:
         with anyio.fail_after(30):
+            await process.stdin.send(b"ek_ci_hunter2\n")
             text = b""
             while b"API key is" not in text or not text.endswith(b"\n"):
                 text += await process.stdout.receive()
-            assert f"The API key is that of {source}, with the id ci." in text.decode()
+            assert f"The API key is that of {source.split()[0]}, with the id ci." in text.decode()
             (url,) = [line.partition("=")[2] for line in text.decode().splitlines() if line.startswith("ENCLAVE_BASE")]
             async with httpx.AsyncClient(base_url=url, headers={"authorization": "Bearer ek_ci_hunter2"}) as http:
                 await http.get("/sessions?x=%0A1")
@@ -265,6 +270,28 @@ async def test_the_command_logs_requests_and_says_whose_key_it_has_without_showi
     assert "GET /sessions?x=%0A1 200 " in first
     assert "GET /nowhere 404 " in second
     assert "hunter2" not in text.decode() + log.decode()
+
+
+def test_no_option_takes_the_key_itself(capsys):
+    with pytest.raises(SystemExit):
+        main(["--api-key=ek_ci_hunter2"])
+    assert "hunter2" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"), [(["-m", "enclave.simulator"], 1), (["-c", "import enclave.simulator"], None)]
+)
+def test_without_the_extra_it_says_what_to_install(tmp_path, arguments, lines):
+    (tmp_path / "h11.py").write_text("raise ModuleNotFoundError(\"No module named 'h11'\", name='h11')")
+    environment = {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "the simulator needs an extra (h11 is missing): pip install 'enclave-sdk[simulator]'"
+    )
+    assert lines is None or done.stderr.count("\n") == lines
 
 
 def test_the_command_says_what_it_is_not(capsys):

@@ -112,6 +112,15 @@ async def test_a_python_traceback_shows_the_program_and_nothing_else(serving):
         assert run.output("stderr").startswith('  File "main.py", line 1\n    x = (\n')
 
 
+async def test_javascript_passed_as_python_fails_with_a_traceback_that_points_at_the_place(serving):
+    async with serving() as api:
+        run = await api.run('print("hi"); enclave.result({ ok: true })')
+        assert (run.output(), run.result["exitCode"]) == ("hi\n", 1)
+        lines = run.output("stderr").splitlines()
+        assert lines[1:3] == ['  File "main.py", line 1, in <module>', '    print("hi"); enclave.result({ ok: true })']
+        assert lines[-1].startswith("NameError: name 'ok' is not defined")
+
+
 @pytest.mark.parametrize(
     ("code", "exit_code", "stderr"),
     [

@@ -101,6 +101,21 @@ def test_an_end_within_a_replay_says_how_much_of_it_there_was() -> None:
         history.refuse_end()
 
 
+@pytest.mark.parametrize("goes_on", [[(C, b"2")], [(C, b"2"), None], [None]], ids=["another", "and ends", "ends"])
+def test_a_replay_that_nobody_asked_for_and_that_is_none_is_a_doubt(goes_on) -> None:
+    # A server that numbers the events of each connection from 1, and whose next event has the data of the first one.
+    history = resumed((A, b"1"), (B, b"2"))
+    with pytest.raises(UnprovenContinuation):
+        for event in [(A, b"1"), *goes_on]:
+            if event is None:
+                history.refuse_end()
+            history.admit(event[0], b"", event[1])
+    assert history.count == 2
+    assert history.resume_id() is None
+    history.connected(asked_to_go_on=False)
+    assert [history.admit(data, b"", event_id) for data, event_id in [(A, b"1"), (B, b"2"), (A, b"3")]] == [0, 0, 1]
+
+
 def test_the_boundaries_of_events_count() -> None:
     history = history_of((b"12", None), (b"3", None))
     history.connected(asked_to_go_on=False)

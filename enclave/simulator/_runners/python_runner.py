@@ -1,12 +1,14 @@
 """Runs a Python workload: `python -I -u python_runner.py <file>`, in the workload's own process.
 
 It uses the standard library only. It gives the program a global `enclave`, and denies network access that the policy
-does not allow. Then it stands aside: the program is `__main__`, its tracebacks show no frame of this file, and its exit
-code is its own. The hook keeps honest programs in bounds. Native code and child processes do not pass through it.
+does not allow, in every thread and however a socket is made. Then it stands aside: the program is `__main__`, its
+tracebacks show no frame of this file, and its exit code is its own. The hook keeps honest programs in bounds. Native
+code and child processes do not pass through it.
 """
 
 from __future__ import annotations
 
+import _socket
 import builtins
 import json
 import os
@@ -50,26 +52,43 @@ def result(value: Any) -> None:
 class Egress:
     """Decides on addresses, and reports each decision."""
 
-    def __init__(self, policy: dict[str, Any]) -> None:
+    def __init__(self, policy: dict[str, Any], directory: str) -> None:
         self._networks = [_network(cidr) for cidr in policy["allow"]]
         self._services = {(str(host), int(port)) for host, port in policy["services"]}
         self._deny_all = policy["mode"] == "deny_all"
+        self._directory = os.path.realpath(directory)  # pathlib would cost 5 ms
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
         """The hook for `sys.addaudithook`. Raises PermissionError for what is denied."""
+        if event == "cpython.PyInterpreterState_New":
+            # This hook would not be in it, and only a new hook could be.
+            raise PermissionError(1, "another interpreter in this process is not permitted")
         if not event.startswith("socket."):
             return
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
-            self._check_address(args[0], args[1])
+            if args[1] is not None:
+                self._check_address(args[0], args[1])
         elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
             self._check_name(args[0])
         elif event == "socket.getnameinfo":
             self._check_name(args[0][0])
 
     def _check_address(self, sock: socket.socket, address: Any) -> None:
-        if isinstance(address, tuple) and sock.family.name in ("AF_INET", "AF_INET6"):
-            host = _text(address[0])
-            self._settle(host, allowed=(host, address[1]) in self._services or self._permits(host))
+        # A program may give a subclass that says otherwise, so the base classes are asked.
+        family = _socket.socket.family.__get__(sock)
+        if family in (_socket.AF_INET, _socket.AF_INET6):
+            host, port = _parts(address)[:2]
+            host = _text(host)
+            self._settle(host, allowed=(host, port) in self._services or self._permits(host))
+        elif family == getattr(_socket, "AF_UNIX", None):
+            self._check_path(os.fsdecode(address))
+        elif family != getattr(_socket, "AF_NETLINK", None):  # the kernel is no network
+            self._settle(f"address family {family}", allowed=False)
+
+    def _check_path(self, path: str) -> None:
+        is_abstract = path.startswith("\0")
+        if is_abstract or not os.path.realpath(path).startswith(self._directory + os.sep):
+            self._settle(f"unix:{path}", allowed=False)
 
     def _check_name(self, name: Any) -> None:
         host = _text(name)
@@ -109,10 +128,17 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return mapped or address
 
 
+def _parts(address: tuple[Any, ...]) -> tuple[Any, ...]:
+    base: Any = tuple  # whatever a subclass may answer
+    plain: tuple[Any, ...] = base.__add__(address, ())
+    return plain
+
+
 def _text(host: Any) -> str:
     if isinstance(host, (bytes, bytearray)):
         return bytes(host).decode("ascii", "replace").lower()
-    return host.lower() if isinstance(host, str) else ""
+    # A subclass of str may answer anything else.
+    return str.lower(host) if isinstance(host, str) else ""
 
 
 def install(path: str) -> types.ModuleType:
@@ -126,7 +152,8 @@ def install(path: str) -> types.ModuleType:
     sys.modules["__main__"] = main
     sys.argv[:] = [path]
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - pathlib would cost 5 ms
-    sys.addaudithook(Egress(json.loads(os.environ.pop("ENCLAVE_RUNNER_POLICY"))).audit)
+    policy = json.loads(os.environ.pop("ENCLAVE_RUNNER_POLICY"))
+    sys.addaudithook(Egress(policy, os.getcwd()).audit)  # noqa: PTH109 - pathlib would cost 5 ms
     return main
 
 

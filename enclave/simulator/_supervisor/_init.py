@@ -11,10 +11,22 @@ from typing import Any, NoReturn
 
 assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
-from ._linux import LINUX, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_SET_PDEATHSIG, mount_proc, prctl
+from ._linux import (
+    LINUX,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_PDEATHSIG,
+    SHARED_MEMORY,
+    drop_privileges,
+    mount_empty,
+    mount_proc,
+    prctl,
+)
 
 MAX_FILE_BYTES = 1 << 30
 MAX_OPEN_FILES = 1024
+MAX_SHARED_EXTRA_BYTES = 1 << 20
+"""Room beyond the limit of memory, so that a program that fills it is found to be over its limit."""
 EXIT_STATUS = struct.Struct("!iQ")
 
 
@@ -27,6 +39,10 @@ def run_init(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
         os._exit(1)
     if spec["isolation"]["proc"]:
         mount_proc()
+        mount_empty(SHARED_MEMORY, spec["memory_bytes"] + MAX_SHARED_EXTRA_BYTES)
+        # The sockets of the machine's services are there, that of Docker among them.
+        if spec["own_network"] and not spec["argv"][0].startswith("/run/"):
+            mount_empty("/run", MAX_SHARED_EXTRA_BYTES)
     workload = os.fork()
     if workload == 0:
         exec_workload(spec, fds)
@@ -51,6 +67,9 @@ def exec_workload(spec: dict[str, Any], fds: dict[str, int]) -> NoReturn:
         os.closerange(3, MAX_OPEN_FILES)
         os.chdir(spec["directory"])
         os.umask(0o077)
+        if LINUX:
+            drop_privileges(spec["uid"], spec["needed"])
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user clears it
         # A program that is setuid gets no more rights than the workload has.
         prctl(PR_SET_NO_NEW_PRIVS, 1)
         set_rlimits(spec)
@@ -73,8 +92,8 @@ def set_rlimits(spec: dict[str, Any]) -> None:
     }
     if spec["address_space"] and LINUX:
         wanted[resource.RLIMIT_AS] = spec["memory_bytes"] * 4 + (1 << 30)
-    # The kernel counts processes per user namespace. Without one it would count all processes of this user.
-    if spec["isolation"]["user"]:
+    # The kernel counts processes by user and user namespace. Without one it would count all processes of this user.
+    if spec["isolation"]["user"] or os.geteuid() == spec["uid"]:
         wanted[resource.RLIMIT_NPROC] = spec["pids"] * 2 + 32
     for name, value in wanted.items():
         hard = resource.getrlimit(name)[1]

@@ -19,7 +19,7 @@ assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no fur
 
 from ._init import EXIT_STATUS, run_init
 from ._linux import LINUX, isolate
-from ._tree import Usage, kill_tree, reap, remove_tree, send_signals
+from ._tree import DiskUse, Usage, kill_tree, reap, remove_shared_files, remove_tree, send_signals
 
 READ_BYTES = 65_536
 MAX_UNSENT_BYTES = 262_144
@@ -39,6 +39,7 @@ class Supervisor:
         self.exit: tuple[int, int] | None = None
         self.cpu_seconds = 0.0
         self.peak_bytes = 0
+        self.disk = DiskUse(spec["directory"])
         self.workload = 0
         self.init = 0
         self.out = self.err = self.status = -1
@@ -142,10 +143,13 @@ class Supervisor:
         """Compare use with budget. Returns in how many seconds to look again."""
         wall_left = self.started + float(self.spec["wall_seconds"]) - now
         pause = CALM_POLL_SECONDS
+        self.disk.advance()
         if wall_left <= 0:
             self.kill_reason = "wall_clock_exceeded"
+        elif self.disk.most_bytes > self.spec["disk_bytes"]:
+            self.kill_reason = "disk_exceeded"
         elif LINUX:
-            usage = Usage(self.init, self.spec["pids"])
+            usage = Usage(self.init, self.spec["pids"], uid=self.spec["uid"], own_mounts=self.spec["isolation"]["proc"])
             self._note(usage)
             self.kill_reason = self._over_budget(usage.pids)
             if usage.memory_bytes * 2 > self.spec["memory_bytes"] or usage.pids * 2 > self.spec["pids"]:
@@ -179,6 +183,7 @@ class Supervisor:
                 os.waitpid(self.init, 0)
         kill_tree(os.getpid(), 0 if self.spec["isolation"]["pid"] else self.workload)
         reap()
+        remove_shared_files(self.spec["uid"])
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.cpu_seconds = max(self.cpu_seconds, used.ru_utime + used.ru_stime)
         # A workload that ended by itself may have gone over its budget between two looks.

@@ -1,7 +1,7 @@
 """A tree of processes: what it uses, how it is killed. A tree of files: how it is removed."""
 
 # pathlib would double the time this process takes to start.
-# ruff: noqa: PTH101, PTH106, PTH108, PTH123, PTH208
+# ruff: noqa: PTH101, PTH106, PTH108, PTH115, PTH116, PTH123, PTH208
 from __future__ import annotations
 
 import contextlib
@@ -11,10 +11,18 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Iterator
 
 assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
+from ._linux import SHARED_MEMORY
+
 KILL_SECONDS = 5.0
+BLOCK_BYTES = 512
+FILE_BYTES = 4096
+"""What a file costs besides its content, so that their number is bounded too: all have to be removed in the end."""
+FILES_A_STEP = 2000
+_PSS = (b"Pss", b"Pss_Shmem")
 
 
 def children(pid: int) -> list[int]:
@@ -40,9 +48,9 @@ def descendants(pid: int, most: int = sys.maxsize) -> list[int]:
 
 
 class Usage:
-    """What a tree of processes uses at one moment. Memory counts shared pages once for each process."""
+    """What a tree of processes uses at one moment. Memory counts shared pages once for each process, and once more."""
 
-    def __init__(self, init: int, most_pids: int) -> None:
+    def __init__(self, init: int, most_pids: int, *, uid: int | None, own_mounts: bool) -> None:
         self.pids = 0
         self.memory_bytes = 0
         # One process more than allowed is enough to know that there are too many.
@@ -51,14 +59,35 @@ class Usage:
         self.cpu_seconds = self._measure(init, counted=False)
         for pid in self.counted:
             self.cpu_seconds += self._measure(pid, counted=True)
+        # Memory that lives as a file need not be mapped by any process.
+        self._file_bytes = self._memory_files()
+        self._file_bytes += _used_bytes(f"/proc/{init}/root{SHARED_MEMORY}") if own_mounts else _owned_bytes(uid)
+        if own_mounts:
+            self._file_bytes += _segment_bytes()
+        self.memory_bytes += self._file_bytes
 
     def exact_memory_bytes(self) -> int:
         """Memory with each shared page counted once. A forked tree shares many. This is slow, so it is asked rarely."""
-        total = 0
+        total = mapped_file_bytes = 0
         for pid in self.counted:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-                total += sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
-        return total or self.memory_bytes
+                sizes = {name: int(rest.split()[0]) * 1024 for name, rest in map(_field, file) if name in _PSS}
+                total += sizes.get(b"Pss", 0)
+                mapped_file_bytes += sizes.get(b"Pss_Shmem", 0)
+        if not total:
+            return self.memory_bytes
+        return total - mapped_file_bytes + max(mapped_file_bytes, self._file_bytes)
+
+    def _memory_files(self) -> int:
+        """Files without a name, which exist only while a process has them open."""
+        sizes: dict[tuple[int, int], int] = {}
+        for pid in self.counted:
+            with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+                for entry in entries:
+                    if os.readlink(entry.path).startswith("/memfd:"):
+                        found = os.stat(entry.path)
+                        sizes[found.st_dev, found.st_ino] = found.st_blocks * BLOCK_BYTES
+        return sum(sizes.values())
 
     def _measure(self, pid: int, *, counted: bool) -> float:
         try:
@@ -70,6 +99,85 @@ class Usage:
             self.pids += int(fields[17])
             self.memory_bytes += int(fields[21]) * resource.getpagesize()
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, _, rest = line.partition(b":")
+    return name, rest
+
+
+def _used_bytes(mount: str) -> int:
+    try:
+        found = os.statvfs(mount)
+    except OSError:
+        return 0
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def _segment_bytes() -> int:
+    """Shared memory of System V in our own IPC namespace."""
+    with contextlib.suppress(OSError), open("/proc/sysvipc/shm", "rb") as file:
+        names = file.readline().split()
+        return sum(int(line.split()[names.index(b"rss")]) for line in file)
+    return 0
+
+
+def _owned_bytes(uid: int | None) -> int:
+    return sum(found.st_blocks * BLOCK_BYTES for _, found in _shared_files(uid))
+
+
+def _shared_files(uid: int | None) -> list[tuple[str, os.stat_result]]:
+    """Files in shared memory of a user who runs nothing but one workload. Without such a user nobody knows whose."""
+    if uid is None:
+        return []
+    found: list[tuple[str, os.stat_result]] = []
+    with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.stat(follow_symlinks=False).st_uid == uid:
+                    found.append((entry.path, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def remove_shared_files(uid: int | None) -> None:
+    """Remove what a workload with a user id of its own left in shared memory."""
+    for path, found in _shared_files(uid):
+        if stat.S_ISDIR(found.st_mode):
+            remove_tree(path)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+
+class DiskUse:
+    """How much a directory holds. A tree may be large, so it is measured in steps, again and again."""
+
+    def __init__(self, directory: str) -> None:
+        self.most_bytes = 0
+        self._directory = directory
+        self._steps = self._walk()
+
+    def advance(self) -> None:
+        """Measure a part of the tree. `most_bytes` is the largest sum that was found so far."""
+        if next(self._steps, None) is None:
+            self._steps = self._walk()
+
+    def _walk(self) -> Iterator[bool]:
+        total = count = 0
+        directories = [self._directory]
+        while directories:
+            try:
+                with os.scandir(directories.pop()) as entries:
+                    for entry in entries:
+                        count += 1
+                        if count % FILES_A_STEP == 0:
+                            yield True
+                        if entry.is_dir(follow_symlinks=False):
+                            directories.append(entry.path)
+                        total += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES + FILE_BYTES
+                        self.most_bytes = max(self.most_bytes, total)
+            except OSError:
+                continue  # it was removed meanwhile
 
 
 def kill_tree(root: int, group: int) -> None:

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import RunVar
 
 from enclave._tasks import runs_on_asyncio
@@ -19,6 +19,7 @@ from ._connection import MAX_READ_BYTES, Connection, RawSocket
 from ._origin import Origin
 from ._race import connect_to_any
 from ._resolver import Address, Resolver
+from ._socket_stream import SocketStream
 from ._tls import TLSSessions, TLSStream
 
 KEEPALIVE_IDLE_SECONDS = 30
@@ -103,7 +104,7 @@ class Dialer:
         """The stream of a connected socket, on whichever loop is running."""
         try:
             if not runs_on_asyncio():
-                return await SocketStream.from_socket(raw)
+                return SocketStream(raw, _read_buffer())
             from ._asyncio_stream import AsyncioStream  # noqa: PLC0415 - brings in asyncio, which trio does without
 
             return await AsyncioStream.wrap(raw, _read_buffer())

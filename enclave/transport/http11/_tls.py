@@ -192,8 +192,10 @@ class TLSStream(ByteStream):
             while not is_done:
                 await self._send_encrypted()
                 is_done = self._records.shake_hands(await self._next())
-        finally:
-            await self._send_encrypted()  # the end of the handshake, or the alert that says why it has failed
+        except ssl.SSLError:
+            _send_nowait(stream, self._records.outgoing.read())  # the alert that says why
+            raise
+        await self._send_encrypted()
         self._unread = self._records.feed(b"")  # what came together with the end of the handshake
         return self
 
@@ -208,8 +210,9 @@ class TLSStream(ByteStream):
             await checkpoint_if_cancelled()
         while not self._unread:
             await self._answer()
-            if self._records.end is not None:
-                raise self._records.end
+            end = self._records.end
+            if end is not None:
+                raise type(end)(*end.args)  # one that is kept would keep the frames that it was raised in
             self._unread = self._records.feed(await self._next())
         data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
         return data

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from enclave.errors import APIConnectionError, APITimeoutError, ConfigurationError, EnclaveError
 from enclave.transport._messages import Request, Response
 
@@ -97,6 +99,9 @@ class OriginTransport:
         connect_seconds = request.timeouts.connect
         connection = lease.connection or await lease.redial(connect_seconds)
         exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
+        if not may_repeat(request):
+            # Once this is noted, the first bytes go out without a wait at which a cancellation could strike.
+            await checkpoint_if_cancelled()
         request.delivery.may_have_begun = True
         try:
             return exchange, await exchange.run()

@@ -1,0 +1,74 @@
+"""`SandboxActor`: an actor that runs one request a call, for loops that ask for one at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import ray
+from anyio.lowlevel import current_token
+
+from enclave import CreateSessionRequest, EnclaveClient, Outcome
+
+from ._run import Run
+from ._worker import Worker, run_has_ended
+
+
+class Sandbox:
+    """Runs sessions, many at once, each for one call.
+
+    ::
+
+        actor = enclave.ray.SandboxActor.remote(run)
+        outcome = await actor.run.remote("enclave.result(6 * 7)", type=int)
+
+    `ray.cancel` of what `run.remote` gives tears that session down, within milliseconds. `ray.kill` of the actor and
+    `ray.get(timeout=...)` do not: what they leave is swept when the run ends.
+
+    Args:
+        run: what `enclave.ray.run` gives.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._worker = Worker(run)
+        self._client: EnclaveClient | None = None
+        self._ended = anyio.Event()
+
+    async def run(self, request: CreateSessionRequest | str, *, type: Any = Any) -> Outcome[Any]:
+        """Run a request in a session of its own, and give its outcome.
+
+        Args:
+            request: source text or a `CreateSessionRequest`.
+            type: what the result's value is decoded into, as for `EnclaveClient.result`.
+
+        Raises:
+            TypeError: an argument cannot be used. WorkInterrupted: the run has ended.
+        """
+        if isinstance(request, str):
+            request = CreateSessionRequest(code=request)
+        request = self._worker.run.bounded(request)
+        client = self._client or self._start()
+        outcomes: list[Outcome[Any]] = []
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._end_with_run, tasks.cancel_scope)
+            outcomes += await client.map([request], max_concurrency=1, type=type)
+            tasks.cancel_scope.cancel()
+        if not outcomes:
+            raise run_has_ended()
+        return outcomes[0]
+
+    async def _end_with_run(self, scope: anyio.CancelScope) -> None:
+        await self._ended.wait()
+        scope.cancel()
+
+    def _start(self) -> EnclaveClient:
+        # With the first call, for the loop of the actor does not run yet when it is made.
+        self._client = client = self._worker.client()
+        loop = current_token()
+        self._worker.watch(lambda: anyio.from_thread.run_sync(self._ended.set, token=loop))
+        self._worker.sweep_earlier()
+        return client
+
+
+SandboxActor = ray.remote(num_cpus=0, max_restarts=-1)(Sandbox)
+"""`Sandbox` as an actor of Ray's."""
