@@ -7,12 +7,14 @@ READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 ELSEWHERE := --ignore tests/proxies --ignore tests/ray
 PROGRAMS := build/programs
+# The newest that Node 20 runs.
+INSPECTOR := 0.15.0
 
-.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-ray fuzz soak \
-	bench format clean
+.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-inspector \
+	test-ray fuzz soak bench format clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 # The package alone, so that the demo need not wait for the tools.
 $(PACKAGE): pyproject.toml
@@ -76,6 +78,11 @@ test-browser: $(READY)  ## run the tests that need Chromium, which it installs w
 test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it installs where it may, about 2 minutes
 	.ci/apt-get nginx haproxy
 	$(BIN)/python -m pytest --numprocesses auto tests/proxies
+
+test-inspector: $(READY)  ## call the tools of enclave-mcp with the MCP Inspector, which it gets from npm
+	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-save --prefix build/inspector \
+		@modelcontextprotocol/inspector@$(INSPECTOR); fi
+	$(BIN)/python -m pytest tests/mcp/test_inspector.py
 
 test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (290 MB), about 10 minutes
 	$(PYTHON) -m venv .venv-ray

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from . import _draw, _run, cuts, ray_rows, soak
+from . import _draw, _run, bounds, cuts, ray_rows, soak
 
-COMMANDS = {"run": _run.main, "report": _draw.main, "soak": soak.main, "cuts": cuts.main, "ray": ray_rows.main}
+COMMANDS = {
+    "run": _run.main,
+    "report": _draw.main,
+    "soak": soak.main,
+    "cuts": cuts.main,
+    "bounds": bounds.main,
+    "ray": ray_rows.main,
+}
 
 
 def main() -> int:

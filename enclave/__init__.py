@@ -22,6 +22,7 @@ _outcome.py            what became of one request of a fan-out
 _fan_out.py            FanOut: many sessions at once
 _request_arguments.py  what run and session are called with
 _client.py             EnclaveClient: signatures and documentation
+_sync/                 SyncEnclaveClient: the same calls for code without an event loop
 
 At the edges, each an extra. The core imports none of them:
 
@@ -32,6 +33,8 @@ mcp/                   the command enclave-mcp (extra `mcp`). It imports the pub
 ray/                   sessions on a Ray cluster (extra `ray`). It imports the public names
 opentelemetry.py       an observer that makes spans (extra `otel`). It imports the public names
 """
+
+from typing import TYPE_CHECKING, Any
 
 from . import errors, types
 from ._client import EnclaveClient
@@ -45,6 +48,9 @@ from ._version import __version__
 from .errors import *  # noqa: F403 - its __all__ says what is public
 from .transport import InsecureTransportWarning, RetryPolicy, Timeout
 from .types import *  # noqa: F403 - its __all__ says what is public
+
+if TYPE_CHECKING:
+    from ._sync import SyncEnclaveClient, SyncFanOut, SyncFrameBatches, SyncFrameStream, SyncSessionHandle
 
 __all__ = [
     "Completed",
@@ -62,6 +68,11 @@ __all__ = [
     "SessionObservation",
     "StreamObservation",
     "SweepResult",
+    "SyncEnclaveClient",
+    "SyncFanOut",
+    "SyncFrameBatches",
+    "SyncFrameStream",
+    "SyncSessionHandle",
     "Timeout",
     "Verdict",
     "__version__",
@@ -70,3 +81,13 @@ __all__ = [
 ]
 __all__ += errors.__all__
 __all__ += types.__all__
+
+
+def __getattr__(name: str) -> Any:
+    # The blocking client brings in asyncio, which the async one may do without. It does so when it is imported, and not
+    # with its first call: in a handler of `atexit` asyncio can be imported no more.
+    if name.startswith("Sync") and name in __all__:
+        from . import _sync  # noqa: PLC0415 - as above
+
+        return getattr(_sync, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

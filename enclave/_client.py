@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import copy
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -132,6 +131,12 @@ class EnclaveClient:
         state = "closed" if http.closed else "open"
         return f"<EnclaveClient {self.base_url!r} {state}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an EnclaveClient cannot be pickled. Send its arguments instead, and make a client from them at the other "
+            "end. Leave the key out: the client takes it from ENCLAVE_API_KEY there"
+        )
+
     async def __aenter__(self) -> Self:
         self._http.check_open()
         return self
@@ -162,8 +167,9 @@ class EnclaveClient:
             timeout=self._http.settings.timeout if timeout is msgspec.UNSET else Timeout.of(timeout),
             retry=self._http.retry if retry is msgspec.UNSET else NO_RETRY if retry is None else retry,
         )
-        other = copy.copy(self)
-        other._http = http  # noqa: SLF001 - one of us
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._http = http
         return other
 
     # Holding a session

@@ -238,6 +238,8 @@ class FanOut(Generic[T]):
             except Exception as error:  # noqa: BLE001 - raised by, or noted on, what leaves the block
                 self._close_error = error
 
+    # Under trio Ctrl-C could come between the end of a session's block and its clean-up, and the session would stay.
+    @uninterrupted
     async def _run_one(self, index: int, request: RequestLike) -> None:
         del self._starting[index]
         progress = Progress[T]()

@@ -55,6 +55,11 @@ class SessionHandle:
         phase = f" {self.phase}" if self.phase else ""
         return f"<SessionHandle {self.id!r}{phase}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a SessionHandle cannot be pickled. Send its id instead, and use EnclaveClient.attach(id) at the other end"
+        )
+
     @property
     def last_seen(self) -> Session | None:
         """The session as the server last showed it to this handle. None for an attached one that has not been seen.

@@ -327,9 +327,14 @@ class BackgroundTask(Generic[T]):
         Gives what cancelled the owner by other means than a scope, for the owner to raise when it has done what is
         left to do. A scope that was cancelled shows at the owner's next checkpoint.
         """
-        first = await self._begin() if self.state is TaskState.NEW else None
+        first = None if self.has_begun else await self._begin()
         second = await self._join()
         return first or second
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is, or was, a task for the call. It may not have had its first step."""
+        return self.state is not TaskState.NEW or self._asyncio_task is not None or self._task_group is not None
 
     def result(self) -> T:
         """What the call gave. Raises what it raised, TimeoutError if its time was over, or `WorkInterrupted`."""
@@ -496,6 +501,8 @@ async def finish_or_undo(
         await work.start()
         await work.wait()
     except BaseException:
+        if not work.has_begun:  # Ctrl-C under trio, in the first action of a program, before the marks counted
+            raise
         work.end_within(seconds)
         leave()
         await work.complete()

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-    from enclave import EnclaveClient
+    from enclave import EnclaveClient, SyncEnclaveClient
     from enclave.pytest_plugin import LiveSimulator
 
 MARKER = "enclave_simulator"
@@ -66,12 +66,12 @@ def enclave_simulator(request: pytest.FixtureRequest, _enclave_portal: BlockingP
 
     It serves any event loop, and synchronous tests too. Its sessions are torn down when the test has ended.
     """
-    from enclave.pytest_plugin import serve  # noqa: PLC0415 - see the module's docstring
+    from enclave.pytest_plugin import LiveSimulator  # noqa: PLC0415 - see the module's docstring
 
     options = _options(request.node)
     policy = options.pop("leaked_sessions", request.config.getini(LEAKED_SESSIONS))
     _check_policy(policy, f"{MARKER}(leaked_sessions=...)")
-    with serve(_enclave_portal, options) as simulator:
+    with LiveSimulator(_enclave_portal, options) as simulator:
         yield simulator
         # This is asked before the simulator tears everything down, and reported after that.
         left = simulator.running_sessions if policy != "ignore" else []
@@ -85,6 +85,15 @@ def enclave_client(enclave_simulator: LiveSimulator) -> Iterator[EnclaveClient]:
     from enclave.pytest_plugin import connect  # noqa: PLC0415 - see the module's docstring
 
     with connect(enclave_simulator) as client:
+        yield client
+
+
+@pytest.fixture
+def sync_enclave_client(enclave_simulator: LiveSimulator) -> Iterator[SyncEnclaveClient]:
+    """A `SyncEnclaveClient` of `enclave_simulator`. Its thread starts with its first call."""
+    from enclave.pytest_plugin import connect_blocking  # noqa: PLC0415 - see the module's docstring
+
+    with connect_blocking(enclave_simulator) as client:
         yield client
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import cast, get_args
 
 import msgspec
@@ -52,6 +53,9 @@ def _decode_uncommon(data: bytes, event: str) -> StreamFrame:
     kind = "" if event == "message" else event  # "message" is what SSE calls an event without a name
     try:
         text = repair_text(data)
+        if text is not data:
+            with suppress(msgspec.DecodeError):  # mostly there was nothing else
+                return _known.decode(text)
         own_kind = _kind.decode(text).kind
         if own_kind is not msgspec.UNSET:
             kind = own_kind

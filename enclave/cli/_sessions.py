@@ -152,6 +152,8 @@ async def rm(
                 await _tell(session_id, None, screen=screen, dry_run=dry_run, json=json)
             for session_id, error in swept.failed.items():
                 await _tell(session_id, described(error), screen=screen, dry_run=dry_run, json=json)
+            if not (swept.swept or swept.failed):
+                await screen.status("no sessions match")
             return EXIT_ERROR if swept.failed else 0
         # Some at once, and each told as soon as it is done: there may be thousands.
         chosen = await _chosen(enclave, session_ids, filters)

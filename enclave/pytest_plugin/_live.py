@@ -1,4 +1,4 @@
-"""`LiveSimulator`, which serves on a thread of its own, and the client of it.
+"""`LiveSimulator`, which serves on a thread of its own, and the clients of it.
 
 A fixture that is a coroutine belongs to one plugin and one loop, and a test may run on anyio's, pytest-asyncio's or
 pytest-trio's, or on none. So the simulator has its own loop in its own thread, and the fixtures are plain functions.
@@ -10,100 +10,26 @@ connection. Each connection closes with its response, on the loop that used it, 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import anyio.to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from enclave import EnclaveClient, RetryPolicy, SessionPhase
-from enclave.simulator import Faults, Framing, RecordedRequest, Script, Simulator
+from enclave import EnclaveClient, RetryPolicy, SyncEnclaveClient
+from enclave.simulator import Simulator, SyncSimulator
 from enclave.transport.http11 import OriginTransport
-
-from ._remote import Remote
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _CLIENT_CONNECTIONS = 100
 _WITHOUT_WAITS = RetryPolicy(wait_seconds=0, max_retry_after_seconds=0)
 
 
-def _on_its_loop(method: Callable[Concatenate[Simulator, P], T]) -> Callable[Concatenate[LiveSimulator, P], T]:
-    """The same method for `LiveSimulator`. It is called on the simulator's event loop."""
+class LiveSimulator(SyncSimulator):
+    """A control plane that serves until the test has ended: what `SyncSimulator` offers, and `until` for coroutines."""
 
-    @wraps(method)
-    def call(self: LiveSimulator, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.call(partial(method, self.simulator, *args, **kwargs))
-
-    return call
-
-
-class LiveSimulator:
-    """A control plane that serves until the test has ended: what `Simulator` offers, usable from the test's thread."""
-
-    def __init__(self, portal: BlockingPortal, simulator: Simulator) -> None:
-        self._portal = portal
-        self.simulator = simulator
-        """The simulator itself, which only its own event loop may use. What `until` takes is called there."""
-        self.base_url = simulator.base_url
-        """Where it is, as in ``"http://127.0.0.1:40123"``."""
-        self.faults = cast(Faults, Remote(portal, simulator.faults))
-        """Arms faults for the requests and streams to come. See `enclave.simulator.Faults`."""
-
-    def __repr__(self) -> str:
-        return f"<LiveSimulator {self.base_url}>"
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Call a function on the simulator's event loop. A script that it returns may be used from any thread."""
-        value = self._portal.call(function)
-        return cast(T, Remote(self._portal, value)) if isinstance(value, Script) else value
-
-    # Credentials
-
-    @property
-    def api_key(self) -> str:
-        """A key of an owner in the first org."""
-        return self.simulator.api_key
-
-    add_api_key = _on_its_loop(Simulator.add_api_key)
-    issue_token = _on_its_loop(Simulator.issue_token)
-
-    # Behaviour
-
-    script = _on_its_loop(Simulator.script)
-
-    @property
-    def framing(self) -> Framing:
-        """How streams that open from now on are written."""
-        return self.simulator.framing
-
-    @framing.setter
-    def framing(self, framing: Framing) -> None:
-        self.call(lambda: setattr(self.simulator, "framing", framing))
-
-    # Observation
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """Everything it was asked so far, without credentials. The oldest request comes first."""
-        return self.call(lambda: list(self.simulator.requests))
-
-    @property
-    def phases(self) -> dict[str, str]:
-        """The phase of every session of the test, by its id. The oldest session comes first."""
-        return self.call(lambda: self.simulator.phases)
-
-    @property
-    def running_sessions(self) -> list[str]:
-        """The ids of the sessions that have not ended. A service that cleans up after itself leaves none."""
-        return [id_ for id_, phase in self.phases.items() if not SessionPhase(phase).is_terminal]
-
-    @property
-    def open_streams(self) -> int:
-        """How many streams are open."""
-        return self.call(lambda: self.simulator.open_streams)
+    def __init__(self, portal: BlockingPortal, options: Mapping[str, Any]) -> None:
+        super().__init__(**options)
+        self._shared_portal = portal
 
     async def until(self, condition: Callable[[Simulator], bool]) -> None:
         """Wait until a condition on the simulator's state holds. Bound it with a timeout of your loop.
@@ -113,37 +39,23 @@ class LiveSimulator:
             await enclave_simulator.until(lambda simulator: simulator.unreclaimed_sessions == 0)
         """
         # The wait happens on the simulator's loop. A thread carries its end over to the test's loop, whichever it is.
-        waiting = self._portal.start_task_soon(self.simulator.until, condition)
+        waiting = self._shared_portal.start_task_soon(self.simulator.until, condition)
         try:
             await anyio.to_thread.run_sync(waiting.result, abandon_on_cancel=True)
         finally:
             waiting.cancel()
 
-    def wait_until(self, condition: Callable[[Simulator], bool], *, seconds: float = 10.0) -> None:
-        """The same for a synchronous test. In a coroutine it would block the loop that it waits for.
-
-        Raises:
-            TimeoutError: the condition did not hold within `seconds`.
-        """
-        self._portal.call(_until, self.simulator, condition, seconds)
-
-    # For the fixtures
-
     def close_client(self, client: EnclaveClient) -> None:
         """Close a client that holds no connection."""
-        self._portal.call(client.aclose)
+        self._shared_portal.call(client.aclose)
+
+    def _open_portal(self) -> AbstractContextManager[BlockingPortal]:
+        return nullcontext(self._shared_portal)  # all simulators of a run share one thread
 
 
 def open_portal() -> AbstractContextManager[BlockingPortal]:
     """A thread with an event loop. It is asyncio's, which is always there. The tests may run on another."""
     return start_blocking_portal("asyncio")
-
-
-@contextmanager
-def serve(portal: BlockingPortal, options: Mapping[str, Any]) -> Generator[LiveSimulator]:
-    """A new simulator on the portal's loop. Leaving tears its sessions down, and ends its faults and scripts."""
-    with portal.wrap_async_context_manager(Simulator(**options).serve()) as simulator:
-        yield LiveSimulator(portal, simulator)
 
 
 @contextmanager
@@ -162,6 +74,6 @@ def connect(simulator: LiveSimulator) -> Generator[EnclaveClient]:
         simulator.close_client(client)
 
 
-async def _until(simulator: Simulator, condition: Callable[[Simulator], bool], seconds: float) -> None:
-    with anyio.fail_after(seconds):
-        await simulator.until(condition)
+def connect_blocking(simulator: LiveSimulator) -> SyncEnclaveClient:
+    """A blocking client that retries without waiting."""
+    return SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key, retry=_WITHOUT_WAITS)

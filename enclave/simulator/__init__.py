@@ -7,7 +7,12 @@ workload leaves can outlive it. There is no Windows version. Needs the extra `en
     async with Simulator().serve() as sim:
         ...  # sim.base_url, sim.api_key
 
+    with SyncSimulator() as sim:  # for scripts and notebooks
+        ...
+
 _simulator.py      Simulator: keys, scripts, faults, `serve()`
+_sync.py           SyncSimulator: the same from a thread of its own
+_remote.py         an object's methods, called on the event loop that it belongs to
 _settings.py       Bounds, and all else that a simulator is made with
 _control_plane.py  the routes, and where faults meet requests
 _auth.py           API keys, JWTs, roles and scopes
@@ -43,6 +48,7 @@ try:
     from ._server import log_requests
     from ._settings import Bounds
     from ._simulator import Simulator
+    from ._sync import SyncSimulator
 except ModuleNotFoundError as error:
     if error.name != "h11":
         raise
@@ -61,5 +67,6 @@ __all__ = [
     "RecordedRequest",
     "Script",
     "Simulator",
+    "SyncSimulator",
     "log_requests",
 ]

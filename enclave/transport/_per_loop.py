@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -19,23 +18,24 @@ class PerLoop(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
+        # Each thread changes the entry of its own event loop, so no lock is needed. A child that is forked while a
+        # thread holds one would wait for it for ever.
         self._made: dict[Any, T] = {}
-        self._making = threading.Lock()
 
     def current(self) -> T:
         """The one of the running loop."""
         loop = running_loop()
         if loop not in self._made:
-            with self._making:  # other threads may be here for their own event loops
-                self._forget_loops_that_are_over()
-                self._made[loop] = self._make()
+            self._forget_loops_that_are_over()
+            self._made[loop] = self._make()
         return self._made[loop]
 
     def pop(self) -> T | None:
         """The one of the running loop, which is then forgotten. None if it was never asked for."""
-        with self._making:
-            self._forget_loops_that_are_over()
-            return self._made.pop(running_loop(), None)
+        self._forget_loops_that_are_over()
+        return self._made.pop(running_loop(), None)
 
     def _forget_loops_that_are_over(self) -> None:
-        self._made = {loop: made for loop, made in self._made.items() if not loop_is_over(loop)}
+        for loop in list(self._made):
+            if loop_is_over(loop):
+                self._made.pop(loop, None)

@@ -6,6 +6,7 @@ It prints the lines at which that went wrong, and how.
 from __future__ import annotations
 
 import itertools
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,17 @@ class Presser:
         return self
 
 
+class Warnings(logging.Handler):
+    """Keeps what is logged: an interrupt that leaves nothing behind is nothing to warn of."""
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(record.getMessage())
+
+
 def press(lines: int, action: str, backend: str) -> tuple[str | None, str]:
     """Where Ctrl-C was pressed, if the action was that long, and what went wrong."""
     transport = ScriptedTransport()
@@ -76,12 +88,16 @@ def press(lines: int, action: str, backend: str) -> tuple[str | None, str]:
                 await anyio.lowlevel.checkpoint()
 
     problem = "the interrupt was swallowed"
+    warnings: list[str] = []
+    logging.getLogger("enclave").handlers = [Warnings(warnings)]
     try:
         anyio.run(main, backend=backend)
     except KeyboardInterrupt:
         problem = ""
     except BaseException as error:  # noqa: BLE001 - the test looks at it
         problem = repr(error)
+    if warnings:
+        problem += f" warned: {warnings}"
     if transport.sessions != {"kept"}:
         problem += " sessions are left"
     if transport.open_bodies or transport.in_flight:

@@ -166,6 +166,16 @@ def test_the_simulator_serves_until_it_is_stopped(command, cli, monkeypatch, bac
     assert serving.wait().code == 0
 
 
+def test_the_simulator_logs_requests_if_asked(command, cli, monkeypatch) -> None:
+    serving = command.start("simulator", "--port", "0", "--log", ENCLAVE_API_KEY="")
+    serving.until("NOT a security boundary")
+    monkeypatch.setenv("ENCLAVE_BASE_URL", serving.out.splitlines()[0].partition("=")[2])
+    assert cli("health").code == 0
+    serving.until("GET /healthz 200 ")
+    serving.signal(signal.SIGINT)
+    assert serving.wait().code == 0
+
+
 def test_the_simulator_does_not_show_a_key_it_was_given(command) -> None:
     serving = command.start("simulator", "--port", "0", ENCLAVE_API_KEY="ek_mine_secret")
     serving.until("NOT a security boundary")

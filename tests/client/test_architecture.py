@@ -36,10 +36,12 @@ RANKS = {
     "_sweep": 8,
     "_fan_out": 9,
     "_client": 10,
-    "__init__": 11,
+    "_sync": 11,
+    "__init__": 12,
 }
-# The command line asks whether trio is there before it runs on it, and one adapter reads from asyncio's transports.
-MAY_NAME_A_LOOP = {"cli/_runtime.py", "transport/http11/_asyncio_stream.py"}
+# The command line asks whether trio is there before it runs on it, one adapter reads from asyncio's transports, and the
+# blocking client has a loop of its own.
+MAY_NAME_A_LOOP = {"cli/_runtime.py", "transport/http11/_asyncio_stream.py", "_sync/_loop.py"}
 
 
 def part_of(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,21 @@ def test_the_program_of_the_page_prints_what_the_page_says() -> None:
 def test_every_configuration_on_the_page_is_json_that_starts_the_command() -> None:
     blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
     servers = [block.get("servers", block.get("mcpServers"))["enclave"] for block in blocks]
-    assert [server["command"] for server in servers] == ["enclave-mcp"] * 2
-    assert all(server["env"].keys() == {"ENCLAVE_BASE_URL", "ENCLAVE_API_KEY"} for server in servers)
+    programs = [shlex.join([server["command"], *server.get("args", [])]) for server in servers]
+    assert sorted(programs) == [
+        *["enclave-mcp"] * 2,
+        "enclave-mcp --local",
+        "uvx --from 'enclave-sdk[mcp]' enclave-mcp",
+    ]
+    configured = {"ENCLAVE_BASE_URL", "ENCLAVE_API_KEY"}
+    assert all(server.get("env", {}).keys() in (configured, set()) for server in servers)
+
+
+def test_the_command_line_for_claude_code_has_the_options_in_front_of_the_name() -> None:
+    (line,) = re.findall(r"^claude mcp add (.*?)\n```", PAGE.replace("\\\n", ""), re.MULTILINE | re.DOTALL)
+    options, _, command = line.partition(" -- ")
+    assert (options.split()[-1], command.split()) == ("enclave", ["enclave-mcp"])
+    assert "--env ENCLAVE_API_KEY=" in options
 
 
 def test_the_page_names_every_tool_argument_and_bound() -> None:

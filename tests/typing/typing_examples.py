@@ -7,7 +7,7 @@ A `type: ignore` stands where both must refuse the line. Both call one that is n
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict, assert_never, assert_type
 
@@ -42,6 +42,10 @@ from enclave import (
     StderrFrame,
     StdoutFrame,
     StreamFrame,
+    SyncEnclaveClient,
+    SyncFanOut,
+    SyncFrameStream,
+    SyncSessionHandle,
     Timeout,
     UnknownFrame,
     Verdict,
@@ -49,6 +53,7 @@ from enclave import (
     WorkloadKilled,
 )
 from enclave.opentelemetry import OpenTelemetryObserver
+from enclave.simulator import SyncSimulator
 
 
 class Answer(msgspec.Struct):
@@ -114,6 +119,50 @@ async def results(client: EnclaveClient, handle: SessionHandle) -> None:
     assert_type(result.raise_for_exit(), SessionResult[Answer])
     assert_type(result.exit_code, int | None)
     assert_type(result.kill_reason, KillReason | None)
+
+
+def blocking(client: SyncEnclaveClient, requests: Iterator[CreateSessionRequest]) -> None:
+    SyncEnclaveClient("http://127.0.0.1:8088", api_key="ek_a_b", timeout=5, retry=None, token=token)
+    SyncEnclaveClient(api_kee="x")  # type: ignore[call-arg]
+    with SyncEnclaveClient() as entered:
+        assert_type(entered, SyncEnclaveClient)
+        assert_type(entered.base_url, str)
+    assert_type(client.with_options(timeout=5), SyncEnclaveClient)
+    assert_type(client.run("code", language="node", egress=EgressPolicy.deny_all()), SyncSessionHandle)
+    client.run("x", langauge="node")  # type: ignore[call-arg]
+    with client.session(code="x") as handle:
+        assert_type(handle, SyncSessionHandle)
+        assert_type(handle.id, str)
+        assert_type(handle.phase, SessionPhase | None)
+        assert_type(handle.refresh(), Session)
+        assert_type(handle.result(Answer), SessionResult[Answer])
+        assert_type(handle.result(), SessionResult[Any])
+        assert_type(handle.stream(), SyncFrameStream)
+    assert_type(client.attach("s-1"), SyncSessionHandle)
+    assert_type(client.get("s-1"), Session)
+    assert_type(client.list(), list[Session])
+    assert_type(client.audit("s-1"), list[AuditEvent])
+    assert_type(client.health(), Health)
+    assert_type(client.result("s-1", Answer), SessionResult[Answer])
+    assert_type(client.result("s-1"), SessionResult[Any])
+    with client.stream("s-1") as frames:
+        for frame in frames:
+            assert_type(frame, StreamFrame)
+        for batch in frames.batches():
+            assert_type(batch, list[StreamFrame])
+        assert_type(frames.resumes, int)
+    assert_type(client.fan_out(["a"]), SyncFanOut[Any])
+    with client.fan_out(requests, type=Answer, max_concurrency=4, fail_fast=True) as outcomes:
+        assert_type(outcomes.total, int | None)
+        for outcome in outcomes:
+            assert_type(outcome, Outcome[Answer])
+    assert_type(client.map(requests, type=list[int]), list[Outcome[list[int]]])
+    assert_type(client.map(["a"]), list[Outcome[Any]])
+    with SyncSimulator(api_key="ek_a_b") as simulator:
+        assert_type(simulator, SyncSimulator)
+        assert_type(simulator.add_api_key(role="viewer"), str)
+        simulator.script(hold=True).release()
+    SyncSimulator(api_kee="x")  # type: ignore[call-arg]
 
 
 def kind_of(frame: StreamFrame) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import bounds
 from enclave.types import _json
 from enclave.types._json import repair_text
 
@@ -57,3 +58,12 @@ def test_a_text_of_nothing_but_escapes_costs_few_copies_of_it(piece):
     finally:
         tracemalloc.stop()
     assert peak_bytes < 12 * len(document)
+
+
+def test_what_is_kept_of_long_ids_and_what_a_repair_takes_are_bounded():
+    assert bounds.kept_of_long_ids(2**16) < 2**18
+    for name, piece in bounds.TEXTS.items():
+        sound, repaired = (bounds.event(piece, 2**20, is_broken=is_broken) for is_broken in (False, True))
+        assert bounds.decode(sound) == bounds.decode(repaired) == 1, name
+        # A text with U+FFFD in it takes two bytes a character, where one was enough.
+        assert bounds.peak_of(repaired) < 2.5 * bounds.peak_of(sound), name

@@ -1,4 +1,4 @@
-"""An object that belongs to the event loop of another thread, used from this one. Imports anyio only."""
+"""An object that belongs to the event loop of another thread, used from this one."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from anyio.from_thread import BlockingPortal
-
 
 class Remote:
-    """Reads an object's attributes, and calls its methods, on the portal's event loop, and waits for the result.
+    """Reads an object's attributes, and calls its methods, on its event loop, and waits for the result.
 
     That loop never waits for this thread, so it is safe to wait for it here, in a coroutine too. It takes microseconds.
+
+    Args:
+        call: calls a function there.
+        target: the object.
     """
 
-    def __init__(self, portal: BlockingPortal, target: object) -> None:
-        self._portal = portal
+    def __init__(self, call: Callable[[Callable[[], Any]], Any], target: object) -> None:
+        self._call_there = call
         self._target = target
 
     def __getattr__(self, name: str) -> Any:
-        value = self._portal.call(getattr, self._target, name)
+        value = self._call_there(partial(getattr, self._target, name))
         return partial(self._call, value) if callable(value) else value
 
     # Positional only, because faults have an argument `method` too.
     def _call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return self._portal.call(partial(method, *args, **kwargs))
+        return self._call_there(partial(method, *args, **kwargs))
 
     def __repr__(self) -> str:
         return repr(self._target)

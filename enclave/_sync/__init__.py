@@ -1,0 +1,24 @@
+"""The blocking client: every call of the async one without `await`, for code that runs in no event loop.
+
+Nothing of the protocol is in here. Each class holds an object of the async client's and calls its methods on an event
+loop in a thread of its own, which the first call makes. What lives where, lowest first:
+
+_loop.py     EventLoop: the thread, and how work gets to it. The one module that knows asyncio
+_work.py     Call and Held: one coroutine that a thread waits for, and one block that a task holds open
+_driver.py   Driver: which loop a client uses, in this process, and what ends it
+_mirror.py   the methods of an async class, signatures and documentation included, as blocking ones
+_stream.py   SyncFrameStream and SyncFrameBatches
+_fan_out.py  SyncFanOut
+_session.py  SyncSessionHandle, and the block that holds a session
+_client.py   SyncEnclaveClient
+
+Ctrl-C is raised in the thread that waits. The wait then cancels what it waited for, and goes on until that has cleaned
+up. A second Ctrl-C ends the wait at once, and the loop's thread cleans up without it.
+"""
+
+from ._client import SyncEnclaveClient
+from ._fan_out import SyncFanOut
+from ._session import SyncSessionHandle
+from ._stream import SyncFrameBatches, SyncFrameStream
+
+__all__ = ["SyncEnclaveClient", "SyncFanOut", "SyncFrameBatches", "SyncFrameStream", "SyncSessionHandle"]

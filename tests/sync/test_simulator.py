@@ -1,0 +1,92 @@
+"""The simulator for scripts and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+
+import pytest
+
+from enclave import SyncEnclaveClient
+from enclave.simulator import Bounds, Simulator, SyncSimulator
+
+
+def test_it_serves_between_start_and_stop_again_and_again() -> None:
+    before = threading.active_count()
+    simulator = SyncSimulator(bounds=Bounds(max_running=1))
+    for _ in range(2):
+        assert simulator.start() is simulator
+        with SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key) as client:
+            session = client.run("import time; time.sleep(60)")
+        simulator.stop()
+        simulator.stop()
+        assert simulator.simulator.phases[session.id] == "torn_down"
+    assert threading.active_count() == before
+
+
+def test_it_can_be_used_where_a_loop_runs() -> None:
+    async def cell() -> bool:
+        with SyncSimulator() as simulator, SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key) as client:
+            return client.run("enclave.result(1)").result(int).value == 1
+
+    assert asyncio.run(cell())
+
+
+def test_it_says_so_where_it_is_not_served() -> None:
+    simulator = SyncSimulator()
+    for use in (lambda: simulator.base_url, lambda: simulator.phases, simulator.script):
+        with pytest.raises(RuntimeError, match=r"use with SyncSimulator\(\) as simulator, or simulator.start\(\)"):
+            use()
+    with simulator, pytest.raises(RuntimeError, match="served already"):
+        simulator.start()
+    with pytest.raises(ValueError, match="not loopback"):
+        simulator.start(host="192.0.2.1")
+
+
+def test_it_takes_what_the_simulator_takes() -> None:
+    assert inspect.signature(SyncSimulator) == inspect.signature(Simulator)
+    ours = inspect.signature(SyncSimulator.start).parameters
+    assert ours == inspect.signature(Simulator.serve).parameters
+    with pytest.raises(TypeError, match="Bounds"):
+        SyncSimulator(bounds=5)  # type: ignore[arg-type]
+
+
+def test_a_wait_for_a_state_has_an_end(simulator: SyncSimulator) -> None:
+    with pytest.raises(TimeoutError):
+        simulator.wait_until(lambda simulator: bool(simulator.phases), seconds=0.01)
+
+
+def test_a_program_may_end_without_stopping_it(start_program) -> None:
+    program = start_program("""
+        from enclave import SyncEnclaveClient
+        from enclave.simulator import SyncSimulator
+
+        simulator = SyncSimulator().start()
+        client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
+        client.run("import time; time.sleep(60)")
+        block = client.session("import time; time.sleep(60)")
+        block.__enter__()
+        print("end")
+        """)
+    stdout, stderr = program.communicate(timeout=60)
+    assert (program.returncode, stdout) == (0, "end\n")
+    assert "ConnectError" not in stderr  # the client came first
+
+
+def test_a_forked_child_is_told_that_it_does_not_serve(run_program) -> None:
+    printed = run_program("""
+        import os
+        from enclave.simulator import SyncSimulator
+
+        with SyncSimulator() as simulator:
+            pid = os.fork()
+            if not pid:
+                try:
+                    simulator.phases
+                except RuntimeError as error:
+                    print(error)
+            else:
+                assert os.waitpid(pid, 0)[1] == 0
+        """)
+    assert "served by the process that this one was forked from" in printed
