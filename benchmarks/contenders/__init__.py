@@ -1,6 +1,7 @@
 """What is compared, each in a process of its own.
 
 _base.py     what an adapter must offer
+_blocking.py ours without an event loop, beside ours with one
 _enclave.py  ours, by its public names; _enclave_decoder.py its decoders alone
 _httpx.py, _aiohttp.py  the neighbours
 _socket.py   no client at all: bytes taken and thrown away
@@ -56,6 +57,7 @@ CONTENDERS = {
     "enclave-trio-batches": Contender("enclave (trio), batches", "_enclave", "trio", "batches", ("trio",)),
     "enclave-uvloop": Contender("enclave (uvloop)", "_enclave", "uvloop", "frames", ("uvloop",)),
     "enclave-uvloop-batches": Contender("enclave (uvloop), batches", "_enclave", "uvloop", "batches", ("uvloop",)),
+    "enclave-blocking": Contender("enclave, blocking", "_blocking"),
     "enclave-decoder": Contender("enclave, its frame path", "_enclave_decoder", variant="frames"),
     "enclave-exact": Contender("enclave, SSEDecoder + msgspec", "_enclave_decoder", variant="exact"),
     "sse-json": Contender("httpx-sse + json", "_httpx", variant="json", needs=("httpx_sse",)),

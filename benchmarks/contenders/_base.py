@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Client(Protocol):
@@ -40,4 +40,8 @@ class Adapter(Protocol):
 
     def decoder(self, variant: str) -> Callable[[list[bytes]], int]:
         """A function that decodes the body of a stream, given as reads, and returns the number of frames."""
+        ...
+
+    def compare(self, base_url: str, **parameters: Any) -> dict[str, float]:
+        """Measure two clients in turn, in one process, and give what the second takes more than the first."""
         ...

@@ -254,6 +254,8 @@ def run(contender: Contender, base_url: str, job: str, parameters: dict[str, Any
     adapter: Adapter = importlib.import_module(f"{__package__}.{contender.adapter}")
     if job == "decode":
         return decode(adapter, contender.variant, base_url, **parameters)
+    if job == "blocking":
+        return adapter.compare(base_url, **parameters)
     connections = parameters.pop("connections", None)
 
     async def main() -> Measured:

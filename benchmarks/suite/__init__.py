@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import brake, cancelled, concurrency, decode, imports, memory, named, requests, stream, tls
+from . import blocking, brake, cancelled, concurrency, decode, imports, memory, named, requests, stream, tls
 
-_MODULES = (decode, stream, concurrency, named, memory, requests, brake, cancelled, imports)
+_MODULES = (decode, stream, concurrency, named, memory, requests, blocking, brake, cancelled, imports)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (*(each.BENCHMARK for each in _MODULES), *tls.BENCHMARKS)}

@@ -25,7 +25,7 @@ class Timeouts(NamedTuple):
     write: float | None
     """For the server to take the next bytes of the request."""
     acquire: float | None
-    """For one of the connections that requests share to come free."""
+    """For one of the connections that requests share to come free, or for a stream's turn to connect."""
 
 
 class Delivery:

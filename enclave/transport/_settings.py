@@ -44,7 +44,8 @@ class Timeout:
     write: float | None
     """For the server to take the next bytes of a request. 60 by default."""
     acquire: float | None
-    """For one of the connections that requests share to come free. 60 by default."""
+    """For one of the connections that requests share to come free, or for a stream's turn to connect where hundreds are
+    opened at once. 60 by default."""
     total: float | None
     """For one try of a request that is not a stream, to the last byte of its response. 300 by default. A server that
     sends a byte now and then never exceeds `read`, but it exceeds this."""

@@ -283,3 +283,32 @@ async def test_a_server_that_refuses_the_callers_labels_says_so():
                 with pytest.raises(BadRequestError, match="too many"):
                     await client.run("x")
     assert [LABEL in labels for labels in labels_sent(plane)] == [True, False]
+
+
+def test_a_cancelled_create_that_nobody_answers_is_looked_for_while_there_is_time():
+    """Of the time that a cancelled create has, a third is kept for looking."""
+    kept: dict[str, Any] = {}
+    deleted: list[float] = []
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            kept.update(session("s-1"), labels=json.loads(request.content)["labels"])
+            await anyio.sleep_forever()
+        if request.method == "DELETE":
+            deleted.append(anyio.current_time())
+            return httpx.Response(204)
+        return httpx.Response(200, json=[kept])
+
+    async def main() -> float:
+        transport = httpx.MockTransport(handle)
+        timeout = Timeout(read=None, teardown=9)
+        async with EnclaveClient("http://127.0.0.1:1", transport=transport, timeout=timeout) as client:
+            with anyio.move_on_after(1) as scope:
+                async with client.session("x"):
+                    pytest.fail("created")
+            assert scope.cancelled_caught
+        return scope.deadline
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    cancelled_at = anyio.run(main, backend="trio", backend_options={"clock": clock})
+    assert deleted == [pytest.approx(cancelled_at + 6)]

@@ -70,10 +70,16 @@ def test_a_bad_base_url_of_the_environment_is_blamed_on_the_environment(monkeypa
         EnclaveClient()
 
 
-def test_a_base_url_with_a_password_is_refused_without_showing_it():
+@pytest.mark.parametrize("url", ["http://user:hunter2@host", "http://user:hunter2/x@host", "ftp://user:hunter2@host"])
+def test_a_base_url_with_a_password_is_refused_without_showing_it(url):
     with pytest.raises(ConfigurationError, match="user name or password") as caught:
-        EnclaveClient("http://user:hunter2@host")
+        EnclaveClient(url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_base_url_is_shown_where_no_password_is_in_it():
+    with pytest.raises(ConfigurationError, match="base_url: expected http://host or https://host, got 'ftp://host'"):
+        EnclaveClient("ftp://host")
 
 
 @pytest.mark.parametrize("name", ["api_key", "token"])

@@ -9,6 +9,7 @@ from enclave import (
     ConflictError,
     EnclaveClient,
     KillReason,
+    MalformedResponseError,
     NotFoundError,
     ServerError,
     SessionHandle,
@@ -190,6 +191,15 @@ async def test_a_result_that_never_gets_ready_is_a_conflict_in_the_end(server: C
     for _ in range(5):
         server.answers(response({"message": "not ready"}, 409), response(session(phase="succeeded")))
     with pytest.raises(ConflictError, match="not ready"):
+        await handle.result()
+
+
+async def test_a_result_that_cannot_be_read_is_an_error_where_the_session_has_none(
+    server: ControlPlane, handle: SessionHandle
+):
+    server.streams(phase("succeeded"), END)
+    server.answers(response([]), response(session(phase="succeeded")))
+    with pytest.raises(MalformedResponseError):
         await handle.result()
 
 

@@ -262,6 +262,31 @@ async def test_the_servers_retry_field_is_how_long_it_is_left_alone():
     assert 0.1 <= fourth <= 1.6
 
 
+async def test_a_retry_field_of_zero_is_honoured_once_and_then_the_waits_are_ours():
+    event = b'data: {"kind":"stdout","data":"a"}\n\n'
+    transport = ScriptedTransport(
+        sse(b"retry: 0\n\n" + event), sse(event), sse(event), sse(event + b'data: {"kind":"end"}\n\n')
+    )
+    async with client_of(transport) as client, client.stream("s-1") as frames:
+        assert [frame async for frame in frames] == [StdoutFrame("a"), EndFrame()]
+    assert transport.waits == pytest.approx([0, 1, 2])
+
+
+async def test_a_stream_that_nobody_answers_fails_when_all_its_timeouts_together_are_over():
+    async def never(_: httpx.Request) -> httpx.Response:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    transport = httpx.MockTransport(never)
+    timeout = Timeout(connect=1, read=2, acquire=4)
+    async with client_of(transport, None, timeout=timeout) as client:
+        started = anyio.current_time()
+        with pytest.raises(APITimeoutError, match="no response came"):
+            async with client.stream("s-1"):
+                pytest.fail("opened")
+        assert anyio.current_time() - started == pytest.approx(7)
+
+
 async def test_a_retry_field_beyond_reason_is_cut():
     transport = ScriptedTransport(sse(b"retry: 999999999999999999999\n\n"), sse(b'data: {"kind":"end"}\n\n'))
     async with client_of(transport) as client, client.stream("s-1") as frames:

@@ -160,7 +160,11 @@ async def test_retry_after_is_seconds_in_both_of_its_forms(
 
 
 @pytest.mark.parametrize(
-    "value", ["", "soon", "-5", "1e3", "0x10", "+5", "12 34", ",", "99 Foo 99", "Mon, 99 Jan 2024"]
+    "value",
+    [
+        *("", "soon", "-5", "1e3", "0x10", "+5", "12 34", ",", "99 Foo 99", "Mon, 99 Jan 2024"),
+        "Wed, 21 Oct 99999999999999999999 07:28:30 GMT",
+    ],
 )
 async def test_a_retry_after_that_is_neither_is_ignored(server: ControlPlane, client_once: EnclaveClient, value):
     server.answers(response(b"", 503, retry_after=value))

@@ -46,7 +46,8 @@ def _no_abandoned_generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_no_abandoned_generator")
 @pytest.mark.parametrize("waits_first", [False, True])
 async def test_leaving_a_stream_early_abandons_no_generator_of_a_callers_transport(waits_first: bool) -> None:
-    pieces = [event("a"), b'data: {"kind":"phase","phase":"succeeded"}\n\n', event("b"), event("c"), END]
+    rest = [event(str(number)) for number in range(50)]
+    pieces = [event("a"), b'data: {"kind":"phase","phase":"succeeded"}\n\n', *rest, END]
 
     def handle(request: httpx.Request) -> httpx.Response:
         if not request.url.path.endswith("/stream"):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_MAX_PORT = 65_535
 
 
 class Origin(NamedTuple):
@@ -29,8 +28,6 @@ class Origin(NamedTuple):
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError("an origin is an http or https URL with a host")
         port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
-        if port > _MAX_PORT:
-            raise ValueError(f"port {port} does not exist")
         # RFC 6874 writes the percent sign of a zone as %25, and people write it as it is.
         address, percent, zone = parts.hostname.partition("%")
         zone = zone.removeprefix("25") or zone
