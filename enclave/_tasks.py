@@ -27,7 +27,7 @@ import enum
 import math
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
@@ -144,13 +144,18 @@ def _protect(trio: Any) -> None:
         trio.lowlevel.enable_ki_protection(function)
 
 
-def close_unbegun(tasks: Iterable[anyio.TaskHandle[Any]]) -> None:
-    """Call this when a task group has ended, with the tasks of it that may never have begun.
+def start_coroutine(tasks: TaskGroup, coroutine: Coroutine[Any, Any, object], name: str) -> None:
+    """Run a coroutine in a task of a group. For `close_unbegun`: a task group itself takes a function."""
+    tasks.start_soon(lambda: coroutine, name=f"enclave: {name}")
+
+
+def close_unbegun(coroutines: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Call this when a task group has ended, with what it was to run and may never have begun.
 
     asyncio never begins a task that is cancelled before its first step, and Python warns of its coroutine.
     """
-    for task in tasks:
-        task.coro.close()
+    for coroutine in coroutines:
+        coroutine.close()
 
 
 @contextmanager
