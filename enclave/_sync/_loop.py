@@ -240,7 +240,7 @@ def _a_loop_is_running() -> bool:
 
 
 class _ThreadForEach(ThreadPoolExecutor):
-    """Runs each function in a thread that ends with it, as the loop's look-ups of names.
+    """Runs each function in a thread that ends with it: the look-ups of names by a transport of httpx's.
 
     The threads of a pool would stay, and the interpreter would wait for them at its exit. Nor does a pool take work
     after that, while a client may be used in handlers of `atexit`. There the loop may as well wait for the function.

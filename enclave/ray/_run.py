@@ -39,8 +39,16 @@ class Run:
     access: Access = field(repr=False)
     lifeline: LifelineName = field(repr=False)
 
-    def bounded(self, request: CreateSessionRequest) -> CreateSessionRequest:
-        """The request with the run's wall-clock limit, unless its own is shorter."""
+    def bounded(self, request: CreateSessionRequest | str) -> CreateSessionRequest:
+        """The request with the run's wall-clock limit, unless its own is shorter.
+
+        Raises:
+            TypeError: it is neither source text nor a `CreateSessionRequest`.
+        """
+        if isinstance(request, str):
+            request = CreateSessionRequest(code=request)
+        if not isinstance(request, CreateSessionRequest):
+            raise TypeError(f"request: expected source text or a CreateSessionRequest, got {type(request).__name__}")
         limits = request.limits or SessionLimits()
         own = limits.wall_clock_ms
         if own is not None and own <= self.wall_clock_ms:

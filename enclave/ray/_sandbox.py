@@ -32,7 +32,7 @@ class Sandbox:
     def __init__(self, run: Run) -> None:
         self._worker = Worker(run)
         self._client: EnclaveClient | None = None
-        self._ended = anyio.Event()
+        self._scopes: set[anyio.CancelScope] = set()
 
     async def run(self, request: CreateSessionRequest | str, *, type: Any = Any) -> Outcome[Any]:
         """Run a request in a session of its own, and give its outcome.
@@ -44,28 +44,28 @@ class Sandbox:
         Raises:
             TypeError: an argument cannot be used. WorkInterrupted: the run has ended.
         """
-        if isinstance(request, str):
-            request = CreateSessionRequest(code=request)
         request = self._worker.run.bounded(request)
         client = self._client or self._start()
-        outcomes: list[Outcome[Any]] = []
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._end_with_run, tasks.cancel_scope)
-            outcomes += await client.map([request], max_concurrency=1, type=type)
-            tasks.cancel_scope.cancel()
-        if not outcomes:
-            raise run_has_ended()
-        return outcomes[0]
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                if self._worker.has_ended:  # asked after the scope is in the set, so that one of the two ends this
+                    raise run_has_ended()
+                [outcome] = await client.map([request], max_concurrency=1, type=type)
+                return outcome
+            finally:
+                self._scopes.discard(scope)
+        raise run_has_ended()
 
-    async def _end_with_run(self, scope: anyio.CancelScope) -> None:
-        await self._ended.wait()
-        scope.cancel()
+    def _cancel_all(self) -> None:
+        for scope in list(self._scopes):
+            scope.cancel()
 
     def _start(self) -> EnclaveClient:
         # With the first call, for the loop of the actor does not run yet when it is made.
         self._client = client = self._worker.client()
         loop = current_token()
-        self._worker.watch(lambda: anyio.from_thread.run_sync(self._ended.set, token=loop))
+        self._worker.watch(lambda: anyio.from_thread.run_sync(self._cancel_all, token=loop))
         self._worker.sweep_earlier()
         return client
 

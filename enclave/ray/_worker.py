@@ -41,13 +41,17 @@ class Worker:
         return self.run.access.client({**self._actor, INCARNATION: self._incarnation})
 
     def watch(self, ended: Callable[[], object]) -> None:
-        """Call `ended`, in a thread of Ray's, when the run ends. `has_ended` is set before."""
+        """Call `ended`, in a thread of Ray's, when the run ends. `has_ended` is set before, or by now."""
+        future = self.run.lifeline.end()
+        if future.done():
+            self.has_ended = True
+            return
 
         def done(_: object) -> None:
             self.has_ended = True
             ended()
 
-        self.run.lifeline.end().add_done_callback(done)
+        future.add_done_callback(done)
 
     def sweep_earlier(self) -> None:
         """Tear down what earlier incarnations of this actor left behind, if there were any, in a thread of its own."""

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from enclave import APIConnectionError, EnclaveClient, Timeout, WorkInterrupted
+from tests.support.messages import session as session_of
 from tests.support.plane import ControlPlane
 from tests.support.tls import trusting
 from tests.support.ways import running_ways
@@ -159,6 +160,22 @@ async def test_a_create_whose_task_alone_is_cancelled_before_it_is_sent_is_not_l
             with pytest.raises(APIConnectionError, match="before it was sent") as caught:
                 await caller
             assert caught.value.create_label is None
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_sweep_whose_tasks_are_cancelled_says_which_sessions_it_did_not_tear_down() -> None:
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.sessions = {f"s-{n}": session_of(f"s-{n}", "running", labels={"run": "7"}) for n in range(3)}
+        gate = plane.hold("DELETE seen")
+        async with EnclaveClient(plane.base_url) as client:
+            caller = asyncio.ensure_future(client.sweep(labels={"run": "7"}))
+            await gate.wait()
+            cancel_tasks("enclave._sweep")
+            gate.opened.set()
+            done = await caller
+    assert done.swept == []
+    assert done.failed.keys() == {"s-0", "s-1", "s-2"}
+    assert all(isinstance(error, WorkInterrupted) for error in done.failed.values())
 
 
 def cancel_tasks(prefix: str) -> None:

@@ -1,6 +1,7 @@
 """Servers that resume streams in right and wrong ways: a consumer sees one history of the session, or an error.
 
-`may_go_wrong_silently` marks the faults that no client can know of. docs/reliability.md lists the same.
+`may_go_wrong_silently` marks the faults that no client can know of. docs/reliability.md lists the same. And where
+a consumer did see a history that is none, without an error, the bytes have to be those that a right server could send.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self.histories: list[list[Frame]] = []
+        self.connections: list[tuple[str | None, list[tuple[str | None, Frame]]]] = []
         self.frames_before_going_on: int | None = None
         self.sent = 0
 
@@ -92,8 +94,11 @@ class Server:
         body = b"".join(blocks)
         if len(self.histories) <= len(self.cuts):
             body = body[: self.cuts[len(self.histories) - 1] % (len(body) + 1)]
+        whole = sum(body.startswith(b"".join(blocks[: n + 1])) for n in range(len(blocks)))
+        events = [(IDS[self.ids](index, start), frame) for index, frame in enumerate(history)][start : start + whole]
+        self.connections.append((None if last is None else last.decode(), events))
         if last is None:
-            self.sent = max(self.sent, sum(body.startswith(b"".join(blocks[: n + 1])) for n in range(len(blocks))))
+            self.sent = max(self.sent, whole)
         return sse(*self._pieces(body))
 
     def _history(self) -> list[Frame]:
@@ -143,6 +148,26 @@ class Server:
             pieces.append(body[:size])
             body = body[size:]
         return [piece for piece in (*pieces, body) if piece]
+
+
+def may_be_right(server: Server, got: list[Frame]) -> bool:
+    """Whether a server whose session is what the consumer got could have sent exactly these events."""
+    ids: list[str | None] = [None] * len(got)
+    for number, (last, events) in enumerate(server.connections):
+        starts = [0, *(place + 1 for place, known in enumerate(ids) if last is not None and known == last)]
+        for start in reversed(starts):
+            places = range(start, start + len(events))
+            if [frame for _, frame in events] == got[start : start + len(events)] and all(
+                ids[place] in (None, event_id) for place, (event_id, _) in zip(places, events, strict=True)
+            ):
+                for place, (event_id, _) in zip(places, events, strict=True):
+                    ids[place] = event_id
+                break
+        else:
+            was_doubted = last is not None and [each for each, _ in server.connections[number + 1 :]][:1] == [None]
+            if not was_doubted:
+                return False
+    return True
 
 
 async def consume(server: Server) -> tuple[list[Frame], StreamInterrupted | None]:
@@ -198,3 +223,5 @@ def test_whatever_the_server_does_one_history_explains_all_frames_or_there_is_an
     assert explanations
     if sure is got and error is None:
         assert got in explanations
+    if error is None and got not in server.histories:
+        assert may_be_right(server, got)

@@ -134,6 +134,11 @@ def limits() -> None:
         outcomes = ray.get([actor.run.remote("x", type=int), actor.run.remote(short), actor.run.remote("x", type=str)])
         say(outcomes=[type(each).__name__ for each in outcomes], verdicts=[str(each.verdict) for each in outcomes])
 
+        try:
+            ray.get(actor.run.remote("x", type=object()))
+        except TypeError as error:
+            say(plain=not isinstance(error, ExceptionGroup))
+
         def broken(row: dict[str, Any]) -> str:
             if row["id"] == 1:
                 raise LookupError("no such program")

@@ -138,6 +138,7 @@ def test_sessions_carry_the_limit_and_the_labels_and_faults_are_columns(plane, d
     assert "ENCLAVE_API_KEY" in run.says("refused")
     assert "ENCLAVE_API_KEY" in run.says("refused")
     assert run.says("outcomes") == ["Completed", "Completed", "Errored"]
+    assert run.says("plain") is True
     rows = run.says("rows")
     run.ends()
     assert [row["verdict"] for row in rows] == ["succeeded", "client", "succeeded"]

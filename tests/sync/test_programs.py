@@ -284,7 +284,12 @@ def test_a_name_is_looked_up_in_atexit(simulator: SyncSimulator, run_program) ->
         from enclave import SyncEnclaveClient
 
         url = os.environ["ENCLAVE_BASE_URL"].replace("127.0.0.1", "localhost")
-        atexit.register(lambda: print(SyncEnclaveClient(url).health().ok))
+
+        def at_exit():
+            with SyncEnclaveClient(url) as client:
+                print(client.health().ok)
+
+        atexit.register(at_exit)
         """)
     assert printed == "True\n"
 

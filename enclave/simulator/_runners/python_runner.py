@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 METADATA = "169.254.169.254"
 METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data"}
+INTERPRETERS = {"_interpreters", "_xxsubinterpreters"}
 REPORT_LOCK = threading.RLock()
 
 # They are bound here, so that a program which replaces them does not replace ours.
@@ -60,9 +61,9 @@ class Egress:
 
     def audit(self, event: str, args: tuple[Any, ...]) -> None:
         """The hook for `sys.addaudithook`. Raises PermissionError for what is denied."""
-        if event == "cpython.PyInterpreterState_New":
-            # This hook would not be in it, and only a new hook could be.
-            raise PermissionError(1, "another interpreter in this process is not permitted")
+        # This hook would not be in another interpreter of the process, and only a new one could be.
+        if event == "import" and args[0] in INTERPRETERS:
+            raise ImportError("another interpreter in this process is not permitted", name=args[0])
         if not event.startswith("socket."):
             return
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
@@ -74,8 +75,7 @@ class Egress:
             self._check_name(args[0][0])
 
     def _check_address(self, sock: socket.socket, address: Any) -> None:
-        # A program may give a subclass that says otherwise, so the base classes are asked.
-        family = _socket.socket.family.__get__(sock)
+        family = _family(sock)
         if family in (_socket.AF_INET, _socket.AF_INET6):
             host, port = _parts(address)[:2]
             host = _text(host)
@@ -126,6 +126,16 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     address = ipaddress.ip_address(text)
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+def _family(sock: socket.socket) -> int:
+    """What the class below all others says, because a program may give a subclass that says otherwise."""
+    for base in reversed(type(sock).__mro__):
+        member = vars(base).get("family")
+        if type(member) is types.MemberDescriptorType:
+            family: int = member.__get__(sock)
+            return family
+    return -1
 
 
 def _parts(address: tuple[Any, ...]) -> tuple[Any, ...]:

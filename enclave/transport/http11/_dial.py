@@ -116,7 +116,10 @@ class Dialer:
         if self._context is None:
             async with self._context_lock:
                 if self._context is None:
-                    self._context = await anyio.to_thread.run_sync(self._make_context)
+                    try:
+                        self._context = await anyio.to_thread.run_sync(self._make_context)
+                    except RuntimeError:  # an interpreter that is about to end starts no thread any more
+                        self._context = self._make_context()
         return self._context
 
     def _peer(self, tried: list[Address]) -> str:

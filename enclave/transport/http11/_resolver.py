@@ -86,7 +86,11 @@ class _LookUp:
         thread = threading.Thread(
             target=self._run, args=(host, port, running_loop()), name=f"enclave: look up {host}", daemon=True
         )
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # An interpreter that is about to end starts no thread any more. Nothing else goes on then, so it may block.
+            self._run(host, port, running_loop())
 
     def serves_now(self) -> bool:
         """Whether one who asks now should wait for it, or take what it found. Nobody does for an error."""
