@@ -133,7 +133,7 @@ class Clocked(httpx.AsyncBaseTransport):
 
 
 def run_on_mock_clock(call: Any) -> Any:
-    return anyio.run(call, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+    return trio.run(call, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def client_of(transport: httpx.AsyncBaseTransport, **options: Any) -> EnclaveClient:
