@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
@@ -25,7 +25,15 @@ from ._create import Creates
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
 from ._request_arguments import as_request
 from ._session import SessionBlock, SessionHandle
-from ._tasks import BackgroundTask, Wakeup, cancelled_by_others, close_unbegun, cut_short, uninterrupted
+from ._tasks import (
+    BackgroundTask,
+    Wakeup,
+    cancelled_by_others,
+    close_unbegun,
+    cut_short,
+    start_coroutine,
+    uninterrupted,
+)
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 
@@ -73,7 +81,7 @@ class FanOut(Generic[T]):
         self._in_flight = 0  # taken from the input, and its outcome not yet taken out
         self._taken = 0  # from the input, in all
         self._running = 0  # taken from the input, and without an outcome yet
-        self._starting: dict[int, anyio.TaskHandle[None]] = {}  # tasks before their first step, by index
+        self._starting: dict[int, Coroutine[Any, Any, None]] = {}  # before their first step, by index
         self._changed = Wakeup()
         self._input_is_through = False
         self._ended = False
@@ -214,7 +222,8 @@ class FanOut(Generic[T]):
                 self._in_flight += 1
                 self._taken += 1
                 self._running += 1
-                self._starting[index] = task_group.start_soon(self._run_one, index, request)
+                self._starting[index] = self._run_one(index, request)
+                start_coroutine(task_group, self._starting[index], "one of a fan-out")
         except StopAsyncIteration:
             self._input_is_through = True
         except BaseException as error:

@@ -11,7 +11,7 @@ import msgspec
 
 from . import _calls
 from ._create import discard
-from ._tasks import cancelled_by_others, close_unbegun, cut_short, plain_exceptions
+from ._tasks import cancelled_by_others, close_unbegun, cut_short, plain_exceptions, start_coroutine
 from .types import Session, SessionPhase
 from .types._request import check_labels
 
@@ -63,11 +63,12 @@ class Sweep:
                 # Left to itself it would end all the others too, and the sweep would look complete.
                 failed[session_id] = cut_short(f"tearing down session {session_id}")
 
-        started: list[anyio.TaskHandle[None]] = []
+        started = [tear_down(session_id) for session_id in ids]
         try:
             with plain_exceptions():
                 async with anyio.create_task_group() as tasks:
-                    started += [tasks.start_soon(tear_down, session_id) for session_id in ids]
+                    for coroutine in started:
+                        start_coroutine(tasks, coroutine, "sweep")
         finally:
             close_unbegun(started)
         # A task that was cancelled before its first step has said nothing.

@@ -133,7 +133,7 @@ class Clocked(httpx.AsyncBaseTransport):
 
 
 def run_on_mock_clock(call: Any) -> Any:
-    return anyio.run(call, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+    return trio.run(call, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def client_of(transport: httpx.AsyncBaseTransport, **options: Any) -> EnclaveClient:
@@ -169,6 +169,19 @@ def test_a_session_that_does_not_show_up_is_an_error_that_names_its_label(list_s
 
     run_on_mock_clock(run)
     assert len(transport.creates) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.5, 100])
+def test_how_long_it_is_looked_for_is_a_setting(seconds: float):
+    transport = Clocked(shows_after=1e9)
+
+    async def run() -> None:
+        async with client_of(transport, timeout=Timeout(recover_create=seconds)) as client:
+            with pytest.raises(APIConnectionError, match="reset by peer"):
+                await client.run("x")
+            assert 0.9 * seconds < anyio.current_time() - transport.lost_at < 1.1 * seconds
+
+    run_on_mock_clock(run)
 
 
 def test_a_lost_create_is_sent_again_if_the_caller_says_so_and_the_list_has_shown_none():

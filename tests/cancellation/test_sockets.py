@@ -15,6 +15,7 @@ import pytest
 
 from enclave import EnclaveClient
 from tests.support.plane import ControlPlane, Gate
+from tests.support.releases import anyio_closes_its_sockets
 from tests.support.stepping import cancel_at, pending_tasks, quicken, ways
 
 pytestmark = pytest.mark.anyio
@@ -30,6 +31,8 @@ TLS = ssl.create_default_context()  # never used, and takes httpx's transport lo
 def stock() -> httpx.AsyncHTTPTransport:
     return httpx.AsyncHTTPTransport(verify=TLS)
 
+
+TRANSPORTS = [pytest.param(None, id="own"), pytest.param(stock, id="stock", marks=anyio_closes_its_sockets)]
 
 Scenario = Callable[[EnclaveClient], Awaitable[Any]]
 
@@ -57,7 +60,7 @@ async def short_life(client: EnclaveClient) -> None:
 
 
 @pytest.mark.parametrize("scenario", [session_block, stream, fan_out, short_life])
-@pytest.mark.parametrize("transport", [None, stock], ids=["own", "stock"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_cancelling_over_sockets_leaves_none_open(
     scenario: Scenario, transport: Callable[[], Any] | None
 ) -> None:
@@ -89,7 +92,7 @@ def client_sockets(server_port: int) -> list[Any]:
     return [each for each in connections if each.raddr and each.raddr.port == server_port]
 
 
-@pytest.mark.parametrize("transport", [None, stock], ids=["own", "stock"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_stream_that_is_left_early_closes_its_connection_at_once(transport: Callable[[], Any] | None) -> None:
     with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(plane.base_url, transport=transport() if transport else None) as client:
@@ -100,7 +103,7 @@ async def test_a_stream_that_is_left_early_closes_its_connection_at_once(transpo
     gc.collect()
 
 
-@pytest.mark.parametrize("transport", [None, stock], ids=["own", "stock"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_stream_that_is_cancelled_half_read_closes_its_connection(transport: Callable[[], Any] | None) -> None:
     with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         gate = plane.hold("GET half")

@@ -18,6 +18,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from enclave.cli import main
 from enclave.simulator import Simulator
 from tests.support.cli_process import Environment, Terminal
+from tests.support.wire import refused_port
 
 
 class Done(NamedTuple):
@@ -71,6 +72,13 @@ def _plain_environment(monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what we start would ignore it too
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens."""
+    with refused_port() as port:
+        yield port
 
 
 @pytest.fixture

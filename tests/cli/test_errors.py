@@ -46,8 +46,8 @@ def test_an_answer_of_the_server_is_one_line_with_the_fix(cli, simulator, status
     assert fix in done.err
 
 
-def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, free_tcp_port) -> None:
-    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+def test_an_unreachable_server_is_one_line_with_the_fix(cli, monkeypatch, closed_port) -> None:
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{closed_port}")
     monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=None))
     done = cli("health")
     assert (done.code, done.err.count("\n")) == (1, 1)
@@ -87,11 +87,11 @@ def test_a_person_is_told_that_the_client_tries_again(watched, simulator, monkey
     ids=" ".join,
 )
 def test_a_person_need_not_wait_for_a_server_that_is_not_there(
-    watched, monkeypatch, tmp_path, free_tcp_port, command
+    watched, monkeypatch, tmp_path, closed_port, command
 ) -> None:
     (tmp_path / "requests").write_text('"1"\n')
     command = [str(tmp_path / "requests") if part == "FILE" else part for part in command]
-    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{closed_port}")
     # Whoever goes on trying takes longer than the test has.
     retry = enclave.RetryPolicy(attempts=1000, wait_seconds=0.2, max_wait_seconds=0.2, jitter=0, total_seconds=None)
     monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
@@ -103,9 +103,9 @@ def test_a_person_need_not_wait_for_a_server_that_is_not_there(
     assert time.monotonic() - started < 60
 
 
-def test_a_script_waits_for_a_server_that_has_just_been_started(cli, simulator, monkeypatch, free_tcp_port) -> None:
+def test_a_script_waits_for_a_server_that_has_just_been_started(cli, simulator, monkeypatch, closed_port) -> None:
     waits = []
-    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{free_tcp_port}")
+    monkeypatch.setenv("ENCLAVE_BASE_URL", f"http://127.0.0.1:{closed_port}")
     retry = enclave.RetryPolicy(attempts=2, wait_seconds=0.01)
     monkeypatch.setattr("enclave.cli._client.EnclaveClient", partial(enclave.EnclaveClient, retry=retry))
     monkeypatch.setattr("enclave.cli._client.Narrator.waiting", lambda *_args, **kwargs: waits.append(kwargs))

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from enclave import StdoutFrame
+from tests.support.releases import anyio_closes_its_sockets
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 WAIT_SECONDS = 20.0
@@ -185,6 +186,7 @@ def test_the_simulator_does_not_show_a_key_it_was_given(command) -> None:
     assert "secret" not in serving.out + serving.err
 
 
+@anyio_closes_its_sockets
 def test_an_address_in_use_is_one_line(command, simulator) -> None:
     port = simulator.base_url.rpartition(":")[2]
     done = command.run("simulator", "--port", port)

@@ -223,15 +223,18 @@ def test_no_credential_means_no_warning():
 
 
 @pytest.mark.parametrize("value", [0, -1, "5", float("nan"), True])
-@pytest.mark.parametrize("name", ["connect", "read", "write", "acquire", "stream_idle", "stream_end", "teardown"])
+@pytest.mark.parametrize(
+    "name", ["connect", "read", "write", "acquire", "stream_idle", "stream_end", "teardown", "recover_create"]
+)
 def test_a_timeout_that_is_no_positive_number_is_refused_by_name(name, value):
     with pytest.raises(ConfigurationError, match=f"timeout.{name}"):
         Timeout(**{name: value})
 
 
-def test_a_teardown_without_a_deadline_is_refused():
-    with pytest.raises(ConfigurationError, match=r"timeout\.teardown"):
-        Timeout(teardown=None)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["teardown", "recover_create"])
+def test_work_that_must_end_has_a_deadline(name):
+    with pytest.raises(ConfigurationError, match=f"timeout.{name}"):
+        Timeout(**{name: None})
 
 
 def test_one_number_is_the_timeout_of_requests_and_leaves_streams_alone():

@@ -219,7 +219,7 @@ def result_on_mock_clock(transport: SilentPlane, **options: Any) -> tuple[Any, f
             return result.value, anyio.current_time() - started
 
     clock = trio.testing.MockClock(autojump_threshold=0)
-    return anyio.run(run, backend="trio", backend_options={"clock": clock})
+    return trio.run(run, clock=clock)
 
 
 @pytest.mark.parametrize("stream", [heartbeats, silence, hangs_up])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
+import trio
 from trio.testing import MockClock
 
 from enclave import (
@@ -160,7 +161,7 @@ def test_by_default_five_seconds_of_silence_are_the_end(ids):
         return anyio.current_time()
 
     clock = MockClock(autojump_threshold=0)
-    assert anyio.run(main, backend="trio", backend_options={"clock": clock}) == pytest.approx(8.0, abs=0.1)
+    assert trio.run(main, clock=clock) == pytest.approx(8.0, abs=0.1)
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
@@ -180,7 +181,7 @@ def test_a_proxy_that_closes_quiet_connections_is_outlasted(ids, failure):
                 assert [frame async for frame in frames] == [StdoutFrame("started"), StdoutFrame("done"), EndFrame()]
                 assert frames.resumes == 61
 
-    anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 async def test_a_connection_that_stood_for_a_while_is_no_failed_attempt_and_one_closed_at_once_is(
@@ -201,3 +202,23 @@ async def test_a_connection_that_stood_for_a_while_is_no_failed_attempt_and_one_
         server.answers(closing(SSE), closing(SSE))
         with pytest.raises(StreamInterrupted, match="gave up after 2 retries"):
             await read(client)
+
+
+async def test_a_shielded_consumer_gets_the_frames_that_follow_a_cancellation_around_it(server, client):
+    cancelled = anyio.Event()
+
+    async def answer(request: Request) -> None:
+        await request.send(SSE + event("a"))
+        await cancelled.wait()
+        await request.send(event("b") + END)
+
+    server.answers(answer)
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        async with client.stream("s-1") as frames:
+            with anyio.CancelScope(shield=True):
+                seen = [await anext(frames)]
+                scope.cancel()
+                await anyio.wait_all_tasks_blocked()
+                cancelled.set()
+                seen += [frame async for frame in frames]
+    assert seen == [StdoutFrame("a"), StdoutFrame("b"), EndFrame()]

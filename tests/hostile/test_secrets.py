@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = "ek_7f3a_thekeynobodymaysee"
 PARTS = (KEY, "thekeynobodymaysee", "ek_7f3a")
-SHORT = Timeout(connect=8, read=0.1, stream_idle=0.1, teardown=0.1)
+SHORT = Timeout(connect=8, read=0.1, acquire=1, stream_idle=0.1, teardown=0.1, recover_create=0.05)
 TLS = ssl.create_default_context()
 Client = Callable[..., EnclaveClient]
 
@@ -168,7 +168,7 @@ async def test_a_cancelled_request_does_not_show_the_credential(
     make: Client, call: Callable[[EnclaveClient], Awaitable[None]], records: Callable[[], str]
 ) -> None:
     with ControlPlane(silence).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
-        client = make(server.base_url, timeout=Timeout(teardown=0.1))
+        client = make(server.base_url, timeout=Timeout(teardown=0.1, recover_create=0.05))
         caught: list[BaseException] = []
 
         async def caller() -> None:

@@ -8,7 +8,7 @@ import pytest
 from enclave import APIConnectionError, ResponseTooLargeError, UsageError
 from enclave.transport.http11._body import ResponseBody
 from tests.support.messages import CHUNKED, OK, chunk
-from tests.support.origin import anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of, read_all
+from tests.support.origin import assert_whole, client_of, pool_of, read_all
 from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
@@ -135,7 +135,6 @@ async def test_nothing_is_read_from_the_socket_until_it_is_asked_for():
     assert sent < 64 * 1024 * 1024
 
 
-@anyio_stops_reading_when_cancelled
 async def test_not_even_a_new_connection_is_read_ahead_of_demand():
     flood, stuck = anyio.Event(), anyio.Event()
 

@@ -10,7 +10,7 @@ import pytest
 
 from enclave import APIConnectionError, APITimeoutError, ConnectError, ConnectTimeoutError
 from tests.support.messages import CHUNKED, OK
-from tests.support.origin import anyio_stops_reading_when_cancelled, assert_whole, client_of, pool_of, read_all
+from tests.support.origin import assert_whole, client_of, pool_of, read_all
 from tests.support.wire import Peer, Server, answering, serve, silent_listener
 
 pytestmark = pytest.mark.anyio
@@ -138,7 +138,6 @@ async def test_no_free_connection_in_time_is_a_pool_timeout():
         assert_whole(client)
 
 
-@anyio_stops_reading_when_cancelled
 async def test_a_reset_in_the_middle_of_a_body_is_a_read_error():
     async def script(peer: Peer, server: Server) -> None:
         await peer.request()

@@ -86,3 +86,9 @@ def test_an_origin_must_be_http_with_a_host(origin):
 def test_an_origin_knows_what_to_connect_to_and_what_to_call_it(url, host, authority, peer):
     origin = Origin.of(url)
     assert (origin.host, origin.authority, origin.peer) == (host, authority, peer)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
+def test_a_method_whose_response_has_no_body_is_refused(method):
+    with pytest.raises(ValueError, match=f"{method} requests are not supported"):
+        Request(method, "/", [], timeouts=Timeouts(1, 1, 1, 1))

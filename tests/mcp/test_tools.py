@@ -112,6 +112,15 @@ async def test_sessions_are_listed_by_phase(hosting) -> None:
         await client.teardown(session.id)
 
 
+async def test_the_label_that_the_sdk_made_for_itself_is_not_listed(hosting) -> None:
+    async with hosting() as host, hosting_client(host) as client:
+        host.simulator.script()
+        session = await client.run("x", labels={"team": "data"})
+        assert "enclave-sdk.create" in (await client.get(session.id)).labels
+        (listed,) = (await host.call("list_sessions")).structured_content["sessions"]
+        assert listed["labels"] == {"team": "data"}
+
+
 # Errors
 
 

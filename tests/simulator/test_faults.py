@@ -166,7 +166,9 @@ async def test_a_refused_request_never_reaches_the_route(serving, reset):
         with anyio.fail_after(10):
             async with await anyio.connect_tcp(url.host, url.port) as stream:
                 await stream.send(b"POST /sessions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
-                with pytest.raises(anyio.BrokenResourceError if reset else anyio.EndOfStream):
+                # An older anyio takes a reset for an end.
+                expected = (anyio.BrokenResourceError, anyio.EndOfStream) if reset else anyio.EndOfStream
+                with pytest.raises(expected):
                     await stream.receive()
         assert api.sim.phases == {}
 

@@ -6,21 +6,14 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
-import pytest
 
 from enclave.transport._messages import Headers, Request, Response, Timeouts
 from enclave.transport.http11 import OriginTransport
 from tests.support.wire import Server
-
-anyio_stops_reading_when_cancelled = pytest.mark.skipif(
-    tuple(int(part) for part in version("anyio").split(".")[:2]) < (4, 16),
-    reason="before 4.16, anyio on asyncio reads on after a cancelled receive, and takes a reset for an end",
-)
 
 
 def open_sockets() -> int:

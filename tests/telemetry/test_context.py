@@ -219,7 +219,11 @@ async def test_a_generator_that_holds_a_session_and_is_closed_elsewhere_leaves_n
             sim.script(hold=True)
             generator = sessions()
             await anext(generator)
-            await in_tasks(generator.aclose)
+
+            async def close(generator=generator):
+                await generator.aclose()
+
+            await in_tasks(close)
         await client.list()
     assert [line for line in tracing.tree() if not line.startswith(" ")] == [*["enclave.session"] * 3, "GET /sessions"]
     assert {span.attributes["enclave.session.torn_down"] for span in tracing.named("enclave.session")} == {True}
