@@ -68,9 +68,10 @@ def cancelled_by_others(error: BaseException) -> bool:
 
     Only asyncio has that: `Task.cancel` on the running task, or a wait for something that was cancelled.
     """
+    task = _asyncio_task()
     return (
-        runs_on_asyncio()
-        and isinstance(error, anyio.get_cancelled_exc_class())
+        task is not None
+        and isinstance(error, sys.modules["asyncio"].CancelledError)
         and anyio.current_effective_deadline() > -math.inf
     )
 
@@ -241,13 +242,33 @@ class TaskState(enum.Enum):
 class BackgroundTask(Generic[T]):
     """A call in a task of its own. Its owner, always one and the same task, begins it and waits for its end.
 
+    The call is shielded from what cancels the owner. An owner that is cancelled and shielded itself still gets what the
+    call brings, and cancels it when it leaves.
+
     Args:
         call: what to run.
         name: what it is, for people who look at tasks, and for messages.
         again: what to run in the place of `call` after somebody else has cut it short. With it, the call is work that
-            must end: it is shielded from the owner's cancellation, so the owner must set it a deadline once it no
-            longer wants to wait. Without it, being cut short is the end.
+            must end, and the owner must set it a deadline once it no longer wants to wait. Without it, being cut short
+            is the end.
     """
+
+    __slots__ = (
+        "_again",
+        "_asyncio_task",
+        "_call",
+        "_cancel_requested",
+        "_deadline",
+        "_end",
+        "_error",
+        "_has_ended",
+        "_scope",
+        "_task_group",
+        "_value",
+        "name",
+        "seconds",
+        "state",
+    )
 
     def __init__(self, call: Call[T], name: str, *, again: Call[T] | None = None) -> None:
         self.name = name
@@ -259,7 +280,7 @@ class BackgroundTask(Generic[T]):
         self._deadline = math.inf
         self._cancel_requested = False
         self._scope: anyio.CancelScope | None = None  # of the attempt that is running
-        self._values: list[T] = []
+        self._value: T | None = None
         self._error: BaseException | None = None
         self._has_ended = False
         self._end = Wakeup()
@@ -323,7 +344,7 @@ class BackgroundTask(Generic[T]):
     def result(self) -> T:
         """What the call gave. Raises what it raised, TimeoutError if its time was over, or `WorkInterrupted`."""
         if self.state is TaskState.RETURNED:
-            return self._values[0]
+            return cast("T", self._value)
         raise self._failure()
 
     @property
@@ -370,37 +391,39 @@ class BackgroundTask(Generic[T]):
         call: Call[T] | None = self._call
         try:
             while call is not None:
-                call = await self._attempt(call)
+                cancels = _cancel_requests()
+                try:
+                    with anyio.CancelScope(deadline=self._deadline, shield=True) as self._scope:
+                        if self._cancel_requested:
+                            self._scope.cancel()
+                        self._value = await call()
+                        self.state = TaskState.RETURNED
+                    call = None
+                except Exception as error:  # noqa: BLE001 - the owner raises it
+                    self.state, self._error = TaskState.RAISED, error
+                    call = None
+                except anyio.get_cancelled_exc_class() as error:
+                    if not cancelled_by_others(error):
+                        self.state = TaskState.CANCELLED
+                        raise
+                    call = self._after_being_cut_short(error, cancels)
+            if self.state is TaskState.RUNNING:
+                self.state = TaskState.CANCELLED
         finally:
             self.seconds = anyio.current_time() - began
             self._set_ended()
 
-    async def _attempt(self, call: Call[T]) -> Call[T] | None:
-        """Run a call. Give what to run next, if somebody else has cut it short."""
-        cancels = _cancel_requests()
-        try:
-            with anyio.CancelScope(deadline=self._deadline, shield=self._again is not None) as self._scope:
-                if self._cancel_requested:
-                    self._scope.cancel()
-                self._values.append(await call())
-                self.state = TaskState.RETURNED
-        except Exception as error:  # noqa: BLE001 - the owner raises it
-            self.state, self._error = TaskState.RAISED, error
-        except anyio.get_cancelled_exc_class() as error:
-            if not cancelled_by_others(error):
-                self.state = TaskState.CANCELLED
-                raise
-            if self._again is None:
-                self._interrupted(error)
-            elif _cancel_requests() > cancels:
-                # asyncio counts requests to cancel, and the scopes of anyio and of `asyncio.timeout` look at the count.
-                _forget_cancel_requests(cancels)
-                return self._again
-            else:
-                # Nobody cancelled this task: the call awaited something that was cancelled, and would so again.
-                self.state, self._error = TaskState.RAISED, error
-        if self.state is TaskState.RUNNING:
-            self.state = TaskState.CANCELLED
+    def _after_being_cut_short(self, error: BaseException, cancels: int) -> Call[T] | None:
+        """What to run next, if anything."""
+        if self._again is None:
+            self._interrupted(error)
+            return None
+        if _cancel_requests() > cancels:
+            # asyncio counts requests to cancel, and the scopes of anyio and of `asyncio.timeout` look at the count.
+            _forget_cancel_requests(cancels)
+            return self._again
+        # Nobody cancelled this task: the call awaited something that was cancelled, and would so again.
+        self.state, self._error = TaskState.RAISED, error
         return None
 
     def _interrupted(self, cause: BaseException | None) -> None:

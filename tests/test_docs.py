@@ -20,6 +20,7 @@ from tests.support.programs import PAGES, ROOT, programs
 RUN_ELSEWHERE = {
     "docs/testing.md": "tests/pytest_plugin/test_docs.py",
     "docs/mcp.md": "tests/mcp/test_docs.py",
+    "docs/ray.md": "tests/ray/test_docs.py",
 }
 RUN_HERE = [page for page in PAGES if page not in RUN_ELSEWHERE]
 PROGRAMS = [

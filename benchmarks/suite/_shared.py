@@ -8,6 +8,10 @@ SMALL_STACK = ("enclave", "enclave-trio", "enclave-uvloop", "aiohttp-lines", "ht
 """The rows where it does not matter how frames are taken out of a read."""
 
 
+AIOHTTP = "aiohttp-lines"
+"""The neighbour whose cost ours is held against."""
+
+
 def label(size: int) -> str:
     """How a size is named in a table."""
     return f"{size:,}"

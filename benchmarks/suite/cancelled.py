@@ -8,12 +8,14 @@ from benchmarks._model import Benchmark, Case, Options, Results, Table, Target, 
 from benchmarks._process import case
 from benchmarks.source._plan import IDLE_ID
 
-from ._shared import LOOPS, SMALL_STACK, is_goal, label
+from ._shared import AIOHTTP, LOOPS, SMALL_STACK, is_goal, label
 
 SIZES, QUICK_SIZES = (200, 2_000), (10, 20)
 SLOW = "httpx-json"
 FLAT = 1.3
 """What counts as flat; the same allowance as for live streams."""
+AGAINST_AIOHTTP = 1.5
+"""Each of our streams is two tasks: the caller's, and the one that reads ahead of it."""
 CPU_US = per("cpu", "streams", 1e6)
 
 
@@ -43,6 +45,9 @@ def targets(results: Results, options: Options) -> list[Target]:
                 goal=goal,
             )
         )
+        aiohttp = ratio(results.value(row, many, CPU_US), results.value(AIOHTTP, many, CPU_US))
+        what = f"{many} streams cancelled, {loop}, CPU per stream against aiohttp"
+        found.append(Target(what, aiohttp, AGAINST_AIOHTTP, at_least=False, goal=goal))
         found.append(
             Target(
                 f"{many} streams cancelled, {loop}, sockets left open",

@@ -9,7 +9,7 @@ from benchmarks._model import Benchmark, Case, Options, Results, Table, Target, 
 from benchmarks._process import case
 from benchmarks.source._plan import burst_id, paced_id
 
-from ._shared import LOOPS, SMALL_STACK, is_goal, label
+from ._shared import AIOHTTP, LOOPS, SMALL_STACK, is_goal, label
 
 ROWS = (*SMALL_STACK, "httpx-closing")
 
@@ -21,6 +21,7 @@ QUICK_SIZES = (10, 20, 30)
 POOLS = (POOL, CLOSING_POOL) = ("httpx-json", "httpx-closing")
 POOL_SIZES, POOL_SIZES_FULL = (300, 1_000), (300, 1_000, 3_000)
 TIMEOUT = 1_200.0
+AGAINST_AIOHTTP = {"asyncio": 1.0, "trio": 1.15}
 CPU_MS = per("cpu", "streams", 1e3)
 
 
@@ -44,24 +45,21 @@ def live_case(row: str, size: int, *, repeats: int, tls: bool = False) -> Case:
 
 
 def targets(results: Results, options: Options) -> list[Target]:
-    few, middle, many = map(label, QUICK_SIZES if options.quick else SIZES[:3])
+    few, middle, many, *more = map(label, QUICK_SIZES if options.quick else SIZES)
     found = []
     for loop, ours in LOOPS.items():
         goal = is_goal(loop)
-        cost = {size: results.value(ours, size, CPU_MS) for size in (few, middle, many)}
-        aiohttp = ratio(cost[many], results.value("aiohttp-lines", many, CPU_MS))
+        cost = {size: results.value(ours, size, CPU_MS) for size in (few, many, *more)}
         growth = ratio(cost[many], cost[few])
         found.append(
             Target(f"CPU per stream, {loop}, {many} streams against {few}", growth, 1.3, at_least=False, goal=goal)
         )
         if not goal:
             found.append(_against_pool(results, cost[many], middle, many))
-        found.append(
-            Target(f"CPU per stream, {loop}, {many} streams, against aiohttp", aiohttp, 1.4, at_least=False, goal=goal)
-        )
-        found.append(
-            Target(f"CPU per stream, {loop}, {many} streams, below aiohttp", aiohttp, 1.0, at_least=False, goal=True)
-        )
+        for size in (many, *more):
+            aiohttp = ratio(cost[size], results.value(AIOHTTP, size, CPU_MS))
+            what = f"CPU per stream, {loop}, {size} streams, against aiohttp"
+            found.append(Target(what, aiohttp, AGAINST_AIOHTTP[loop], at_least=False, goal=goal))
     return found
 
 

@@ -13,7 +13,7 @@ from ._shared import LOOPS, SMALL_STACK, is_goal
 POINT = "idle stream"
 SLOW = "httpx-json"
 SIZES, SLOW_SIZES, QUICK_SIZES = (200, 2_200), (50, 350), (20, 120)
-LIMIT_KB = 40.0
+LIMIT_KB = 24.0
 
 
 def kilobytes(measured: Measured) -> float:

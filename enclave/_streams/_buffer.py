@@ -21,6 +21,8 @@ class FrameBuffer:
             read (256 KiB) or one event later, so the server is slowed down and memory is not filled.
     """
 
+    __slots__ = ("_batches", "_bytes", "_changed", "_end_error", "_ended", "_is_open", "_max_bytes")
+
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         # A list: an empty deque takes 600 bytes, in each of many streams, and the bound keeps this short.
@@ -28,8 +30,8 @@ class FrameBuffer:
         self._bytes = 0
         self._ended = False
         self._end_error: Exception | None = None
-        self._data = Wakeup()
-        self._room = Wakeup()
+        self._is_open = False
+        self._changed = Wakeup()  # one for the reader and the consumer, who each look at what they wait for
 
     def put(self, batch: list[StreamFrame], wire_bytes: int) -> None:
         """Add what one network read completed. Never waits. Call `wait_for_room` before the next read."""
@@ -37,7 +39,23 @@ class FrameBuffer:
             return  # a reader that is being cancelled may still have had a read to hand over
         self._batches.append((batch, wire_bytes))
         self._bytes += wire_bytes
-        self._data.wake()
+        self._changed.wake()
+
+    def open(self) -> None:
+        """The stream stands: batches will follow."""
+        self._is_open = True
+        self._changed.wake()
+
+    async def wait_until_open(self) -> None:
+        """Wait until the stream stands, or has ended without ever having stood.
+
+        Raises:
+            What ended it, if not a single batch came before that.
+        """
+        while not (self._is_open or self._ended):
+            await self._changed.wait()
+        if self._end_error is not None and not self._batches:
+            raise self._end_error
 
     @property
     def is_full(self) -> bool:
@@ -47,14 +65,14 @@ class FrameBuffer:
     async def wait_for_room(self) -> None:
         """Wait until the consumer has taken enough."""
         while self.is_full:
-            await self._room.wait()
+            await self._changed.wait()
 
     def end(self, error: Exception | None) -> None:
         """Nothing follows what is here already. `error` says why. None if the stream is complete."""
         if not self._ended:
             self._ended = True
             self._end_error = error
-        self._data.wake()
+        self._changed.wake()
 
     def discard(self) -> None:
         """Drop what waits, and what may still be put, and end: the consumer wants no more."""
@@ -62,13 +80,7 @@ class FrameBuffer:
         self._bytes = 0
         self._end_error = None
         self._ended = True
-        self._data.wake()
-        self._room.wake()
-
-    def raise_if_failed(self) -> None:
-        """Raise the error that ended the stream, if not a single batch came before it."""
-        if self._end_error is not None and not self._batches:
-            raise self._end_error
+        self._changed.wake()
 
     async def get(self) -> list[StreamFrame]:
         """The next batch. An empty one is the end of a complete stream. Raises the error that ended another one."""
@@ -80,10 +92,10 @@ class FrameBuffer:
                 if self._end_error is not None:
                     raise self._end_error
                 return []
-            await self._data.wait()
+            await self._changed.wait()
         # No await from here on: a cancellation between taking the batch and returning it would lose it.
         batch, wire_bytes = self._batches.pop(0)
         self._bytes -= wire_bytes
         if not self.is_full:
-            self._room.wake()
+            self._changed.wake()
         return batch

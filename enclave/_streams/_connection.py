@@ -39,6 +39,19 @@ class _Clocks:
 class Connection:
     """Fills a `FrameBuffer` with what one connection has that is new. Use it with ``async with``."""
 
+    __slots__ = (
+        "_buffer",
+        "_clocks",
+        "_decoder",
+        "_has_brought_frames",
+        "_history",
+        "_source",
+        "_timeout",
+        "_unfinished_bytes",
+        "_was_given_up_by_proxy",
+        "last_event_id",
+    )
+
     def __init__(
         self, http: Http, path: str, history: History, buffer: FrameBuffer, unknown_frames: UnknownFrameLog
     ) -> None:
@@ -167,6 +180,7 @@ class Connection:
             if self._history.has_ended_workload:
                 # The scope was opened with the idle timeout, which is much longer than the wait for the last frames.
                 scope.deadline = self._deadline()
+            del data, frames  # 64 KiB of them may have come before the server fell silent
         if self._is_all_there:
             return True  # the server closed in good order, only without its `end` frame
         raise Dropped("the server closed the stream before its end frame")

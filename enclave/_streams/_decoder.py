@@ -36,6 +36,20 @@ class FrameDecoder:
         on_unknown: is told of every frame that cannot be read, and how many frames came before it.
     """
 
+    __slots__ = (
+        "_blocks",
+        "_frames",
+        "_goes_alone",
+        "_held",
+        "_history",
+        "_max_event_bytes",
+        "_max_held_bytes",
+        "_on_unknown",
+        "_shape",
+        "ended",
+        "failure",
+    )
+
     def __init__(
         self,
         history: History,
@@ -65,9 +79,8 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> list[StreamFrame]:
         """Take in the next bytes and give the frames that they complete, in order. Look at `ended` afterwards."""
-        self._frames = []
         if self.ended:
-            return self._frames
+            return []
         # Most reads of a live stream hold whole blocks like the latest ones, and need nothing else.
         shape = None if self._held or b"\r" in data or not data.endswith(b"\n\n") else self._shape
         try:
@@ -75,7 +88,9 @@ class FrameDecoder:
                 self._take(data)
         except (HistoryMismatch, UnprovenContinuation) as error:
             self._fail(error)
-        return self._frames
+        # Not kept, for a stream may be silent for hours after its latest frames.
+        frames, self._frames = self._frames, []
+        return frames
 
     def _take(self, data: bytes) -> None:
         held, self._held = self._held, b""

@@ -70,6 +70,18 @@ class Progress:
 class History:
     """The events of one session that a stream has received, over all its connections."""
 
+    __slots__ = (
+        "_first_hash",
+        "_first_id",
+        "_ids",
+        "_known",
+        "_last_hash",
+        "_replayed",
+        "_was_asked_to_replay",
+        "has_ended_workload",
+        "state",
+    )
+
     def __init__(self) -> None:
         self.state = FOLLOWING
         self.has_ended_workload = False

@@ -103,6 +103,8 @@ class Series:
 class EventIds:
     """The ids of all events so far, in bounded memory."""
 
+    __slots__ = ("_hashes", "_latest", "_series", "state")
+
     def __init__(self) -> None:
         self.state = IdState.NONE
         self._series: Series | None = None

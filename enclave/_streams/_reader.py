@@ -12,7 +12,7 @@ import anyio
 from enclave._log import logger
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
-from enclave._tasks import Wakeup, cancelled_by_others
+from enclave._tasks import cancelled_by_others
 from enclave.errors import APIStatusError, EnclaveError, EventTooLargeError, StreamInterrupted
 from enclave.transport import Http, may_resume, may_retry
 
@@ -28,6 +28,21 @@ _STATUSES_OF_A_REFUSED_ID = frozenset({400, 431})
 class StreamReader:
     """Fills a `FrameBuffer` with the frames of one session, each once and in order."""
 
+    __slots__ = (
+        "_buffer",
+        "_failures",
+        "_has_stood",
+        "_history",
+        "_http",
+        "_is_complete",
+        "_observed",
+        "_path",
+        "_retry_ms",
+        "_session_id",
+        "_unknown_frames",
+        "resumes",
+    )
+
     def __init__(self, http: Http, session_id: str, buffer: FrameBuffer) -> None:
         self._http = http
         self._session_id = session_id
@@ -36,12 +51,10 @@ class StreamReader:
         self._history = History()
         self._unknown_frames = UnknownFrameLog(session_id)
         self._observed = ObservedStream()
+        self._has_stood = False  # a connection was opened
         self._is_complete = False  # the end was read, so a failure of the connection no longer matters
         self._failures = 0  # attempts in a row that brought nothing, the latest included
         self._retry_ms: int | None = None
-        self.has_opened = False
-        """Whether the first connection stands, or the reader has ended without one."""
-        self._opening = Wakeup()
         self.resumes = 0
         """How many times the stream was resumed on a new connection."""
 
@@ -65,25 +78,24 @@ class StreamReader:
             error = self._interruption("the task that reads it was cancelled by other code", cancellation)
         self._end(error, error)
 
-    async def wait_until_opened(self) -> None:
-        """Wait until the first connection stands, or the reader has ended without one."""
-        while not self.has_opened:
-            await self._opening.wait()
-
-    def _set_opened(self) -> None:
-        self.has_opened = True
-        self._opening.wake()
-
     def _end(self, error: Exception | None, reason: BaseException | None) -> None:
         self._buffer.end(error)
-        self._set_opened()
         self._observed.ended(reason, self._history.count, self.resumes)
 
     async def _read_connections(self) -> None:
         while True:
             connection = Connection(self._http, self._path, self._history, self._buffer, self._unknown_frames)
             try:
-                await self._read_connection(connection)
+                async with connection:
+                    if self._has_stood:
+                        self.resumes += 1
+                    self._has_stood = True
+                    self._buffer.open()
+                    await connection.read_to_end()
+                    # The consumer gets the end now. It need not wait until the connection is drained.
+                    self._is_complete = True
+                    self._buffer.end(None)
+                    await connection.drain()
             except EnclaveError as error:
                 if self._is_complete:
                     return
@@ -91,18 +103,6 @@ class StreamReader:
             else:
                 return
             await anyio.sleep(wait)
-
-    async def _read_connection(self, connection: Connection) -> None:
-        """Read one connection to the end of the session. Raises if it ends before that."""
-        async with connection:
-            if self.has_opened:
-                self.resumes += 1
-            self._set_opened()
-            await connection.read_to_end()
-            # The consumer gets the end now. It need not wait until the connection is drained.
-            self._is_complete = True
-            self._buffer.end(None)
-            await connection.drain()
 
     def _wait_after(self, error: EnclaveError, connection: Connection) -> float:
         """How long to wait before the next connection, in seconds. Raises `error` if there should be none."""
@@ -126,7 +126,7 @@ class StreamReader:
 
     def _is_drop(self, error: EnclaveError) -> bool:
         """Whether to connect again. A stream that never stood is opened again when any GET would be."""
-        if self.has_opened:
+        if self._has_stood:
             return isinstance(error, Dropped) or may_resume(error)
         return may_retry(error, creates=False)
 
@@ -141,7 +141,7 @@ class StreamReader:
             self._http.retry.attempts - 1,
             wait,
         )
-        if self.has_opened:
+        if self._has_stood:
             self._observed.resuming(error, attempt, wait, self._history.count)
         else:
             self._observed.retrying(error, attempt, wait)

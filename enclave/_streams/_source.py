@@ -24,6 +24,8 @@ class EventSource:
         last_event_id: the ``Last-Event-ID`` to go on after. None asks for the session from its first event.
     """
 
+    __slots__ = ("_body", "_http", "_last_event_id", "_path", "_timeout")
+
     def __init__(self, http: Http, path: str, last_event_id: bytes | None) -> None:
         self._http = http
         self._path = path

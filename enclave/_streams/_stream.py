@@ -96,8 +96,7 @@ class FrameStream:
         self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")
         try:
             await self._task.start()
-            await reader.wait_until_opened()
-            self._buffer.raise_if_failed()
+            await self._buffer.wait_until_open()
         except BaseException:
             await self._close()
             raise

@@ -16,6 +16,8 @@ class UnknownFrameLog:
     A server can send millions of such frames, and the log is no place for them all. The consumer gets every one.
     """
 
+    __slots__ = ("_seen", "_session_id")
+
     def __init__(self, session_id: str) -> None:
         self._session_id = session_id
         self._seen = _NOTHING

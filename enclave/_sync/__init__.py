@@ -3,12 +3,14 @@
 Nothing of the protocol is in here. Each class holds an object of the async client's and calls its methods on an event
 loop in a thread of its own, which the first call makes. What lives where, lowest first:
 
+_words.py    the words of the async client, as they read for the blocking one
 _loop.py     EventLoop: the thread, and how work gets to it. The one module that knows asyncio
 _work.py     Call and Held: one coroutine that a thread waits for, and one block that a task holds open
 _driver.py   Driver: which loop a client uses, in this process, and what ends it
 _mirror.py   the methods of an async class, signatures and documentation included, as blocking ones
+_block.py    Block: an async context manager as a plain one
 _stream.py   SyncFrameStream and SyncFrameBatches
-_fan_out.py  SyncFanOut
+_fan_out.py  SyncFanOut, and its input, which is taken in the threads of callers
 _session.py  SyncSessionHandle, and the block that holds a session
 _client.py   SyncEnclaveClient
 

@@ -106,6 +106,10 @@ class SyncFrameStream(Block[FrameStream]):
             self._end_alone()
             raise
 
+    def _leave(self, body_error: BaseException | None = None) -> None:
+        self._left.clear()
+        super()._leave(body_error)
+
     def _end_alone(self) -> None:
         if not self._is_in_block:
             self._is_through = True

@@ -68,8 +68,10 @@ class Call(_Cancellable, Generic[T]):
         self._values: list[T] = []
         self._error: BaseException | None = None
 
-    def wait(self) -> T:
+    def wait(self, *, patient: bool = True) -> T:
         """Run the coroutine, and wait for it. An exception that is raised here by a signal handler cancels it.
+
+        It is raised when the coroutine has ended, or at once if the caller is not `patient`.
 
         Raises:
             What the coroutine raises. UsageError: the client is closed.
@@ -83,7 +85,7 @@ class Call(_Cancellable, Generic[T]):
             if error is None:
                 return self._values[0]
         except BaseException:
-            self._give_up()
+            self._give_up(wait=patient)
             raise
         try:
             raise error
@@ -98,14 +100,15 @@ class Call(_Cancellable, Generic[T]):
         """Cancel the coroutine. On the loop."""
         self._cancel()
 
-    def _give_up(self) -> None:
+    def _give_up(self, *, wait: bool) -> None:
         gone: Mail = SimpleQueue()
         try:
             self.loop.post(self._abandon, gone)
         except UsageError:  # the loop is closed, so this never began or is through
             self._coroutine.close()
             return
-        self.loop.wait(gone)
+        if wait:
+            self.loop.wait(gone)
 
     def _start(self, context: Context) -> None:
         if self._given_up or self.loop.closing:
@@ -199,7 +202,10 @@ class Held(_Cancellable, Generic[T]):
         self._loop.check_thread()
         self._callers_context = before = copy_context()
         try:
-            Call(self._loop, self._leave(body_error)).wait()
+            # A block that an interrupt has ended needs one more for its caller to go: cleaning up goes on without it.
+            Call(self._loop, self._leave(body_error)).wait(
+                patient=body_error is None or isinstance(body_error, Exception)
+            )
         finally:
             _take_over(self._context, before)
 

@@ -37,6 +37,8 @@ class BlockDecoder:
     After a `failure` nothing more is given out.
     """
 
+    __slots__ = ("_block", "_lines", "_max_event_bytes", "failure", "retry_ms")
+
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         self._lines = _Lines()

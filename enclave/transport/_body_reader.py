@@ -24,6 +24,8 @@ class BodyReader:
             stream limits many reads at once.
     """
 
+    __slots__ = ("_body", "_inflater", "_pieces", "_read_seconds")
+
     def __init__(self, response: Response, *, read_seconds: float | None = None) -> None:
         self._body = response.body
         self._inflater = inflater_for(response.header(b"content-encoding"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -234,13 +235,14 @@ class Http:
             is_stream=is_stream,
             delivery=delivery,
         )
-        started = anyio.current_time()
+        started = anyio.current_time() if logger.isEnabledFor(logging.DEBUG) else 0.0
         try:
             response = await self._transports.send(request)
         except EnclaveError:
             self.check_open()  # closed while the request waited for a connection
             raise
-        logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
         return response
 
 

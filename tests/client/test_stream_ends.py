@@ -202,3 +202,23 @@ async def test_a_connection_that_stood_for_a_while_is_no_failed_attempt_and_one_
         server.answers(closing(SSE), closing(SSE))
         with pytest.raises(StreamInterrupted, match="gave up after 2 retries"):
             await read(client)
+
+
+async def test_a_shielded_consumer_gets_the_frames_that_follow_a_cancellation_around_it(server, client):
+    cancelled = anyio.Event()
+
+    async def answer(request: Request) -> None:
+        await request.send(SSE + event("a"))
+        await cancelled.wait()
+        await request.send(event("b") + END)
+
+    server.answers(answer)
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        async with client.stream("s-1") as frames:
+            with anyio.CancelScope(shield=True):
+                seen = [await anext(frames)]
+                scope.cancel()
+                await anyio.wait_all_tasks_blocked()
+                cancelled.set()
+                seen += [frame async for frame in frames]
+    assert seen == [StdoutFrame("a"), StdoutFrame("b"), EndFrame()]

@@ -116,6 +116,10 @@ def test_a_streams_frames_come_in_order_singly_or_in_batches(
         assert [first, *rest] == frames
         assert list(stream) == []
         assert stream.resumes == 0
+    with client.stream(session.id) as stream:
+        assert next(stream) == frames[0]
+    with pytest.raises(UsageError, match="Iterate inside its with block"):
+        next(stream)
 
 
 def test_a_stream_that_was_not_found_raises_where_the_loop_begins(client: SyncEnclaveClient) -> None:

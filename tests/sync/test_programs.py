@@ -62,6 +62,30 @@ def test_a_create_that_is_interrupted_leaves_no_session(simulator: SyncSimulator
     assert set(simulator.phases.values()) <= {"torn_down"}
 
 
+def test_a_second_interrupt_no_longer_waits_and_the_session_is_torn_down(
+    simulator: SyncSimulator, start_program
+) -> None:
+    simulator.script(hold=True)
+    simulator.faults.delay(2.0, method="DELETE")
+    program = start_program("""
+        from enclave import SyncEnclaveClient
+
+        client = SyncEnclaveClient()
+        try:
+            with client.session("x") as session:
+                session.result()
+        except KeyboardInterrupt:
+            print("before" if client.get(session.id).phase == "running" else "after", flush=True)
+        """)
+    simulator.wait_until(lambda simulator: simulator.open_streams == 1, seconds=SECONDS)
+    program.send_signal(signal.SIGINT)
+    simulator.wait_until(lambda simulator: simulator.requests[-1].method == "DELETE", seconds=SECONDS)
+    program.send_signal(signal.SIGINT)
+    stdout, _ = program.communicate(timeout=SECONDS)
+    assert (program.returncode, stdout) == (0, "before\n")
+    assert set(simulator.phases.values()) == {"torn_down"}
+
+
 def test_a_client_is_of_use_after_an_interrupt(simulator: SyncSimulator, start_program) -> None:
     simulator.script([StdoutFrame("hello")], hold=True)
     program = start_program("""

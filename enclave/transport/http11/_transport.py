@@ -57,7 +57,7 @@ class OriginTransport:
         """
         origin = Origin.of(url)
         self._origin = origin
-        self._is_known_to_speak_http = False
+        self._scheme_is_right = False
         self._authority = origin.authority
         self._max_header_bytes = max_header_bytes
         self._pool = Pool(
@@ -83,7 +83,7 @@ class OriginTransport:
         except BaseException:
             await lease.aclose()
             raise
-        self._is_known_to_speak_http = True
+        self._scheme_is_right = True
         body = ResponseBody(
             lease, exchange.parser, exchange.body_start, read_seconds=timeouts.read, keep_alive=exchange.sent
         )
@@ -122,7 +122,7 @@ class OriginTransport:
         Raises:
             ConfigurationError: it does.
         """
-        if self._origin.is_tls or self._is_known_to_speak_http:
+        if self._origin.is_tls or self._scheme_is_right:
             return
         try:
             connection = await self._pool.dial(seconds)
@@ -134,3 +134,4 @@ class OriginTransport:
             await self._pool.discard(connection)
         if is_wrong:
             raise ConfigurationError(f"{self._origin.peer}: {SPEAKS_TLS}")
+        self._scheme_is_right = True  # or nobody can tell, and it is not asked for again
