@@ -63,27 +63,24 @@ def batch() -> None:
 
 
 def nodes() -> None:
-    """No driver, but a cluster of two nodes for one. It ends with its standard input."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    say(address=cluster.address)
-    sys.stdin.read()
-    cluster.shutdown()
-
-
-def node_dies() -> None:
-    """All rows on a cluster of which the second node has the work, until it dies and a third one takes over."""
+    """No driver, but a cluster of two nodes for one. A line of its input adds a third node, and its end is the end."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1, resources={"work": 10})
     cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False)
-    with opened() as run:
-        say(raylet=next(each.process.pid for each in second.all_processes["raylet"]))
-        sys.stdin.readline()
+    say(address=cluster.address)
+    say(raylet=next(each.process.pid for each in second.all_processes["raylet"]))
+    if sys.stdin.readline():
         cluster.add_node(num_cpus=1, resources={"work": 10})
+        say(added=True)
+        sys.stdin.read()
+    cluster.shutdown()
+
+
+def work() -> None:
+    """All rows, on nodes that are there for work."""
+    start()
+    with opened() as run:
         report(graded(run, resources={"work": 1}).take_all())
-    say(left=True)
 
 
 def shutdown() -> None:
