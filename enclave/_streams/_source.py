@@ -11,7 +11,17 @@ import anyio
 
 from enclave._observed import ObservedRequest
 from enclave.errors import EnclaveError, MalformedResponseError, excerpt
-from enclave.transport import BodyReader, Headers, Http, Response, Timeouts, redacted, status_error, time_limit
+from enclave.transport import (
+    BodyReader,
+    Delivery,
+    Headers,
+    Http,
+    Response,
+    Timeouts,
+    redacted,
+    status_error,
+    time_limit,
+)
 
 _EXCERPT_BYTES = 1024
 _DRAIN_SECONDS = 1.0
@@ -50,8 +60,13 @@ class EventSource:
             headers.append((b"Last-Event-ID", self._last_event_id))
         # The head of the response is awaited here. How long its body may be silent is for whoever reads it.
         timeouts = Timeouts(self._timeout.connect, None, None, self._timeout.acquire)
-        with time_limit(self._open_seconds(), "no response came"):
-            response = await self._http.send("GET", self._path, headers, credential, timeouts=timeouts, is_stream=True)
+        with time_limit(self._open_seconds(), "no response came") as limit:
+            # A transport that tells when it sends leaves the response the time of a read. One that does not tell has
+            # that of a connection as well.
+            delivery = Delivery(lambda: limit.shorten(self._timeout.read))
+            response = await self._http.send(
+                "GET", self._path, headers, credential, timeouts=timeouts, is_stream=True, delivery=delivery
+            )
         observed.answered(response.status)
         self._body = BodyReader(response, read_seconds=self._timeout.stream_idle)
         try:

@@ -81,13 +81,28 @@ def raise_mapped(error: Exception, doing: str, *, connecting: bool, rows: Sequen
         ours.__context__ = None
 
 
+class TimeLimit:
+    """What `time_limit` gives: the limit that is in force, to be made shorter."""
+
+    def __init__(self, scope: anyio.CancelScope, seconds: float | None) -> None:
+        self._scope = scope
+        self.seconds = seconds
+
+    def shorten(self, seconds: float | None) -> None:
+        """Allow only so much from now on. None changes nothing."""
+        if seconds is not None:
+            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+            self.seconds = seconds
+
+
 @contextmanager
-def time_limit(seconds: float | None, what: str) -> Generator[None]:
+def time_limit(seconds: float | None, what: str) -> Generator[TimeLimit]:
     """Like `anyio.fail_after`, but raises `APITimeoutError`."""
     with anyio.move_on_after(seconds) as scope:
-        yield
+        limit = TimeLimit(scope, seconds)
+        yield limit
     if scope.cancelled_caught:
-        late = APITimeoutError(f"{what} within {seconds:g} s")
+        late = APITimeoutError(f"{what} within {limit.seconds:g} s")
         try:
             raise late
         finally:

@@ -6,6 +6,7 @@ There are two transports: `http11.OriginTransport`, our own, and `_httpx_transpo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ._credential import Secret
@@ -34,12 +35,19 @@ class Delivery:
     A request is tried several times, and this is about the latest try.
     """
 
-    __slots__ = ("may_have_begun",)
+    __slots__ = ("_on_begin", "may_have_begun")
 
-    def __init__(self) -> None:
+    def __init__(self, on_begin: Callable[[], object] | None = None) -> None:
+        self._on_begin = on_begin
         self.may_have_begun = False
         """False as long as no byte can have been sent: while the request waits for a connection, and where none was
         made. A transport that cannot tell says True."""
+
+    def begin(self) -> None:
+        """The request has its connection, and its first byte is about to be sent."""
+        self.may_have_begun = True
+        if self._on_begin is not None:
+            self._on_begin()
 
 
 class Request:

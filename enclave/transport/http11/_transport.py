@@ -102,7 +102,7 @@ class OriginTransport:
         if not may_repeat(request):
             # Once this is noted, the first bytes go out without a wait at which a cancellation could strike.
             await checkpoint_if_cancelled()
-        request.delivery.may_have_begun = True
+        request.delivery.begin()
         try:
             return exchange, await exchange.run()
         except APIConnectionError as error:
