@@ -98,8 +98,9 @@ class TimeLimit:
 @contextmanager
 def time_limit(seconds: float | None, what: str) -> Generator[TimeLimit]:
     """Like `anyio.fail_after`, but raises `APITimeoutError`."""
-    with anyio.move_on_after(seconds) as scope:
-        limit = TimeLimit(scope, seconds)
+    scope = anyio.move_on_after(seconds)
+    limit = TimeLimit(scope, seconds)
+    with scope:
         yield limit
     if scope.cancelled_caught:
         late = APITimeoutError(f"{what} within {limit.seconds:g} s")
