@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# Twice as many as processors: the tests wait for other processes for half of their time.
+WORKERS := $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
 ELSEWHERE := --ignore tests/proxies --ignore tests/ray
 PROGRAMS := build/programs
 # The newest that Node 20 runs.
@@ -46,11 +48,11 @@ types: $(READY)  ## check the types for Linux, macOS and Windows, and those of t
 	$(BIN)/pyright --warnings $(PROGRAMS)
 
 unit: $(READY)  ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto $(ELSEWHERE)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ELSEWHERE)
 
 coverage: $(READY)  ## measure which branches the tests reach, and hold the floor
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses auto $(ELSEWHERE)
+	$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) $(ELSEWHERE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -69,7 +71,7 @@ test-lowest:  ## run the tests on the oldest releases that we support
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	.venv-lowest/bin/python $(PIP_INSTALL) --editable '.[simulator,cli]' --group test --constraint tests/lowest-pins.txt
-	.venv-lowest/bin/python -m pytest --numprocesses auto --deselect tests/test_benchmarks.py $(ELSEWHERE)
+	.venv-lowest/bin/python -m pytest --numprocesses $(WORKERS) --deselect tests/test_benchmarks.py $(ELSEWHERE)
 
 test-browser: $(READY)  ## run the tests that need Chromium, which it installs where it may
 	.ci/apt-get chromium
@@ -77,7 +79,7 @@ test-browser: $(READY)  ## run the tests that need Chromium, which it installs w
 
 test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it installs where it may, about 2 minutes
 	.ci/apt-get nginx haproxy
-	$(BIN)/python -m pytest --numprocesses auto tests/proxies
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) tests/proxies
 
 test-inspector: $(READY)  ## call the tools of enclave-mcp with the MCP Inspector, which it gets from npm
 	if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-save --prefix build/inspector \
