@@ -173,8 +173,9 @@ async def test_a_sweep_whose_tasks_are_cancelled_says_which_sessions_it_did_not_
             cancel_tasks("enclave: sweep")
             gate.opened.set()
             done = await caller
-    assert done.swept == []
-    assert done.failed.keys() == {"s-0", "s-1", "s-2"}
+    # Only the first DELETE is held, so others may be done by the time of the cancellation.
+    assert sorted([*done.swept, *done.failed]) == ["s-0", "s-1", "s-2"]
+    assert done.failed
     assert all(isinstance(error, WorkInterrupted) for error in done.failed.values())
 
 

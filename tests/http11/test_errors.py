@@ -150,7 +150,9 @@ async def test_a_reset_in_the_middle_of_a_body_is_a_read_error():
             assert await response.body.read() == b"hello"
             (connection,) = pool_of(client).open
             await connection.send(memoryview(b"\r\n\r\n"), None)
-            with anyio.fail_after(5), pytest.raises(APIConnectionError, match="ConnectionResetError"):
+            # A server on an older anyio ends the connection before it resets it.
+            told = "ConnectionResetError|closed the connection within the response"
+            with anyio.fail_after(5), pytest.raises(APIConnectionError, match=told):
                 await response.body.read()
         assert_whole(client)
 
