@@ -8,7 +8,7 @@ _loop.py     EventLoop: the thread, and how work gets to it. The one module that
 _work.py     Call and Held: one coroutine that a thread waits for, and one block that a task holds open
 _driver.py   Driver: which loop a client uses, in this process, and what ends it
 _mirror.py   the methods of an async class, signatures and documentation included, as blocking ones
-_block.py    Block: an async context manager as a plain one
+_block.py    Block: an async context manager as a plain one, also to iterate over
 _stream.py   SyncFrameStream and SyncFrameBatches
 _fan_out.py  SyncFanOut, and its input, which is taken in the threads of callers
 _session.py  SyncSessionHandle, and the block that holds a session

@@ -1,7 +1,8 @@
-"""`Block`: an async context manager of the async client's, as a plain one."""
+"""`Block`: an async context manager of the async client's, as a plain one, and `IteratedBlock`: one to iterate over."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,7 @@ from ._mirror import Blocking
 from ._work import Held
 
 A = TypeVar("A", bound=AbstractAsyncContextManager[Any])
+T = TypeVar("T")
 
 
 class Block(Blocking[A], Generic[A]):
@@ -51,3 +53,26 @@ class Block(Blocking[A], Generic[A]):
     def __del__(self) -> None:
         if self._held is not None:
             self._held.leave_soon()
+
+
+class IteratedBlock(Block[A], Generic[A]):
+    """A block to iterate over, with ``with`` or without it. Without it, iterating opens the block and closes it."""
+
+    _is_in_block = False  # of a ``with``
+    _is_through = False  # without one, and iterating has closed it
+
+    def _waited(self, wait: Callable[[], T]) -> T:
+        """What a wait for the next item gives. If it gives none, iterating is over."""
+        try:
+            return wait()
+        except StopAsyncIteration:
+            self._end_alone()
+            raise StopIteration from None
+        except BaseException:
+            self._end_alone()
+            raise
+
+    def _end_alone(self) -> None:
+        if not self._is_in_block:
+            self._is_through = True
+            self._leave()

@@ -18,7 +18,7 @@ from enclave._fan_out import FanOut, Requests
 from enclave._outcome import Outcome, RequestLike
 from enclave.types import CreateSessionRequest
 
-from ._block import Block
+from ._block import IteratedBlock
 from ._driver import Driver, reworded
 from ._mirror import Blocking, like, parts_of
 from ._work import Call
@@ -28,7 +28,7 @@ T = TypeVar("T")
 _FanOut: Any = FanOut  # of whatever type: pyright takes the bare class for one of an unknown type
 
 
-class SyncFanOut(Block[FanOut[T]], Generic[T]):
+class SyncFanOut(IteratedBlock[FanOut[T]], Generic[T]):
     """An iterator over outcomes, in the order in which the sessions end, and a context manager.
 
     ::
@@ -47,8 +47,6 @@ class SyncFanOut(Block[FanOut[T]], Generic[T]):
         super().__init__(target, driver)
         self._input = requests
         self._left: deque[Outcome[T]] = deque()  # what a thread was to get that was interrupted
-        self._is_in_block = False
-        self._is_through = False
 
     @property
     @like(_FanOut.total)
@@ -87,20 +85,11 @@ class SyncFanOut(Block[FanOut[T]], Generic[T]):
         if self._is_through:
             raise StopIteration
         call = self._driver.prepared(self._next(), self._put_back)
-        try:
-            with reworded():
-                return call.wait() if self._input is None else self._input.serve(call)
-        except StopAsyncIteration:
-            self._end_alone()
-            raise StopIteration from None
-        except BaseException:
-            self._end_alone()
-            raise
+        return self._waited(lambda: self._served(call))
 
-    def _end_alone(self) -> None:
-        if not self._is_in_block:
-            self._is_through = True
-            self._leave()
+    def _served(self, call: Call[Outcome[T]]) -> Outcome[T]:
+        with reworded():
+            return call.wait() if self._input is None else self._input.serve(call)
 
     def _leave(self, body_error: BaseException | None = None) -> None:
         try:

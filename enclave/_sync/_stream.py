@@ -9,12 +9,12 @@ from typing import Self
 from enclave._streams import FrameBatches, FrameStream
 from enclave.types import StreamFrame
 
-from ._block import Block
+from ._block import IteratedBlock
 from ._driver import Driver, reworded
 from ._mirror import like
 
 
-class SyncFrameStream(Block[FrameStream]):
+class SyncFrameStream(IteratedBlock[FrameStream]):
     """The frames of one session: the past ones first, then the live ones, each once and in order, `EndFrame` last.
 
     ::
@@ -33,8 +33,6 @@ class SyncFrameStream(Block[FrameStream]):
         super().__init__(target, driver)
         self._left: deque[StreamFrame] = deque()  # of the batch that is given out one by one
         self._source: FrameBatches | None = None
-        self._is_in_block = False
-        self._is_through = False  # outside of a block, which iterating has closed
 
     @property
     def session_id(self) -> str:
@@ -97,23 +95,12 @@ class SyncFrameStream(Block[FrameStream]):
         self._check_process()
         if self._is_through or self._source is None:
             raise StopIteration
-        try:
-            return self._driver.call(self._source.__anext__(), self._put_back)
-        except StopAsyncIteration:
-            self._end_alone()
-            raise StopIteration from None
-        except BaseException:
-            self._end_alone()
-            raise
+        source = self._source
+        return self._waited(lambda: self._driver.call(source.__anext__(), self._put_back))
 
     def _leave(self, body_error: BaseException | None = None) -> None:
         self._left.clear()
         super()._leave(body_error)
-
-    def _end_alone(self) -> None:
-        if not self._is_in_block:
-            self._is_through = True
-            self._leave()
 
     async def _put_back(self, batch: list[StreamFrame]) -> None:
         self._left.extend(batch)
