@@ -65,7 +65,7 @@ docs: $(READY)  ## build the guides and the reference into site/, where a warnin
 	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 
 test-newer:  ## run the tests on every newer Python that this machine has
-	.ci/test-newer $(ELSEWHERE)
+	.ci/test-newer --numprocesses $(WORKERS) $(ELSEWHERE)
 
 test-lowest:  ## run the tests on the oldest releases that we support
 	$(PYTHON) -m venv .venv-lowest

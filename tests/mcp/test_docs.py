@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,12 +15,13 @@ pytest.importorskip("mcp.server", reason="the extra mcp is not installed")
 
 from enclave import SessionLimits
 from enclave.mcp import _bounded, _run, _schema, _tools
+from tests.support.programs import PAGES, programs
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "mcp.md").read_text()
+PAGE = PAGES["docs/mcp.md"]
 
 
 def test_the_program_of_the_page_prints_what_the_page_says() -> None:
-    ((program, output),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+    ((program, output),) = programs("docs/mcp.md")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120, check=False
     )

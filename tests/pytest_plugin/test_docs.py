@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from enclave.pytest_plugin import LiveSimulator
 from enclave.simulator import Faults
+from tests.support.programs import PAGES, programs
 
 pytest_plugins = ["pytester"]
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "testing.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PAGE = PAGES["docs/testing.md"]
+PROGRAMS = [program for program, _ in programs("docs/testing.md")]
 
 
 @pytest.mark.parametrize(

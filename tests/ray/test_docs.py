@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
+from tests.support.programs import PAGES, programs
 from tests.support.ray_drivers import KEY
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "ray.md").read_text()
-PROGRAMS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = PAGES["docs/ray.md"]
+PROGRAMS = programs("docs/ray.md")
 
 
 def test_the_page_has_programs() -> None:

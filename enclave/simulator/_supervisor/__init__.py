@@ -5,7 +5,7 @@ standard library only, and nothing of the package around it.
 
 _supervisor.py  relays output, compares use with budget, reclaims everything
 _init.py        the workload's parent, and the workload up to its exec
-_tree.py        a tree of processes: what it uses, how it is killed; a tree of files: how it is removed
+_tree.py        a tree of processes: what it uses, how it is killed. A tree of files: how it is removed
 _linux.py       namespaces and prctl, which the standard library of Python 3.11 lacks
 
 simulator ──stdin──> supervisor ──> init (first process of the PID namespace, else a subreaper) ──> workload
