@@ -25,7 +25,18 @@ INTERNAL = {
     *("Dropped", "HistoryMismatch", "Series", "Shape", "StreamReader", "UnknownFrameLog", "UnprovenContinuation"),
     "Guard",
     *("Observing", "ObservedRequest", "ObservedSession", "ObservedStream"),
-    *("Block", "Blocking", "Call", "CallersInput", "Driver", "EventLoop", "Held", "SyncSessionBlock", "Work"),
+    *(
+        "Block",
+        "Blocking",
+        "Call",
+        "CallersInput",
+        "Driver",
+        "EventLoop",
+        "Held",
+        "IteratedBlock",
+        "SyncSessionBlock",
+        "Work",
+    ),
 }
 
 
