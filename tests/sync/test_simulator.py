@@ -22,6 +22,8 @@ def test_it_serves_between_start_and_stop_again_and_again() -> None:
         simulator.stop()
         simulator.stop()
         assert simulator.simulator.phases[session.id] == "torn_down"
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)  # anyio tells its worker threads to end, and does not wait for that
     assert set(threading.enumerate()) <= before  # a thread of an earlier test may have ended meanwhile
 
 
