@@ -193,21 +193,22 @@ def as_meant(value: Any, schema: Mapping[str, Any]) -> Any:
     """
     kind = schema.get("type")
     if isinstance(value, str) and kind in ("object", "array"):
-        decoded = _json_of(value, [value])
-        if isinstance(decoded, dict if kind == "object" else list):
-            value = decoded
+        value = _json_of(value, kind)
     properties = schema.get("properties")
     if not isinstance(value, dict) or properties is None:
-        return value
+        return cast("object", value)
     given = cast("dict[str, Any]", value)
     return {name: as_meant(inner, properties.get(name, {})) for name, inner in given.items() if inner is not None}
 
 
-def _json_of(text: str, otherwise: object) -> Any:
+def _json_of(text: str, kind: str) -> Any:
+    """What a text of JSON says, if that is of this kind. Another text is an item for a list."""
     try:
-        return msgspec.json.decode(text)
+        decoded = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return otherwise
+        return [text] if kind == "array" else text
+    fits = isinstance(decoded, dict if kind == "object" else list)
+    return decoded if fits else text
 
 
 def output_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
