@@ -94,6 +94,8 @@ class Sampler(threading.Thread):
         super().__init__(daemon=True)
         self._samples: list[tuple[float, float]] = []
         self._stopping = threading.Event()
+        self._used: dict[int, float] = {}
+        """By process, those that have ended since included."""
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -115,14 +117,13 @@ class Sampler(threading.Thread):
                 return less + (more - less) * (moment - earlier) / (later - earlier)
         raise ValueError(f"{moment} is not within the samples")
 
-    @staticmethod
-    def _cpu_seconds() -> float:
-        total = time.process_time()
+    def _cpu_seconds(self) -> float:
+        self._used[os.getpid()] = time.process_time()
         for process in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 if "benchmarks.source" not in process.cmdline():
-                    total += sum(process.cpu_times()[:4])  # those of its children that have ended as well
-        return total
+                    self._used[process.pid] = sum(process.cpu_times()[:2])
+        return sum(self._used.values())
 
 
 def fan_out() -> Figures:

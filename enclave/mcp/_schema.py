@@ -204,11 +204,11 @@ def as_meant(value: Any, schema: Mapping[str, Any]) -> Any:
 def _json_of(text: str, kind: str) -> Any:
     """What a text of JSON says, if that is of this kind. Another text is an item for a list."""
     try:
-        decoded = msgspec.json.decode(text)
+        decoded: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return [text] if kind == "array" else text
-    fits = isinstance(decoded, dict if kind == "object" else list)
-    return decoded if fits else text
+    fits: bool = isinstance(decoded, dict if kind == "object" else list)
+    return cast("object", decoded) if fits else text
 
 
 def output_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
