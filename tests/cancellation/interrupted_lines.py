@@ -21,7 +21,8 @@ from enclave import EnclaveClient
 from tests.support.stepping_transport import ScriptedTransport
 
 HOME = Path(enclave.__file__).parent
-FILES = {str(HOME / name) for name in ("_create.py", "_fan_out.py", "_session.py", "_tasks.py", "_streams/_stream.py")}
+NAMES = ("_create.py", "_fan_out.py", "_groups.py", "_loop.py", "_session.py", "_tasks.py", "_streams/_stream.py")
+FILES = {str(HOME / name) for name in NAMES}
 
 
 async def session(client: EnclaveClient) -> None:
