@@ -246,7 +246,10 @@ async def test_closing_sends_the_queue_away_though_nobody_lets_go_of_a_slot():
                 await client.transport.aclose()
                 while len(errors) < 3:
                     await anyio.lowlevel.checkpoint()
+                with pytest.raises(UsageError, match="is closed"):
+                    await client.get("/", acquire=None)
         assert_whole(client)
+    assert server.connections == 1
 
 
 async def test_a_connection_that_was_being_made_when_the_transport_closed_is_closed_too():

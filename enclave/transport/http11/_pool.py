@@ -75,7 +75,6 @@ class Pool:
                 f"none of the {self.slots.total} connections to {self._peer} became free within {timeouts.acquire:g} s"
             )
         try:
-            self._refuse_if_closed()
             connection = await self._take_idle()
             reused = connection is not None
             if connection is None:
