@@ -16,7 +16,8 @@ somebody else has cut it short, and its owner, who was cancelled as well, rememb
 all those who cancel every task then wait for these tasks to end. Every wait here that ignores cancellation has a
 deadline.
 
-Ctrl-C under trio is another matter. See `uninterrupted`.
+Ctrl-C under trio is kept out of these tasks, and has to be kept out of what owns them. So whatever begins a task, or
+waits for its end, is called from a function that is marked as `uninterrupted`: the mark holds for all it calls.
 """
 
 from __future__ import annotations
@@ -122,7 +123,6 @@ class BackgroundTask(Generic[T]):
         self._asyncio_task: Any = None
         self._task_group: TaskGroup | None = None  # on trio
 
-    @uninterrupted
     async def start(self) -> None:
         """Begin the call. `aclose` must follow, whatever this raises.
 
@@ -152,7 +152,6 @@ class BackgroundTask(Generic[T]):
         while not self._has_ended:
             await self._end.wait()
 
-    @uninterrupted
     async def aclose(self) -> None:
         """Cancel the call, and wait until it has cleaned up."""
         self.cancel()
@@ -160,7 +159,6 @@ class BackgroundTask(Generic[T]):
         if cancellation is not None:
             raise cancellation
 
-    @uninterrupted
     async def complete(self) -> BaseException | None:
         """Wait until the call has ended, beginning it if it is new, and ignore all cancellation meanwhile.
 
@@ -303,7 +301,6 @@ class BackgroundTask(Generic[T]):
         return None
 
 
-@uninterrupted
 async def finish_or_undo(
     work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]], *, seconds: float, leave: Callable[[], None]
 ) -> T:
