@@ -7,13 +7,13 @@ READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # Twice as many as processors: the tests wait for other processes for half of their time.
 WORKERS := $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
-ELSEWHERE := --ignore tests/proxies --ignore tests/ray
+ELSEWHERE := --ignore tests/proxies --ignore tests/ray --ignore tests/dask
 PROGRAMS := build/programs
 # The newest that Node 20 runs.
 INSPECTOR := 0.15.0
 
 .PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-inspector \
-	test-ray fuzz soak bench format clean
+	test-ray test-dask fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,12 @@ test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (
 	.venv-ray/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	.venv-ray/bin/python $(PIP_INSTALL) --editable '.[simulator,ray]' --group test
 	.venv-ray/bin/python -m pytest tests/ray
+
+test-dask:  ## kill workers and drivers of a real Dask, which it installs (60 MB), about 2 minutes
+	$(PYTHON) -m venv .venv-dask
+	.venv-dask/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	.venv-dask/bin/python $(PIP_INSTALL) --editable '.[simulator]' --group dask
+	.venv-dask/bin/python -m pytest tests/dask
 
 fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
 	$(BIN)/python $(PIP_INSTALL) --group fuzz

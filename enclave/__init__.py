@@ -8,7 +8,9 @@ _log.py                the logger
 _routes.py             the paths that take a session id
 _observer.py           Observer: the interface of those who want to know what the client does
 _observed.py           the one way to call an observer
-_tasks.py              work that must end, tasks inside a block, and which loop is running
+_loop.py               the adapter to the event loops: which one is running, and what differs between them
+_groups.py             what a task group leaves to do
+_tasks.py              tasks inside a block, and work that must end
 _pace.py               beginning thousands of things at the same moment
 transport/             one request and its response
 _streams/              a stream of frames, from the socket to the loop body

@@ -14,6 +14,7 @@ import msgspec
 from . import _calls
 from ._create import Creates, create
 from ._fan_out import DEFAULT_MAX_CONCURRENCY, FanOut, Requests, in_sessions
+from ._loop import uninterrupted
 from ._observer import Observer
 from ._outcome import Outcome
 from ._request_arguments import as_request
@@ -23,7 +24,6 @@ from ._routes import session_path
 from ._session import SessionBlock, SessionHandle
 from ._streams import DEFAULT_MAX_BUFFERED_BYTES, FrameStream
 from ._sweep import Sweep, SweepResult
-from ._tasks import uninterrupted
 from .transport import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_MAX_RESPONSE_BYTES,

@@ -22,18 +22,12 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ._create import Creates
+from ._groups import close_unbegun, start_coroutine
+from ._loop import Wakeup, cancelled_by_others, uninterrupted
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
 from ._request_arguments import as_request
 from ._session import SessionBlock, SessionHandle
-from ._tasks import (
-    BackgroundTask,
-    Wakeup,
-    cancelled_by_others,
-    close_unbegun,
-    cut_short,
-    start_coroutine,
-    uninterrupted,
-)
+from ._tasks import BackgroundTask, cut_short
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 

@@ -13,11 +13,12 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from . import _calls
 from ._create import Creates, create, discard
 from ._log import logger
+from ._loop import uninterrupted
 from ._observed import ObservedSession
 from ._result import ResultQuery
 from ._routes import session_path
 from ._streams import FrameStream
-from ._tasks import BackgroundTask, TaskState, uninterrupted
+from ._tasks import BackgroundTask, TaskState
 from .errors import APITimeoutError, ResultTypeError, UsageError
 from .types import (
     AuditEvent,

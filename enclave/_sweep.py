@@ -11,7 +11,9 @@ import msgspec
 
 from . import _calls
 from ._create import discard
-from ._tasks import cancelled_by_others, close_unbegun, cut_short, plain_exceptions, start_coroutine
+from ._groups import close_unbegun, plain_exceptions, start_coroutine
+from ._loop import cancelled_by_others
+from ._tasks import cut_short
 from .types import Session, SessionPhase
 from .types._request import check_labels
 

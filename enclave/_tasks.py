@@ -16,106 +16,37 @@ somebody else has cut it short, and its owner, who was cancelled as well, rememb
 all those who cancel every task then wait for these tasks to end. Every wait here that ignores cancellation has a
 deadline.
 
-Under trio there is no `Task.cancel`. There Ctrl-C is raised in whatever code is running, be it the work, or the moment
-between entering a task group and noting that. So it is kept out of what is marked as `uninterrupted`, and the caller
-gets it when that is done.
+Ctrl-C under trio is kept out of these tasks, and has to be kept out of what owns them. So whatever begins a task, or
+waits for its end, is called from a function that is marked as `uninterrupted`: the mark holds for all it calls.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-import socket
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import cancel_shielded_checkpoint, current_token
+from anyio.lowlevel import cancel_shielded_checkpoint
 
+from ._groups import plain_exceptions
 from ._log import logger
+from ._loop import (
+    Wakeup,
+    asyncio_task,
+    cancel_requests,
+    cancel_scope,
+    cancelled_by_others,
+    forget_cancel_requests,
+    keep_interrupts_out,
+    uninterrupted,
+)
 from .errors import WorkInterrupted
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 Call = Callable[[], Awaitable[T]]
-
-
-# The adapter to the event loops: nothing else in the SDK looks at which one is running.
-
-_uninterrupted: list[Callable[..., Any]] = []
-
-
-def _asyncio_task() -> Any:
-    """The running task of asyncio's, if the caller is in one. A trio program inside asyncio's loop is in none."""
-    asyncio = sys.modules.get("asyncio")
-    # Of the two ways to ask asyncio for its loop, the one that does not raise on trio: it is asked for each wait.
-    if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - exported for those who write loops
-        return None
-    return asyncio.current_task()
-
-
-def runs_on_asyncio() -> bool:
-    """Whether the caller is a task of asyncio's."""
-    return _asyncio_task() is not None
-
-
-def cancelled_by_others(error: BaseException) -> bool:
-    """Where an exception is caught: whether it is a cancellation that no cancel scope around here has asked for.
-
-    Only asyncio has that: `Task.cancel` on the running task, or a wait for something that was cancelled.
-    """
-    task = _asyncio_task()
-    return (
-        task is not None
-        and isinstance(error, sys.modules["asyncio"].CancelledError)
-        and anyio.current_effective_deadline() > -math.inf
-    )
-
-
-def running_loop() -> Any:
-    """The event loop that the caller runs in, to be compared and handed to the functions below: hashable, no more."""
-    token: Any = current_token()
-    return getattr(token, "native_token", token)  # anyio wraps it from 4.11 on
-
-
-def run_soon(loop: Any, call: Callable[[], object]) -> None:
-    """Have an event loop make a call that waits for nothing. From any thread.
-
-    Raises:
-        RuntimeError: the loop has come to its end.
-    """
-    # asyncio's and uvloop's have the one, trio's token has the other.
-    schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
-    schedule(call)
-
-
-def wake_those_who_wait_for(raw: socket.socket) -> None:
-    """Before a socket is closed: end all waits for it on trio, with `ClosedResourceError`. asyncio has no need."""
-    trio = sys.modules.get("trio")
-    if trio is not None and not runs_on_asyncio():
-        trio.lowlevel.notify_closing(raw)
-
-
-def loop_is_over(loop: Any) -> bool:
-    """Whether an event loop has come to its end. Asks from any thread."""
-    if hasattr(loop, "is_closed"):  # asyncio's, and uvloop's
-        return bool(loop.is_closed())
-    try:
-        run_soon(loop, lambda: None)  # trio's token refuses to run anything after the end
-    except RuntimeError:
-        return True
-    return False
-
-
-def _resolve(future: Any) -> None:
-    """Let the waiter for a future of asyncio's go on, unless it was cancelled."""
-    # Not asked before: Ctrl-C cancels the main task, and its future with it, between any two steps of this thread.
-    with suppress(sys.modules["asyncio"].InvalidStateError):
-        future.set_result(None)
 
 
 def cut_short(what: str, cause: BaseException | None = None) -> WorkInterrupted:
@@ -123,101 +54,6 @@ def cut_short(what: str, cause: BaseException | None = None) -> WorkInterrupted:
     error = WorkInterrupted(f"{what}: cancelled by somebody else")
     error.__cause__ = cause
     return error
-
-
-def uninterrupted(function: F) -> F:
-    """Mark a function that Ctrl-C must not leave halfway. What it waits for can still be interrupted."""
-    _uninterrupted.append(function)
-    return function
-
-
-def keep_interrupts_out() -> None:
-    """Make the marks count, where trio is loaded. It may come later than this module. Cheap when called again."""
-    trio = sys.modules.get("trio")
-    if trio is not None:
-        _protect(trio)
-
-
-@lru_cache(maxsize=1)
-def _protect(trio: Any) -> None:
-    for function in _uninterrupted:
-        trio.lowlevel.enable_ki_protection(function)
-
-
-def start_coroutine(tasks: TaskGroup, coroutine: Coroutine[Any, Any, object], name: str) -> None:
-    """Run a coroutine in a task of a group. For `close_unbegun`: a task group itself takes a function."""
-    tasks.start_soon(lambda: coroutine, name=f"enclave: {name}")
-
-
-def close_unbegun(coroutines: Iterable[Coroutine[Any, Any, object]]) -> None:
-    """Call this when a task group has ended, with what it was to run and may never have begun.
-
-    asyncio never begins a task that is cancelled before its first step, and Python warns of its coroutine.
-    """
-    for coroutine in coroutines:
-        coroutine.close()
-
-
-@contextmanager
-def plain_exceptions() -> Generator[None]:
-    """Let an exception that a task group wrapped out of its group."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        inner = _only_one(group)
-        if inner is None:
-            raise
-        raise inner from inner.__cause__
-
-
-def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    if len(group.exceptions) != 1:
-        return None
-    inner = group.exceptions[0]
-    if not isinstance(inner, BaseExceptionGroup):
-        return inner
-    return _only_one(cast("BaseExceptionGroup[BaseException]", inner))
-
-
-class Wakeup:
-    """Wakes whoever waits now. Unlike an `anyio.Event` it can be used again and again.
-
-    A waiter looks at its condition, and waits while that does not hold. Nothing is awaited between the two, so no
-    wake-up can fall between them.
-    """
-
-    __slots__ = ("_event", "_futures")
-
-    def __init__(self) -> None:
-        self._futures: tuple[Any, ...] = ()  # of asyncio's, one for each waiter
-        self._event: anyio.Event | None = None  # on trio, and only while somebody waits
-
-    async def wait(self) -> None:
-        """Wait for the next `wake`."""
-        task = _asyncio_task()
-        if task is None:
-            if self._event is None:
-                self._event = anyio.Event()
-            await self._event.wait()
-            return
-        # Every read of a stream waits here, and anyio's event would be three objects and three coroutines more.
-        future = task.get_loop().create_future()
-        self._futures = (*self._futures, future)
-        try:
-            await future
-        finally:
-            if future in self._futures:  # the waiter was cancelled
-                self._futures = tuple(other for other in self._futures if other is not future)
-
-    def wake(self) -> None:
-        """Wake all who wait. Cheap if nobody does."""
-        if self._futures:
-            futures, self._futures = self._futures, ()
-            for future in futures:
-                _resolve(future)
-        if self._event is not None:
-            self._event.set()
-            self._event = None
 
 
 class TaskState(enum.Enum):
@@ -287,7 +123,6 @@ class BackgroundTask(Generic[T]):
         self._asyncio_task: Any = None
         self._task_group: TaskGroup | None = None  # on trio
 
-    @uninterrupted
     async def start(self) -> None:
         """Begin the call. `aclose` must follow, whatever this raises.
 
@@ -304,7 +139,7 @@ class BackgroundTask(Generic[T]):
         """Cancel the call. From any task."""
         self._cancel_requested = True
         if self._scope is not None:
-            _cancel_scope(self._scope)
+            cancel_scope(self._scope)
 
     def end_within(self, seconds: float) -> None:
         """Cancel the call unless it ends within so many seconds from now. A deadline that is sooner holds."""
@@ -317,7 +152,6 @@ class BackgroundTask(Generic[T]):
         while not self._has_ended:
             await self._end.wait()
 
-    @uninterrupted
     async def aclose(self) -> None:
         """Cancel the call, and wait until it has cleaned up."""
         self.cancel()
@@ -325,7 +159,6 @@ class BackgroundTask(Generic[T]):
         if cancellation is not None:
             raise cancellation
 
-    @uninterrupted
     async def complete(self) -> BaseException | None:
         """Wait until the call has ended, beginning it if it is new, and ignore all cancellation meanwhile.
 
@@ -374,7 +207,7 @@ class BackgroundTask(Generic[T]):
 
     async def _enter_task(self) -> None:
         name = f"enclave: {self.name}"
-        owner = _asyncio_task()
+        owner = asyncio_task()
         if owner is None:
             self._task_group = anyio.create_task_group()
             await self._task_group.__aenter__()
@@ -391,7 +224,7 @@ class BackgroundTask(Generic[T]):
         call: Call[T] | None = self._call
         try:
             while call is not None:
-                cancels = _cancel_requests()
+                cancels = cancel_requests()
                 try:
                     with anyio.CancelScope(deadline=self._deadline, shield=True) as self._scope:
                         if self._cancel_requested:
@@ -418,9 +251,9 @@ class BackgroundTask(Generic[T]):
         if self._again is None:
             self._interrupted(error)
             return None
-        if _cancel_requests() > cancels:
+        if cancel_requests() > cancels:
             # asyncio counts requests to cancel, and the scopes of anyio and of `asyncio.timeout` look at the count.
-            _forget_cancel_requests(cancels)
+            forget_cancel_requests(cancels)
             return self._again
         # Nobody cancelled this task: the call awaited something that was cancelled, and would so again.
         self.state, self._error = TaskState.RAISED, error
@@ -468,29 +301,6 @@ class BackgroundTask(Generic[T]):
         return None
 
 
-def _cancel_scope(scope: anyio.CancelScope) -> None:
-    task = _asyncio_task()
-    if task is None:
-        scope.cancel()
-    else:
-        # anyio describes the task that cancels, which takes longer than all else. In a callback there is none.
-        task.get_loop().call_soon(scope.cancel)
-
-
-def _cancel_requests() -> int:
-    """How often `Task.cancel` was called on the running task, less what cancel scopes have taken back."""
-    task = _asyncio_task()
-    return 0 if task is None else int(task.cancelling())
-
-
-def _forget_cancel_requests(down_to: int) -> None:
-    # Only asyncio gets here: nothing else has requests to forget.
-    task = _asyncio_task()
-    while task.cancelling() > down_to:
-        task.uncancel()
-
-
-@uninterrupted
 async def finish_or_undo(
     work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]], *, seconds: float, leave: Callable[[], None]
 ) -> T:

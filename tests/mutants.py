@@ -2,9 +2,11 @@
 
     python -m tests.mutants --count 50 --seed 1 enclave/_result.py enclave/_streams
 
-First the tests run once with coverage, so that each change is met by the tests that run its line, and by no others. The
-quick ones run first, because the first failure ends a run, and half a minute of them is enough. The changes are made in
-copies of the checkout. What lives is a missing test, or a change that makes no difference.
+First the tests run once with coverage, so that each change is met by the tests that run its line, and by no others.
+What runs when a module is imported, such as a constant or an option of a class, is met by the tests that name it, or
+run a line that does. The quick ones run first, because the first failure ends a run, and half a minute of them is
+enough. The changes are made in copies of the checkout. What lives is a missing test, or a change that makes no
+difference.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import ast
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -76,6 +79,43 @@ class Mutant:
         return (data[:start] + self.text.encode() + data[end:]).decode()
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A statement that runs when its module is imported, with what it gives names to."""
+
+    lines: range
+    names: frozenset[str]
+
+
+def definition_of(mutant: Mutant, source: str) -> Definition | None:
+    """The statement of a module or class that a change is in. None if the change is in the body of a function."""
+    lines, names = range(0), frozenset[str]()
+    body: list[ast.stmt] = ast.parse(source).body
+    while body:
+        statement = next((each for each in body if mutant.line in _lines_of(each)), None)
+        body = []
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            if mutant.line >= statement.body[0].lineno:
+                return None
+            lines, names = _lines_of(statement), frozenset({statement.name})
+        elif isinstance(statement, ast.ClassDef):
+            lines, names = _lines_of(statement), frozenset({statement.name})
+            body = statement.body
+        elif statement is not None:
+            stored = {each.id for each in ast.walk(statement) if isinstance(each, ast.Name) and _is_stored(each)}
+            lines, names = _lines_of(statement), frozenset(stored) or names
+    return Definition(lines, names)
+
+
+def _lines_of(statement: ast.stmt) -> range:
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return range(min([statement.lineno, *(each.lineno for each in decorators)]), (statement.end_lineno or 0) + 1)
+
+
+def _is_stored(name: ast.Name) -> bool:
+    return isinstance(name.ctx, ast.Store)
+
+
 def mutants_of(path: str, source: str) -> list[Mutant]:
     """Every change that is known for a file."""
     return [Mutant(path, node, text) for each in _code(ast.parse(source)) for node, text in _changes(each)]
@@ -84,11 +124,17 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
 def _code(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes that do something when the program runs: no annotations, no docstrings."""
     yield node
+    if isinstance(node, ast.keyword) and _is_bool(node.value):
+        return  # changed as a whole, so that a report names it
     for name, value in ast.iter_fields(node):
         if name not in ("annotation", "returns"):
             for child in cast("list[object]", value if isinstance(value, list) else [value]):
                 if isinstance(child, ast.AST) and not _is_idle(child):
                     yield from _code(child)
+
+
+def _is_bool(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, bool)
 
 
 def _is_idle(node: ast.AST) -> bool:
@@ -111,6 +157,8 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, str]]:  # noqa: PLR0912 -
             yield node, f"({ast.unparse(ast.BinOp(left, SWAPS[type(op)](), right))})"
         case ast.UnaryOp(ast.Not(), operand):
             yield node, f"({ast.unparse(operand)})"
+        case ast.keyword(str(name), ast.Constant(bool(value))):
+            yield node, f"{name}={not value}"
         case ast.Constant(bool(value)):
             yield node, str(not value)
         case ast.Constant(int() | float() as value):
@@ -224,8 +272,8 @@ class Checkout:
         return seconds
 
 
-def selected(tests: Iterable[str], durations: dict[str, float]) -> list[str]:
-    """Some of these tests, which take `MAX_TEST_SECONDS` together: one of each function first, and the quick ones."""
+def selected(tests: Iterable[str], durations: dict[str, float], seconds: float) -> list[str]:
+    """Some of these tests, which take so many seconds together: one of each function first, and the quick ones."""
     turns: dict[str, int] = {}
     ranked: list[tuple[int, str]] = []
     for test in sorted(durations.keys() & set(tests), key=durations.__getitem__):
@@ -237,10 +285,49 @@ def selected(tests: Iterable[str], durations: dict[str, float]) -> list[str]:
     total = 0.0
     for _, test in ranked:
         total += durations[test]
-        if chosen and total > MAX_TEST_SECONDS:
+        if chosen and total > seconds:
             break
         chosen.append(test)
     return chosen
+
+
+class Reach:
+    """Which tests a change concerns.
+
+    Args:
+        directory: the checkout in which the tests ran.
+        data: which of them ran which line of the package there.
+        tests: the ids of all of them.
+    """
+
+    def __init__(self, directory: Path, data: coverage.CoverageData, tests: Iterable[str]) -> None:
+        self._directory = directory
+        self._tests = set(tests)
+        self._sources = {path: path.read_text().splitlines() for path in sorted((directory / "enclave").rglob("*.py"))}
+        self._contexts = {path: data.contexts_by_lineno(str(path)) for path in self._sources}
+
+    def tests(self, mutant: Mutant) -> set[str] | None:
+        """The tests that run its line, or use what it is part of. None if nothing runs the line."""
+        path = self._directory / mutant.path
+        definition = definition_of(mutant, "\n".join(self._sources[path]))
+        if definition is not None:
+            return self._users(path, definition) or self._tests
+        contexts = self._contexts[path].get(mutant.line)
+        # What ran in processes that the tests start has no name.
+        return None if contexts is None else self._tests.intersection(contexts) or self._tests
+
+    def _users(self, path: Path, definition: Definition) -> set[str]:
+        found = {context for number in definition.lines for context in self._contexts[path].get(number, ())}
+        if definition.names:
+            word = re.compile(rf"\b({'|'.join(map(re.escape, definition.names))})\b")
+            for other, lines in self._sources.items():
+                for number, text in enumerate(lines, 1):
+                    if word.search(text):
+                        found.update(self._contexts[other].get(number, ()))
+            files = {test.partition("::")[0] for test in self._tests}
+            naming = tuple(name for name in files if word.search((self._directory / name).read_text()))
+            found.update(test for test in self._tests if test.startswith(naming))
+        return self._tests & found
 
 
 def main() -> None:
@@ -249,6 +336,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=30, help="how many changes (30)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files or folders of tests (tests)")
+    parser.add_argument("--seconds", type=float, default=MAX_TEST_SECONDS, help="of tests for each change (30)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many at once (one a core)")
     options = parser.parse_args()
     chance = random.Random(options.seed)
@@ -263,20 +351,19 @@ def main() -> None:
         data = first.measure(options.tests, options.jobs)
         durations = first.durations()
         checkouts.put(first)
-        lines = {file: data.contexts_by_lineno(str(first.directory / file)) for file in files}
+        reach = Reach(first.directory, data, durations)
 
         def report(mutant: Mutant) -> bool:
-            contexts = lines[Path(mutant.path)].get(mutant.line)
-            if contexts is None:
+            concerned = reach.tests(mutant)
+            if concerned is None:
                 print(f"{LIVES}  {mutant}  (no test runs the line)", flush=True)
                 return True
-            # None is for what runs at import, or in processes that the tests start.
-            tests = selected(filter(None, contexts), durations)
-            seconds = START_SECONDS + PATIENCE * sum(durations[test] for test in tests or durations)
+            tests = selected(concerned, durations, options.seconds)
+            seconds = START_SECONDS + PATIENCE * sum(durations[test] for test in tests)
             checkout = checkouts.get()
-            verdict = checkout.verdict(mutant, tests or options.tests, seconds)
+            verdict = checkout.verdict(mutant, tests, seconds)
             checkouts.put(checkout)
-            print(f"{verdict}  {mutant}  ({len(tests) or 'all'} tests)", flush=True)
+            print(f"{verdict}  {mutant}  ({len(tests)} tests)", flush=True)
             return verdict == LIVES
 
         lived = [mutant for mutant, lives in zip(chosen, pool.map(report, chosen), strict=True) if lives]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
 
@@ -21,6 +22,7 @@ RUN_ELSEWHERE = {
     "docs/testing.md": "tests/pytest_plugin/test_docs.py",
     "docs/mcp.md": "tests/mcp/test_docs.py",
     "docs/ray.md": "tests/ray/test_docs.py",
+    "docs/dask.md": "tests/dask/test_docs.py",
 }
 RUN_HERE = [page for page in PAGES if page not in RUN_ELSEWHERE]
 PROGRAMS = [
@@ -87,3 +89,95 @@ def test_the_reference_has_every_public_name() -> None:
     described = {name.rpartition(".")[2] for name in entries}
     public = {*enclave.__all__, *enclave.types.__all__, *enclave.simulator.__all__, *enclave.errors.__all__}
     assert public - described == {"__version__", "errors", "types"}
+
+
+PROGRESS_BARS = {
+    "tqdm": """
+        import io
+        import anyio
+        from tqdm.asyncio import tqdm as bar
+        from enclave import EnclaveClient
+        from enclave.simulator import Simulator
+
+        shown = io.StringIO()
+
+        def tqdm(*arguments, **options):
+            return bar(*arguments, **options, file=shown, mininterval=0)
+
+        async def main():
+            async with Simulator().serve() as simulator:
+                async with EnclaveClient(simulator.base_url, api_key=simulator.api_key) as enclave:
+                    for _ in range(3):
+                        simulator.script()
+                    async with enclave.fan_out(["x"] * 3) as outcomes:
+                        LINE
+                            print(outcome.verdict)
+
+        anyio.run(main, backend=BACKEND)
+        assert "| 3/3 [" in shown.getvalue(), shown.getvalue()
+        """,
+    "tqdm, blocking": """
+        import io
+        from tqdm import tqdm as bar
+        from enclave import SyncEnclaveClient
+        from enclave.simulator import SyncSimulator
+
+        shown = io.StringIO()
+
+        def tqdm(*arguments, **options):
+            return bar(*arguments, **options, file=shown, mininterval=0)
+
+        with SyncSimulator() as simulator:
+            for _ in range(3):
+                simulator.script()
+            with SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key) as enclave:
+                with enclave.fan_out(["x"] * 3) as outcomes:
+                    LINE
+                        print(outcome.verdict)
+        assert "| 3/3 [" in shown.getvalue(), shown.getvalue()
+        """,
+    "rich": """
+        import io
+        import anyio
+        from rich.console import Console
+        from rich.progress import Progress
+        from enclave import EnclaveClient
+        from enclave.simulator import Simulator
+
+        async def main():
+            async with Simulator().serve() as simulator:
+                async with EnclaveClient(simulator.base_url, api_key=simulator.api_key) as enclave:
+                    for _ in range(3):
+                        simulator.script()
+                    with Progress(console=Console(file=io.StringIO())) as progress:
+                        task = progress.add_task("sessions", total=None)
+                        async with enclave.fan_out(["x"] * 3) as outcomes:
+                            async for outcome in outcomes:
+                                print(outcome.verdict)
+                                LINE
+                        shown = progress.tasks[0]
+                        assert (shown.completed, shown.total) == (3, 3)
+
+        anyio.run(main, backend=BACKEND)
+        """,
+}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("kind", PROGRESS_BARS)
+def test_the_lines_for_progress_bars_work_as_they_stand(kind: str, backend: str) -> None:
+    lines = re.findall(r"`(async for outcome in tqdm.*?|progress\.update.*?)`", PAGES["docs/fan-out.md"])
+    with_tqdm, with_rich = lines
+    line = {"tqdm": with_tqdm, "tqdm, blocking": with_tqdm.removeprefix("async "), "rich": with_rich}[kind]
+    if kind == "rich":
+        pytest.importorskip("rich", reason="the extra cli is not installed")
+    program = dedent(PROGRESS_BARS[kind]).replace("LINE", line).replace("BACKEND", repr(backend))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "succeeded\n" * 3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from anyio.lowlevel import checkpoint
 
-from enclave._tasks import Wakeup
+from enclave._loop import Wakeup
 from enclave.types import StreamFrame
 
 

@@ -29,7 +29,7 @@ MAX_ID_BYTES = 1024
 MAX_HASHES = 64 * 1024
 """How many ids are told apart if they are not a series of numbers. Their hashes take 512 KiB."""
 
-_NUMBER = re.compile(rb"(.*?)([0-9]{1,18})", re.DOTALL)
+_NUMBER = re.compile(rb"(.*?)([0-9]+)", re.DOTALL)
 _LATEST = 3  # how many of the latest ids are looked at for a series, and two steps make one
 _DELETE = 0x7F
 

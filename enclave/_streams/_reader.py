@@ -10,9 +10,9 @@ from __future__ import annotations
 import anyio
 
 from enclave._log import logger
+from enclave._loop import cancelled_by_others
 from enclave._observed import ObservedStream
 from enclave._routes import session_path
-from enclave._tasks import cancelled_by_others
 from enclave.errors import APIStatusError, EnclaveError, EventTooLargeError, StreamInterrupted
 from enclave.transport import Http, may_resume, may_retry
 

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from enclave._loop import uninterrupted
 from enclave._pace import begin_in_turn
 from enclave._routes import session_path
-from enclave._tasks import BackgroundTask, uninterrupted
+from enclave._tasks import BackgroundTask
 from enclave.errors import UsageError
 from enclave.types import StreamFrame
 

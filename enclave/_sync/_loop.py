@@ -17,7 +17,7 @@ from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from enclave._tasks import Wakeup
+from enclave._loop import Wakeup
 from enclave.errors import UsageError
 
 P = ParamSpec("P")

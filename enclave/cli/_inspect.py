@@ -110,7 +110,7 @@ async def audit(ctx: Context, session_id: Id, json: Json = False) -> int:
             return 0
         from . import _tables  # noqa: PLC0415 - Rich is slow to import, and a pipe needs none
 
-        rows = [(event.ts, event.type, _compact(event.particulars) if event.particulars else "") for event in trail]
+        rows = [(event.ts, event.type, _on_one_line(event.particulars) if event.particulars else "") for event in trail]
         await screen.out.write(_tables.table(screen.out, ("TIME", "EVENT", "DETAIL"), rows))
     return 0
 
@@ -152,7 +152,7 @@ async def _details(screen: Screen, fields: Mapping[str, object]) -> None:
 def _result_fields(found: SessionResult[object]) -> dict[str, object]:
     return {
         "exit code": found.exit_code,
-        "result": None if found.value is None else _compact(found.value),
+        "result": None if found.value is None else _on_one_line(found.value),
         "duration": None if found.duration_ms is None else f"{found.duration_ms / 1000:.3f} s",
     }
 
@@ -167,5 +167,6 @@ def _egress(egress: EgressPolicy | None) -> str | None:
     return None if egress is None else " ".join((egress.mode, *egress.allow))
 
 
-def _compact(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _on_one_line(value: object) -> str:
+    # With spaces between its parts, where a narrow table can break it.
+    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -84,6 +84,8 @@ async def map_(
         raise BadUsage("--creates-per-second: expected a number above 0")
     if retry_failed and output is None:
         raise BadUsage("--retry-failed needs --output, the file with the failures")
+    if output == "-":
+        raise BadUsage("--output: - is no file. Leave the option out, and results go to standard output")
     screen = ctx.obj.screen
     async with ctx.obj.client(local=local, narrate=False) as enclave:
         with (
@@ -128,6 +130,8 @@ class Requests:
         while line := await self._read():
             self._line += 1
             if self._line == 0:
+                if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # as PowerShell writes it, where no line is JSON
+                    raise CommandError("the input is UTF-16. Save it as UTF-8, with one request on each line")
                 line = line.removeprefix(BOM_UTF8)  # as Windows writes it
             if not line.strip() or self._line in self._output.done:
                 continue

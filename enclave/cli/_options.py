@@ -110,7 +110,7 @@ def program(file: str | None, code: str | None, language: str | None) -> tuple[s
         OSError: the file cannot be read.
     """
     if (file is None) == (code is None):
-        raise BadUsage("run: give a FILE, or - for standard input, or -c CODE")
+        raise BadUsage("run: give a FILE, or - for standard input, or -c CODE. See `enclave run --help`")
     if code is not None:
         try:
             code.encode()

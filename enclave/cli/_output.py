@@ -198,8 +198,12 @@ class Screen:
         """Do the same without a thread. This may block."""
         self._write_line(text, prefix_style="warning")
 
+    async def fail(self, text: object) -> None:
+        """Say what went wrong, on a terminal or not."""
+        await in_thread(self.fail_now, text)
+
     def fail_now(self, text: object) -> None:
-        """Say what went wrong. This may block."""
+        """Do the same without a thread. This may block."""
         self._write_line(text, prefix_style="error")
 
     def _write_line(self, text: object, *, prefix_style: str, text_style: str | None = None) -> None:

@@ -140,7 +140,7 @@ async def rm(
     filters = Filters.of(label, older_than)
     # Without this, a forgotten argument would remove everything.
     if not session_ids and not filters:
-        raise BadUsage("rm: give at least one ID, or --label or --older-than")
+        raise BadUsage("rm: give at least one ID, or --label or --older-than. See `enclave rm --help`")
     if session_ids and filters:
         raise BadUsage("rm: give IDs or filters, not both")
     screen = ctx.obj.screen
@@ -191,7 +191,7 @@ async def _tear_down(enclave: EnclaveClient, ids: Sequence[str]) -> dict[str, st
 
 async def _tell(session_id: str, error: str | None, *, screen: Screen, dry_run: bool, json: bool) -> None:
     if error:
-        await screen.warn(f"{session_id}: {error}")
+        await screen.fail(f"{session_id}: {error}")
     if json or not screen.out.is_terminal:
         removed = error is None and not dry_run
         await screen.out.write(json_line({"id": session_id, "removed": removed, "error": error}))

@@ -65,7 +65,7 @@ def progress(output: Output, *, done: int, failed: int, total: int | None) -> Ge
 
 
 def _cell(value: object) -> Text:
-    """One value, harmless, and coloured if it is a phase."""
+    """One value, harmless, and coloured if it is a phase or an exit code, which no other number is."""
     if isinstance(value, datetime):
         time = known_time(value)
         value = time and local_time(time)
@@ -73,7 +73,8 @@ def _cell(value: object) -> Text:
         return Text("-", style="dim")
     # `Text` and not a string, which Rich would search for its markup.
     text = one_line(value)
-    return Text(text, style=PHASE_COLORS.get(text, ""))
+    is_failure = isinstance(value, int) and value != 0
+    return Text(text, style="red" if is_failure else PHASE_COLORS.get(text, ""))
 
 
 def _console(output: Output, *, stderr: bool = False) -> Console:

@@ -185,6 +185,32 @@ def input_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
     return _schema(struct, is_answer=False)
 
 
+def as_meant(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Arguments in the form that the schema asks for, where a host wrote them in another and the meaning is plain.
+
+    Some hosts send null for an optional argument that a model left out, and some an object or a list as a text of JSON,
+    or the one item of a list without the list.
+    """
+    kind = schema.get("type")
+    if isinstance(value, str) and kind in ("object", "array"):
+        value = _json_of(value, kind)
+    properties = schema.get("properties")
+    if not isinstance(value, dict) or properties is None:
+        return cast("object", value)
+    given = cast("dict[str, Any]", value)
+    return {name: as_meant(inner, properties.get(name, {})) for name, inner in given.items() if inner is not None}
+
+
+def _json_of(text: str, kind: str) -> Any:
+    """What a text of JSON says, if that is of this kind. Another text is an item for a list."""
+    try:
+        decoded: Any = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return [text] if kind == "array" else text
+    fits: bool = isinstance(decoded, dict if kind == "object" else list)
+    return cast("object", decoded) if fits else text
+
+
 def output_schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON schema of a tool's answer."""
     return _schema(struct, is_answer=True)

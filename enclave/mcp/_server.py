@@ -21,7 +21,7 @@ from mcp.shared.exceptions import MCPError
 from enclave import EnclaveClient, EnclaveError, __version__
 
 from ._bounded import one_line
-from ._schema import input_schema, output_schema
+from ._schema import as_meant, input_schema, output_schema
 from ._tools import TOOLS, BadArguments, Tool
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ LEVELS: tuple[types.LoggingLevel, ...] = get_args(types.LoggingLevel)  # by incr
 OUTPUT_LEVEL: types.LoggingLevel = "info"
 
 _tools = {tool.name: tool for tool in TOOLS}
+_input_schemas = {tool.name: input_schema(tool.takes) for tool in TOOLS}
 
 
 class Connection:
@@ -94,8 +95,9 @@ async def _call_tool(context: Context, params: types.CallToolRequestParams) -> t
     if tool is None:
         raise MCPError(types.INVALID_PARAMS, f"no tool {one_line(params.name)}. The tools are {', '.join(_tools)}")
     try:
+        given = as_meant(params.arguments or {}, _input_schemas[tool.name])
         # Not strict: some hosts send a number as "5000" or 5000.0.
-        arguments = msgspec.convert(params.arguments or {}, tool.takes, strict=False)
+        arguments = msgspec.convert(given, tool.takes, strict=False)
         answer = await tool.call(context.lifespan_context.client, arguments, Caller(context))
     except (EnclaveError, BadArguments, msgspec.ValidationError) as error:
         return _failed(tool, str(error))
@@ -122,7 +124,7 @@ def _described(tool: Tool[Any]) -> types.Tool:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=input_schema(tool.takes),
+        input_schema=_input_schemas[tool.name],
         output_schema=output_schema(tool.gives),
         annotations=types.ToolAnnotations(
             read_only_hint=tool.read_only,

@@ -90,12 +90,16 @@ class RunCode:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Run the sessions of a batch. Several threads may call this at once."""
+        return self._with_columns(batch, self._run(self._rows_of(batch)))
+
+    def _rows_of(self, batch: Mapping[str, Any]) -> list[Row]:
         clash = [name for name in self._columns if name in batch]
         if clash:
             raise ValueError(f"columns: the rows have {', '.join(clash)} already. Rename them, or leave them out here")
         names = list(batch)
-        rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        outcomes = self._run(rows)
+        return [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+    def _with_columns(self, batch: Mapping[str, Any], outcomes: list[Outcome[Any]]) -> dict[str, Any]:
         cells = [_cells(outcome, self._type) for outcome in outcomes]
         return {**batch, **{name: [row[name] for row in cells] for name in self._columns}}
 

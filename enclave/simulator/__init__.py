@@ -13,6 +13,7 @@ workload leaves can outlive it. There is no Windows version. Needs the extra `en
 _simulator.py      Simulator: keys, scripts, faults, `serve()`
 _sync.py           SyncSimulator: the same from a thread of its own
 _remote.py         an object's methods, called on the event loop that it belongs to
+_checks.py         checks of arguments
 _settings.py       Bounds, and all else that a simulator is made with
 _control_plane.py  the routes, and where faults meet requests
 _auth.py           API keys, JWTs, roles and scopes

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from . import _checks
+
 READ = "sessions:read"
 WRITE = "sessions:write"
 SCOPES = frozenset({READ, WRITE})
@@ -41,7 +43,9 @@ class Authority:
     """Issues and checks credentials. It keeps the hashes of API keys, never the keys, and its repr shows neither."""
 
     def __init__(self, org_ids: Iterable[str], jwt_secret: str | None) -> None:
-        self.org_ids = list(dict.fromkeys(org_ids))
+        self.org_ids = list(dict.fromkeys(_checks.texts("org_ids", org_ids)))
+        if not self.org_ids:
+            raise ValueError("org_ids: empty. Name at least one organisation")
         self._keys: dict[str, tuple[bytes, Principal]] = {}
         self._secret = (jwt_secret or secrets.token_urlsafe(32)).encode()
 
@@ -54,7 +58,7 @@ class Authority:
             ValueError: the key has another form, or the org, the role or a scope is unknown.
         """
         org_id = self._checked(org_id, role)
-        granted = SCOPES_OF[role] if scopes is None else frozenset(scopes)
+        granted = SCOPES_OF[role] if scopes is None else frozenset(_checks.texts("scopes", scopes))
         if not granted <= SCOPES:
             raise ValueError(f"scopes: expected some of {', '.join(sorted(SCOPES))}, got {sorted(granted - SCOPES)}")
         if key is None:

@@ -16,8 +16,12 @@ from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
+from . import _checks
 from ._differences import Difference, Kind, affects
 from ._server import Reply
+
+FINAL_STATUSES = range(200, 600)
+"""Those of HTTP below 200 are no answers yet, and h11 sends none above."""
 
 When = Literal["before", "after"]
 """Before the route sees the request, or after the route did its work and before its answer is sent."""
@@ -110,7 +114,8 @@ class Faults:
     Each call returns the `Fault`, which counts its `hits`. `times` is how often it happens, and None is every time.
 
     Raises:
-        ValueError: `times` is less than 1, or a path is no regular expression.
+        TypeError, ValueError: an argument cannot be meant, as a path that is no regular expression. The message names
+            it, and nothing is armed.
     """
 
     def __init__(self) -> None:
@@ -144,10 +149,15 @@ class Faults:
             content_type: the type of the body.
             headers: further headers.
         """
-        reply = Reply.error(status, "a fault that was asked for") if body is None else Reply(status=status, body=body)
-        reply.headers = {"content-type": content_type} | {name.lower(): text for name, text in (headers or {}).items()}
+        if _checks.whole("status", status) not in FINAL_STATUSES:
+            raise ValueError(f"status: expected a final status from 200 to 599, got {status}")
+        if body is None:
+            reply = Reply.error(status, "a fault that was asked for")
+        else:
+            reply = Reply(status=status, body=_checks.octets("body", body))
+        reply.headers = _checks.headers({"content-type": content_type}) | _checks.headers(headers or {})
         if retry_after is not None:
-            reply.headers["retry-after"] = _retry_after(retry_after)
+            reply.headers |= _checks.headers({"retry-after": _retry_after(retry_after)})
         return self._arm(AnswerFault(when=when, method=method, path=path, times=times, reply=reply))
 
     def delay(
@@ -212,8 +222,10 @@ class Faults:
         and streams show each of them.
 
         Raises:
-            ValueError: there is no such difference.
+            ValueError: there is no such difference, or none is named.
         """
+        if not differences:
+            raise ValueError(f"difference: name at least one of {', '.join(get_args(Difference))}")
         for name in differences:
             if name not in get_args(Difference):
                 raise ValueError(f"difference: expected one of {', '.join(get_args(Difference))}, got {name!r}")
@@ -317,15 +329,49 @@ class Faults:
         return [fault for fault in self._faults if isinstance(fault, kind) and fault.matches(method, path)]
 
     def _arm(self, fault: Fault) -> Fault:
-        if fault.times is not None and fault.times < 1:
-            raise ValueError(f"times: must be at least 1, or None for every time, got {fault.times}")
-        try:
-            re.compile(fault.path or "")
-        except re.error as error:
-            raise ValueError(f"path: {fault.path!r} is no regular expression: {error}") from None
+        for field in msgspec.structs.fields(type(fault)):
+            value = getattr(fault, field.name)
+            if field.name in _CHECKS and (value is not None or field.name not in _OPTIONAL):
+                _CHECKS[field.name](field.name, value)
         self._faults = [*self.armed, fault]
         return fault
 
 
+def _check_times(name: str, value: object) -> None:
+    if _checks.whole(name, value) < 1:
+        raise ValueError(f"{name}: must be at least 1, or None for every time, got {value}")
+
+
+def _check_path(name: str, value: object) -> None:
+    try:
+        re.compile(_checks.text(name, value))
+    except re.error as error:
+        raise ValueError(f"{name}: {value!r} is no regular expression: {error}") from None
+
+
+def _check_when(name: str, value: object) -> None:
+    if value not in get_args(When):
+        raise ValueError(f"{name}: expected one of {', '.join(get_args(When))}, got {value!r}")
+
+
+_OPTIONAL = {"method", "path", "times"}
+_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "method": _checks.text,
+    "path": _check_path,
+    "times": _check_times,
+    "when": _check_when,
+    "seconds": _checks.seconds,
+    "after_frames": _checks.count,
+    "after_bytes": _checks.count,
+    "reset": _checks.flag,
+    "also": _checks.flag,
+    "data": _checks.octets,
+    "change": _checks.function,
+}
+"""How the fields of faults are checked, by their names. Those of `_OPTIONAL` may be None."""
+
+
 def _retry_after(value: float | str | datetime) -> str:
+    if not isinstance(value, (int, float, str, datetime)) or isinstance(value, bool):
+        raise TypeError(f"retry_after: expected seconds, a text or a datetime, got {value!r}")
     return format_datetime(value, usegmt=True) if isinstance(value, datetime) else str(value)

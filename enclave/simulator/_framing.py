@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from . import _checks
+
 
 class Framing(msgspec.Struct, frozen=True, kw_only=True):
     """How frames are written as Server-Sent Events. Every choice is valid, so a client must cope with all of them.
 
     Raises:
-        ValueError: `newline` is none of LF, CR and CRLF, or a number is negative.
+        TypeError, ValueError: a field cannot be meant, as a `newline` that is none of LF, CR and CRLF, or a negative
+            number. The message names it.
     """
 
     ids: bool = True
@@ -34,11 +37,14 @@ class Framing(msgspec.Struct, frozen=True, kw_only=True):
     """The ``retry`` field at the start of the stream, in milliseconds. None sends no such field."""
 
     def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(type(self)):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool):
+                _checks.flag(field.name, value)
+            elif field.name != "newline" and value is not field.default:
+                _checks.count(field.name, value)
         if self.newline not in ("\n", "\r", "\r\n"):
             raise ValueError(f"newline: expected LF, CR or CRLF, got {self.newline!r}")
-        for name in ("chunk_bytes", "frames_per_write"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
         if self.data_lines < 1:
             raise ValueError(f"data_lines: must be at least 1, got {self.data_lines}")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import msgspec
 
 from enclave.types import KillReason, KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import decode_text
+
+from . import _checks
 
 ScriptStep = StreamFrame | Mapping[str, Any] | bytes | str | float | int
 """A frame (a type of `enclave.types`, a dict, or its JSON), bytes that are sent as they are, or a pause in seconds."""
@@ -42,25 +44,26 @@ class Script:
         raw: bool,
         hold: bool,
     ) -> None:
-        if isinstance(frames, (str, bytes, Mapping)):
+        # Bytes of any kind are iterable, and would be pauses.
+        if isinstance(frames, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(frames, Iterable):
             raise TypeError(f"frames: expected a list of frames, got {frames!r}")
-        if not isinstance(exit_code, int) or isinstance(exit_code, bool):
-            raise TypeError(f"exit_code: expected a whole number, got {exit_code!r}")
         # A KillReason of the caller's own making stands for one that a later server may know.
-        if kill_reason is not None and not (isinstance(kill_reason, KillReason) or KillReason(kill_reason).is_known):
+        if kill_reason is not None and not (
+            isinstance(kill_reason, KillReason) or KillReason(_checks.text("kill_reason", kill_reason)).is_known
+        ):
             known = ", ".join(KillReason)
             raise ValueError(f"kill_reason: expected one of {known}, or a KillReason(...), got {kill_reason!r}")
         self.result = _as_json(result)
         """The JSON of the value that the run returns."""
-        self.exit_code = exit_code
+        self.exit_code = _checks.whole("exit_code", exit_code)
         self.kill_reason = kill_reason
-        self.delay_seconds = _seconds("delay_seconds", delay_seconds)
-        self.raw = raw
+        self.delay_seconds = _checks.seconds("delay_seconds", delay_seconds)
+        self.raw = _checks.flag("raw", raw)
         self.session_id: str | None = None
         """The session that plays it, once one does."""
         self._steps: deque[bytes | float] = deque()
         self._add(frames)
-        self._held = hold
+        self._held = _checks.flag("hold", hold)
         self._changed: anyio.Event | None = None
 
     def push(self, *frames: ScriptStep) -> None:
@@ -99,7 +102,7 @@ class Script:
 
 def _encode(name: str, step: ScriptStep) -> bytes | float:
     if isinstance(step, (int, float)):
-        return _seconds(name, step)
+        return _checks.seconds(name, step)
     # A frame that a client could not read goes out as it came in.
     if isinstance(step, UnknownFrame):
         return step.raw
@@ -111,10 +114,10 @@ def _encode(name: str, step: ScriptStep) -> bytes | float:
         return step.encode()
     if not isinstance(step, (KnownFrame, Mapping)):
         raise TypeError(f"{name}: expected a frame, its JSON, or a pause in seconds, got {step!r}")
-    try:
-        return msgspec.json.encode(step) if isinstance(step, Mapping) else step.to_json()
-    except TypeError as error:
-        raise TypeError(f"{name}: JSON cannot express it: {error}") from None
+    frame = _encoded(name, step) if isinstance(step, Mapping) else step.to_json()
+    if not _is_frame(frame):
+        raise ValueError(f"{name}: {step!r} has no kind, which every frame has. Bytes are sent as they are")
+    return frame
 
 
 def _is_frame(text: bytes) -> bool:
@@ -125,18 +128,25 @@ def _is_frame(text: bytes) -> bool:
     return True
 
 
-def _seconds(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected a number of seconds, got {value!r}")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name}: must be a number of seconds from 0, got {value}")
-    return float(value)
-
-
 def _as_json(result: Any) -> Any:
-    if result is msgspec.UNSET:
-        return result
+    return result if result is msgspec.UNSET else msgspec.Raw(_encoded("result", result))
+
+
+def _encoded(name: str, value: Any) -> bytes:
     try:
-        return msgspec.Raw(msgspec.json.encode(result))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"result: JSON cannot express it: {error}") from None
+        document = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        wrong = TypeError if isinstance(error, TypeError) else ValueError
+        raise wrong(f"{name}: JSON cannot express it: {error}") from None
+    # NaN and infinity would become null without a word.
+    if b"null" in document and _has_odd_number(value):
+        raise ValueError(f"{name}: JSON cannot express it: {value!r} has a number that is not finite")
+    return document
+
+
+def _has_odd_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return _has_odd_number(list(cast("Mapping[str, object]", value).values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_odd_number, cast("list[object]", value)))

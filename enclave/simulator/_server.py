@@ -77,7 +77,9 @@ class Reply(msgspec.Struct, kw_only=True):
         cls, status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None
     ) -> Self:
         """An error in the shape that Fastify gives it."""
-        document = {"statusCode": status, "error": http.HTTPStatus(status).phrase, "message": message}
+        known = status in {each.value for each in http.HTTPStatus}
+        phrase = http.HTTPStatus(status).phrase if known else "Unknown"
+        document = {"statusCode": status, "error": phrase, "message": message}
         if code is not None:
             document["code"] = code
         reply = cls.json(document, status)

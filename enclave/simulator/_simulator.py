@@ -13,6 +13,7 @@ import msgspec
 
 from enclave.types import SessionLimits
 
+from . import _checks
 from ._auth import Authority
 from ._control_plane import ControlPlane, RecordedRequest
 from ._doorkeeper import is_loopback
@@ -51,8 +52,7 @@ class Simulator:
         namespaces: whether workloads get Linux namespaces of their own, where the machine permits it.
 
     Raises:
-        TypeError: `bounds` is no `Bounds`.
-        ValueError: an argument is out of range. The message names it.
+        TypeError, ValueError: an argument cannot be used. The message names it.
     """
 
     def __init__(
@@ -69,8 +69,10 @@ class Simulator:
         auto_teardown: bool = False,
         namespaces: bool = True,
     ) -> None:
-        if not isinstance(bounds, Bounds):
-            raise TypeError(f"bounds: expected Bounds(max_running=...), got {bounds!r}")
+        _checks.instance("bounds", bounds, Bounds)
+        _checks.instance("framing", framing, Framing)
+        _checks.instance("default_limits", default_limits, SessionLimits)
+        _checks.instance("max_limits", max_limits, SessionLimits)
         self.faults = Faults()
         """Arms faults for the requests and streams to come."""
         self.requests: deque[RecordedRequest] = deque(maxlen=MAX_RECORDED_REQUESTS)
@@ -84,9 +86,9 @@ class Simulator:
             framing=framing,
             default_limits=effective(default_limits, DEFAULT_LIMITS, max_limits),
             max_limits=effective(max_limits, MAX_LIMITS, max_limits),
-            service_bindings=dict(service_bindings or {}),
-            auto_teardown=auto_teardown,
-            namespaces=namespaces,
+            service_bindings=_checks.texts_by_name("service_bindings", service_bindings or {}),
+            auto_teardown=_checks.flag("auto_teardown", auto_teardown),
+            namespaces=_checks.flag("namespaces", namespaces),
         )
         self._fleet = Fleet(self._settings, on_change=self._touch)
         self._plane = ControlPlane(
@@ -223,7 +225,7 @@ class Simulator:
 
     @framing.setter
     def framing(self, framing: Framing) -> None:
-        self._settings.framing = framing
+        self._settings.framing = _checks.instance("framing", framing, Framing)
 
     def script(
         self,

@@ -30,7 +30,7 @@ from typing import Self, TypeVar
 
 import anyio
 
-from enclave._tasks import Wakeup
+from enclave._loop import Wakeup
 from enclave.errors import APIStatusError, ConnectError, EnclaveError
 
 from ._retry import RetryPolicy, is_refusal

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from enclave._tasks import loop_is_over, running_loop
+from enclave._loop import loop_is_over, running_loop
 
 T = TypeVar("T")
 

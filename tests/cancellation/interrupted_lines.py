@@ -21,7 +21,21 @@ from enclave import EnclaveClient
 from tests.support.stepping_transport import ScriptedTransport
 
 HOME = Path(enclave.__file__).parent
-FILES = {str(HOME / name) for name in ("_create.py", "_fan_out.py", "_session.py", "_tasks.py", "_streams/_stream.py")}
+NAMES = ("_client.py", "_create.py", "_fan_out.py", "_groups.py", "_loop.py", "_session.py", "_tasks.py")
+FILES = {str(HOME / name) for name in (*NAMES, "_streams/_stream.py")}
+
+
+async def run(client: EnclaveClient) -> None:
+    """From the moment that the call gives the session, that is the caller's business."""
+    session = None
+    try:
+        session = await client.run("pass")
+        await anyio.lowlevel.checkpoint()
+    finally:
+        sys.settrace(None)
+        if session is not None:
+            with anyio.CancelScope(shield=True):
+                await session.teardown()
 
 
 async def session(client: EnclaveClient) -> None:

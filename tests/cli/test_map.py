@@ -219,6 +219,25 @@ def test_files_that_start_with_a_byte_order_mark_are_read(cli, simulator, tmp_pa
     assert cli("map", "-", stdin=path.read_bytes()).code == 0
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_an_input_in_utf_16_is_refused_as_a_whole(cli, simulator, tmp_path, encoding) -> None:
+    path = tmp_path / "requests.jsonl"
+    path.write_bytes('\ufeff"x"\n"y"\n'.encode(encoding))
+    before = len(simulator.phases)
+    done = cli("map", str(path))
+    assert (done.code, done.out) == (1, "")
+    assert "the input is UTF-16. Save it as UTF-8" in done.err
+    assert len(simulator.phases) == before
+
+
+def test_a_dash_for_the_output_is_no_file(cli, simulator, requests, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("map", requests('"x"'), "--output", "-")
+    assert done.code == 2
+    assert "--output: - is no file" in done.err
+    assert not (tmp_path / "-").exists()
+
+
 def test_a_longer_line_than_can_be_read_is_not_taken_for_a_torn_one(cli, simulator, requests, output, monkeypatch):
     monkeypatch.setattr(_map_output, "MAX_LINE_BYTES", 20)
     content = b'{"index":0,"result":null,"error":{}}\n'

@@ -91,7 +91,7 @@ def test_a_trail_is_a_table_and_its_details_are_harmless(watched, simulator, cli
     simulator.faults.respond(200, method="GET", body=json.dumps([entry], ensure_ascii=False).encode())
     shown = styled(watched("audit", "s-1", terminal="out", TZ="UTC").screen)
     assert "egress\\x1bdenied" in shown
-    assert '{"host":"\\u202e\\x9b"}' in shown
+    assert '{"host": "\\u202e\\x9b"}' in shown
     assert "2026-01-02 03:04:05" in shown
 
 
@@ -205,6 +205,30 @@ def test_phases_have_their_colours_and_a_pipe_has_none(watched, cli, simulator) 
     assert "\x1b[32msucceeded" in watched("run", "-c", "1", terminal="err").screen
     assert cli("--color", "always", "show", "nope").err.startswith("\x1b[1;31menclave:")
     assert not cli("show", "nope").err.startswith("\x1b")
+
+
+def test_an_exit_code_that_is_not_0_is_red(watched, cli, simulator) -> None:
+    simulator.script(exit_code=4)
+    failed = cli("run", "--detach", "-c", "1").out.strip()
+    simulator.script()
+    done = cli("run", "--detach", "-c", "1").out.strip()
+    for session in (failed, done):
+        cli("result", session)
+        cli("rm", session)
+    listed = watched("ls", terminal="out", COLUMNS="150").screen
+    rows = {session: line for line in listed.splitlines() for session in (failed, done) if session in line}
+    assert "\x1b[31m4 " in rows[failed]
+    assert "\x1b[31m" not in rows[done]
+    assert "\x1b[31m4" in watched("show", failed, terminal="out").screen
+
+
+def test_the_detail_of_a_trail_breaks_between_its_parts(watched, simulator) -> None:
+    detail = {"backend": "simulator", "isolation": {"user": False, "network": True, "process": True}}
+    entry = {"ts": "2026-01-02T03:04:05Z", "type": "sandbox_started", "detail": detail}
+    simulator.faults.respond(200, method="GET", body=json.dumps([entry]).encode())
+    shown = styled(watched("audit", "s-1", terminal="out", COLUMNS="80").screen)
+    words = shown.split()
+    assert words[words.index('{"backend":') :] == json.dumps(detail).split()
 
 
 def test_shown_escapes_come_with_a_hint_and_harmless_output_without(watched, simulator) -> None:

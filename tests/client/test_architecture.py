@@ -21,6 +21,8 @@ RANKS = {
     "_log": 2,
     "_routes": 2,
     "_observer": 2,
+    "_loop": 2,
+    "_groups": 2,
     "_observed": 3,
     "_tasks": 3,
     "_pace": 3,

@@ -11,6 +11,8 @@ from enclave import (
     EndFrame,
     MalformedResponseError,
     NotFoundError,
+    Observer,
+    RequestObservation,
     Timeout,
     UsageError,
 )
@@ -93,8 +95,29 @@ async def test_a_refused_opening_closes_its_connection_while_the_client_stays_op
             await anyio.lowlevel.checkpoint()
 
 
-async def test_a_stream_opens_without_a_timeout_for_the_connection(server: ControlPlane):
+async def test_an_opening_that_is_cancelled_in_the_middle_of_a_refusal_closes_its_connection(server: ControlPlane):
+    server.answers(stalling(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9000\r\n\r\n<html>"))
+
+    class CancelsWhenAnswered(RequestObservation):
+        def answered(self, status: int) -> None:
+            scope.cancel()
+
+    class Requests(Observer):
+        def request(self, *args: object, **options: object) -> RequestObservation:
+            return CancelsWhenAnswered()
+
+    with anyio.fail_after(10):
+        async with EnclaveClient(server.base_url, observer=Requests()) as client:
+            with anyio.CancelScope() as scope:
+                async with client.stream("s-1"):
+                    pytest.fail("opened")
+            assert scope.cancelled_caught
+            while server.open_connections:
+                await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("timeout", [Timeout(connect=None, read=5), Timeout(acquire=None, read=5)])
+async def test_a_stream_opens_without_a_timeout_for_the_connection(server: ControlPlane, timeout: Timeout):
     server.streams(END)
-    timeout = Timeout(connect=None, read=5)
     async with EnclaveClient(server.base_url, timeout=timeout) as client, client.stream("s-1") as frames:
         assert [frame async for frame in frames] == [EndFrame()]

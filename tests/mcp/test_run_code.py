@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anyio
 import pytest
 
@@ -44,6 +46,37 @@ async def test_numbers_are_taken_however_a_host_writes_them(hosting, number) -> 
         outcome = await host.run(limits={"wallClockMs": number})
         assert (await client.get(outcome["sessionId"])).limits.wall_clock_ms == 5000
         await host.call("list_sessions", limit=str(number))
+
+
+async def test_null_stands_for_what_was_not_given(hosting) -> None:
+    async with hosting() as host, hosting_client(host) as client:
+        host.simulator.script()
+        names = ("language", "limits", "serviceBindings", "webhookUrl", "labels")
+        outcome = await host.run(egress={"mode": None, "allow": None}, **dict.fromkeys(names))
+        assert (await client.get(outcome["sessionId"])).egress.mode == "deny_all"
+        await host.call("list_sessions", limit=None, phase=None)
+
+
+async def test_objects_and_lists_are_taken_however_a_host_writes_them(hosting) -> None:
+    async with hosting() as host, hosting_client(host) as client:
+        for allow in ('["203.0.113.0/24"]', "203.0.113.0/24"):
+            host.simulator.script()
+            outcome = await host.run(
+                limits='{"memoryMb": "64"}',
+                egress=json.dumps({"allow": allow}),
+                labels='{"for": "test"}',
+                serviceBindings="[]",
+            )
+            session = await client.get(outcome["sessionId"])
+            assert (session.limits.memory_mb, session.labels["for"]) == (64, "test")
+            assert list(session.egress.allow) == ["203.0.113.0/24"]
+
+
+async def test_code_that_looks_like_json_stays_code(hosting) -> None:
+    async with hosting() as host, hosting_client(host) as client:
+        outcome = await host.run('["a list"]')
+        assert (await client.get(outcome["sessionId"])).phase == "torn_down"
+        assert outcome["exitCode"] == 0
 
 
 async def test_code_that_fails_or_is_killed_is_an_outcome_and_no_tool_error(hosting) -> None:

@@ -146,6 +146,12 @@ MISTAKES = [
         {"code": "x", "labels": {"a": "b"}, "webhookUrl": 1},
         "Expected `str | null`, got `int` - at `$.webhookUrl`",
     ),
+    ("run_code", {"code": None}, "Object missing required field `code`"),
+    ("run_code", {"code": "x", "limits": "64"}, "Expected `object | null`, got `str` - at `$.limits`"),
+    ("run_code", {"code": "x", "limits": "[" * 5000}, "Expected `object | null`, got `str` - at `$.limits`"),
+    ("run_code", {"code": "x", "egress": "deny_all"}, "Expected `object | null`, got `str` - at `$.egress`"),
+    ("run_code", {"code": "x", "limits": {"pids": True}}, "limits.pids: Expected `int`, got `bool`"),
+    ("run_code", {"code": "x", "labels": {"a": None}}, "Expected `str`, got `null` - at `$.labels"),
     ("run_code", {"code": "x", "language": "cobol"}, "Invalid enum value 'cobol' - at `$.language`"),
     (
         "run_code",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from tests.support.ray_drivers import Driver, Plane, leaks_of_the_key
+from tests.support.drivers import KEY, Driver, Plane
+
+PROGRAM = Path(__file__).parent / "driver.py"
 
 
 @pytest.fixture
@@ -26,7 +30,10 @@ def driver(plane: Plane) -> Iterator[Callable[..., Driver]]:
     started: list[Driver] = []
 
     def start(case: str, *, address: str | None = None) -> Driver:
-        started.append(Driver(case, plane, directory, address))
+        environment = {"RAY_TMPDIR": directory, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+        if address is not None:
+            environment["RAY_ADDRESS"] = address
+        started.append(Driver(PROGRAM, case, plane, environment))
         return started[-1]
 
     yield start
@@ -34,3 +41,13 @@ def driver(plane: Plane) -> Iterator[Callable[..., Driver]]:
         each.stop()
     assert not leaks_of_the_key(directory)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def leaks_of_the_key(directory: str) -> list[str]:
+    """Files of Ray's, logs among them, that hold the key."""
+    found = []
+    for path in Path(directory).rglob("*"):
+        with suppress(FileNotFoundError):  # its last processes tidy up
+            if path.is_file() and KEY.encode() in path.read_bytes():
+                found.append(str(path))
+    return found

@@ -10,7 +10,6 @@ import tempfile
 import pytest
 
 from tests.support.programs import PAGES, programs
-from tests.support.ray_drivers import KEY
 
 PAGE = PAGES["docs/ray.md"]
 PROGRAMS = programs("docs/ray.md")
@@ -25,8 +24,7 @@ def test_a_program_of_the_page_prints_what_the_page_says(plane, program, output)
     with tempfile.TemporaryDirectory(prefix="er", dir="/tmp", ignore_cleanup_errors=True) as directory:
         environment = {
             **os.environ,
-            "ENCLAVE_BASE_URL": plane.simulator.base_url,
-            "ENCLAVE_API_KEY": KEY,
+            **plane.environment,
             "RAY_TMPDIR": directory,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",

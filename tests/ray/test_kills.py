@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.support.ray_drivers import wait_until
+from tests.support.drivers import wait_until
 
 GONE_SECONDS = 30.0
 RAYS_OWN_SECONDS = 120.0
@@ -38,7 +38,7 @@ def test_a_worker_killed_in_mid_batch_leaves_nothing_and_every_row_comes_once(pl
     run = driver("batch")
     wait_until("sessions run", lambda: plane.phases["running"] >= 10)
     first = {session.id for session in plane.sessions()}
-    run.kill_worker()
+    run.processes("ray::MapWorker")[0].kill()
     record_property(
         "gone after seconds",
         wait_until("the dead worker's sessions are gone", lambda: plane.are_gone(first), GONE_SECONDS),

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +54,8 @@ async def is_own_user(api) -> bool:
 
 
 def in_shared_memory() -> set[Path]:
-    return set(Path("/dev/shm").iterdir())
+    """Without what another test leaves there for a moment."""
+    return {path for path in Path("/dev/shm").iterdir() if not path.name.startswith("past-")}
 
 
 def taken(path: Path) -> int:
@@ -92,6 +93,38 @@ async def test_memory_that_no_process_has_mapped_counts_and_is_given_back(servin
             pytest.skip("needs a mount namespace")
         assert run.session["killReason"] == "memory_exceeded"
         assert in_shared_memory() <= before
+
+
+@pytest.mark.parametrize("kind", ["shared memory", "a segment"])
+async def test_shared_memory_that_no_process_has_mapped_gets_past_without_namespaces(serving, kind):
+    code = MEMORY[kind].replace("/dev/shm/x", f"/dev/shm/past-{os.getpid()}").replace("300", "60")
+    with shared_memory_removed() as left:
+        async with serving(namespaces=False) as api:
+            run = await api.run(f"{code}\nimport time; time.sleep(0.3)", limits={"memoryMb": 1024})
+            if kind == "shared memory":  # a segment counts as long as a process has it mapped
+                assert run.audit[2]["detail"]["peakMemoryMb"] < 60, run.output("stderr")
+            assert bool(left()) != await is_own_user(api)
+
+
+@contextmanager
+def shared_memory_removed() -> Iterator[Callable[[], set[str]]]:
+    """Tells what has been left in shared memory since, and removes it in the end."""
+
+    def present() -> set[str]:
+        lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+        return {f"segment {line.split()[1]}" for line in lines} | {
+            str(path) for path in Path("/dev/shm").glob(f"past-{os.getpid()}")
+        }
+
+    before = present()
+    try:
+        yield lambda: present() - before
+    finally:
+        for each in present() - before:
+            if each.startswith("segment "):
+                subprocess.run(["ipcrm", "--shmem-id", each.split()[1]], check=True)
+            else:
+                Path(each).unlink()
 
 
 async def test_memory_that_is_a_file_and_mapped_is_counted_once(serving):
@@ -173,11 +206,12 @@ for pid in PIDS:
 async def test_no_capability_is_left(serving, namespaces):
     if os.geteuid() != 0 and not namespaces:
         pytest.skip("a user who has none")
-    code = (
-        "print([line.split()[1] for line in open('/proc/self/status') if line[:6] in ('CapEff', 'CapPrm', 'CapBnd')])"
-    )
+    code = """
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print([status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs")])
+"""
     async with serving(namespaces=namespaces) as api:
-        assert (await api.run(code)).output() == f"{['0' * 16] * 3}\n"
+        assert (await api.run(code)).output() == f"{[*['0' * 16] * 3, '1']}\n"
 
 
 @NAMESPACES
@@ -224,7 +258,14 @@ except PermissionError: pass
 
 
 @pytest.mark.parametrize("language", ["python", "node"])
-async def test_a_child_process_gets_past_an_allowlist_unseen(serving, language):
+@pytest.mark.parametrize(
+    ("namespaces", "egress"),
+    [(True, {"mode": "allowlist", "allow": ["198.51.100.0/24"]}), (False, {"mode": "deny_all"})],
+    ids=["allowlist", "denied and plain"],
+)
+async def test_a_child_process_gets_past_unseen_under_an_allowlist_and_without_namespaces(
+    serving, language, namespaces, egress
+):
     check = "import socket; socket.create_connection(('127.0.0.1', PORT)); print('through')"
     python = (
         f"import subprocess, sys\nprint(subprocess.check_output([sys.executable, '-c', {check!r}], text=True), end='')"
@@ -232,9 +273,9 @@ async def test_a_child_process_gets_past_an_allowlist_unseen(serving, language):
     node = (
         f"console.log(require('child_process').execFileSync({sys.executable!r}, ['-c', {check!r}]).toString().trim())"
     )
-    async with serving() as api:
+    async with serving(namespaces=namespaces) as api:
         code = (python if language == "python" else node).replace("PORT", str(api.http.base_url.port))
-        run = await api.run(code, language=language, egress={"mode": "allowlist", "allow": ["198.51.100.0/24"]})
+        run = await api.run(code, language=language, egress=egress)
         assert (run.output(), run.egress()) == ("through\n", []), run.output("stderr")
 
 

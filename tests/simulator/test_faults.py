@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 import anyio
@@ -9,7 +10,7 @@ import h11
 import httpx
 import pytest
 
-from enclave.simulator import Bounds, Framing
+from enclave.simulator import Bounds, Framing, Simulator
 from enclave.types import StdoutFrame
 
 pytestmark = pytest.mark.anyio
@@ -156,6 +157,55 @@ async def test_a_fault_is_armed_at_least_once(serving):
     async with serving() as api:
         with pytest.raises(ValueError, match="times"):
             api.sim.faults.respond(500, times=0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "error", "message"),
+    [
+        ("respond", {"status": "500"}, TypeError, "status: expected a whole number"),
+        ("respond", {"status": 99}, ValueError, "status: expected a final status"),
+        ("respond", {"status": 600}, ValueError, "status: expected a final status"),
+        ("respond", {"status": 500, "when": "during"}, ValueError, "when: expected one of before, after"),
+        ("respond", {"status": 500, "body": "text"}, TypeError, "body: expected bytes"),
+        ("respond", {"status": 500, "body": {"a": 1}}, TypeError, "body: expected bytes"),
+        ("respond", {"status": 500, "headers": {"x": 1}}, TypeError, r"headers\['x'\]: expected a text"),
+        ("respond", {"status": 500, "headers": {"x": "a\r\nb"}}, ValueError, r"headers\['x'\]"),
+        ("respond", {"status": 500, "headers": {"x y": "a"}}, ValueError, "'x y' is no name of a header"),
+        ("respond", {"status": 500, "headers": ["x"]}, TypeError, "headers: expected a dict"),
+        ("respond", {"status": 500, "retry_after": "a\nb"}, ValueError, "retry-after"),
+        ("respond", {"status": 500, "retry_after": True}, TypeError, "retry_after: expected seconds"),
+        ("respond", {"status": 500, "method": 1}, TypeError, "method: expected a text"),
+        ("respond", {"status": 500, "times": "2"}, TypeError, "times: expected a whole number"),
+        ("respond", {"status": 500, "times": 1.5}, TypeError, "times: expected a whole number"),
+        ("respond", {"status": 500, "times": True}, TypeError, "times: expected a whole number"),
+        ("respond", {"status": 500, "times": -1}, ValueError, "times: must be at least 1"),
+        ("refuse", {"path": 1}, TypeError, "path: expected a text"),
+        ("refuse", {"reset": "yes"}, TypeError, "reset: expected True or False"),
+        ("lose_response", {"after_bytes": -1}, ValueError, "after_bytes: must not be negative"),
+        ("delay", {"seconds": "1"}, TypeError, "seconds: expected a number of seconds"),
+        ("delay", {"seconds": -1}, ValueError, "seconds: must be a number of seconds from 0"),
+        ("delay", {"seconds": math.nan}, ValueError, "seconds: must be a number of seconds from 0"),
+        ("rewrite", {"change": {"id": 7}}, TypeError, "change: expected a function"),
+        ("drop_stream", {"after_frames": -1}, ValueError, "after_frames: must not be negative"),
+        ("drop_stream", {"after_frames": 1.0}, TypeError, "after_frames: expected a whole number"),
+        ("drop_stream", {"also": 1}, TypeError, "also: expected True or False"),
+        ("stall_stream", {"seconds": math.inf}, ValueError, "seconds: must be a number of seconds from 0"),
+        ("inject", {"data": "data: x"}, TypeError, "data: expected bytes"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_the_call_and_arms_nothing(fault, arguments, error, message):
+    faults = Simulator().faults
+    with pytest.raises(error, match=message):
+        getattr(faults, fault)(**arguments)
+    assert faults.armed == []
+
+
+@pytest.mark.parametrize("status", [418, 499, 520, 599])
+async def test_a_status_need_not_be_a_registered_one(serving, status):
+    async with serving() as api:
+        api.sim.faults.respond(status)
+        answer = await api.http.get("/healthz")
+        assert (answer.status_code, answer.json()["statusCode"]) == (status, status)
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -18,6 +18,10 @@ from enclave.types import KillReason, StdoutFrame
         ("hello", TypeError, "expected a list of frames, got 'hello'"),
         (b"hello", TypeError, "expected a list of frames"),
         ({"kind": "end"}, TypeError, "expected a list of frames"),
+        (bytearray(b"hello"), TypeError, "expected a list of frames"),
+        (memoryview(b"hello"), TypeError, "expected a list of frames"),
+        (StdoutFrame("a"), TypeError, "expected a list of frames"),
+        (None, TypeError, "expected a list of frames"),
         (["hello\n"], ValueError, r"frames\[0\]: .* write StdoutFrame\('hello.n'\)"),
         ([StdoutFrame("a"), "[]"], ValueError, r"frames\[1\]"),
         ([True], TypeError, r"frames\[0\]: expected a number of seconds"),
@@ -26,6 +30,11 @@ from enclave.types import KillReason, StdoutFrame
         ([math.inf], ValueError, r"frames\[0\]"),
         ([object()], TypeError, r"frames\[0\]: expected a frame"),
         ([{"kind": "stdout", "data": object()}], TypeError, r"frames\[0\]: JSON cannot express"),
+        ([{"kind": "stdout", "data": math.nan}], ValueError, r"frames\[0\]: JSON cannot express"),
+        ([{"data": "a"}], ValueError, r"frames\[0\]: .* has no kind"),
+        ([{"kind": 1}], ValueError, r"frames\[0\]: .* has no kind"),
+        ([StdoutFrame], TypeError, r"frames\[0\]: expected a frame"),
+        ([None], TypeError, r"frames\[0\]: expected a frame"),
     ],
 )
 def test_frames(frames, error, message):
@@ -39,6 +48,13 @@ def test_frames(frames, error, message):
         ({"kill_reason": "memory"}, ValueError, "kill_reason: expected one of cpu_exceeded, memory_exceeded"),
         ({"result": object()}, TypeError, "result: JSON cannot express"),
         ({"result": {"deep": {1, object()}}}, TypeError, "result: JSON cannot express"),
+        ({"result": math.nan}, ValueError, "result: JSON cannot express it: nan"),
+        ({"result": [1, {"deep": (2.0, -math.inf)}]}, ValueError, "result: JSON cannot express"),
+        ({"result": "half an emoji \ud83d"}, ValueError, "result: JSON cannot express"),
+        ({"kill_reason": 9}, TypeError, "kill_reason: expected a text"),
+        ({"hold": "no"}, TypeError, "hold: expected True or False"),
+        ({"raw": 1}, TypeError, "raw: expected True or False"),
+        ({"exit_code": 1.0}, TypeError, "exit_code: expected a whole number"),
         ({"exit_code": "1"}, TypeError, "exit_code: expected a whole number"),
         ({"exit_code": True}, TypeError, "exit_code: expected a whole number"),
         ({"delay_seconds": -1}, ValueError, "delay_seconds: must be"),
@@ -48,6 +64,18 @@ def test_frames(frames, error, message):
 def test_options(option, error, message):
     with pytest.raises(error, match=message):
         Simulator().script(**option)
+
+
+def test_a_result_that_holds_itself():
+    value = []
+    value.append(value)
+    with pytest.raises(ValueError, match="result: JSON cannot express"):
+        Simulator().script(result=value)
+
+
+def test_null_is_a_result_and_so_is_a_text_that_says_null():
+    for value in (None, ["null", None, 1.5]):
+        assert json.loads(bytes(Simulator().script(result=value).result)) == value
 
 
 @pytest.mark.anyio

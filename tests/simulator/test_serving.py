@@ -12,7 +12,7 @@ import anyio.abc
 import httpx
 import pytest
 
-from enclave.simulator import Bounds, Simulator
+from enclave.simulator import Bounds, Framing, Simulator
 from enclave.simulator.__main__ import main
 from tests.support.releases import anyio_closes_its_sockets
 
@@ -181,6 +181,45 @@ def test_a_bound_that_cannot_be_meant_is_refused_by_its_name(bounds, error):
 def test_bounds_are_bounds_and_nothing_else():
     with pytest.raises(TypeError, match="bounds"):
         Simulator(bounds=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"framing": "crlf"}, TypeError),
+        ({"default_limits": {"memoryMb": 64}}, TypeError),
+        ({"max_limits": 64}, TypeError),
+        ({"org_ids": "org-main"}, TypeError),
+        ({"org_ids": []}, ValueError),
+        ({"service_bindings": ["db"]}, TypeError),
+        ({"service_bindings": {"db": 80}}, TypeError),
+        ({"auto_teardown": "no"}, TypeError),
+        ({"namespaces": None}, TypeError),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_is_refused_by_its_name(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        Simulator(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"newline": "\n\n"}, ValueError),
+        ({"newline": None}, ValueError),
+        ({"ids": "no"}, TypeError),
+        ({"data_lines": 0}, ValueError),
+        ({"data_lines": "2"}, TypeError),
+        ({"chunk_bytes": -1}, ValueError),
+        ({"frames_per_write": 1.5}, TypeError),
+        ({"retry_ms": -1}, ValueError),
+    ],
+)
+def test_a_framing_that_cannot_be_meant_is_refused_by_its_name(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        Framing(**options)
+    with pytest.raises(TypeError, match="framing"):
+        Simulator().framing = options
 
 
 async def test_it_may_be_served_elsewhere_if_asked():

@@ -17,6 +17,8 @@ PAGES = {
 }
 """The text of each page by its path, as in ``docs/fan-out.md``."""
 
+_UNTYPED = {"docs/dask.md"}  # Dask itself has few types
+
 _BLOCK = re.compile(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 
 
@@ -30,7 +32,7 @@ def _write(folder: Path) -> None:
     folder.mkdir(parents=True)
     for page in PAGES:
         # Ray is large, so the tools are installed without it, and nothing is known of its types then.
-        if page == "docs/ray.md" and find_spec("ray") is None:
+        if page in _UNTYPED or (page == "docs/ray.md" and find_spec("ray") is None):
             continue
         stem = re.sub(r"\W", "_", page.removesuffix(".md"))
         for number, (program, _) in enumerate(programs(page)):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import gc
 import logging
 import pickle
-import sqlite3
 import threading
-import weakref
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
@@ -20,16 +16,13 @@ import msgspec
 import pytest
 
 from enclave import (
-    Completed,
     ConfigurationError,
     EnclaveClient,
     EndFrame,
-    Errored,
     FrameStream,
     NotFoundError,
     Observer,
     RequestObservation,
-    ResultTypeError,
     SessionHandle,
     SessionObservation,
     SessionPhase,
@@ -38,7 +31,6 @@ from enclave import (
     SyncFrameStream,
     SyncSessionHandle,
     UsageError,
-    Verdict,
 )
 from enclave.simulator import SyncSimulator
 
@@ -47,10 +39,6 @@ SECONDS = 20.0
 
 class Answer(msgspec.Struct):
     answer: int
-
-
-def enclave_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "enclave"]
 
 
 def test_a_session_is_torn_down_when_its_block_is_left(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
@@ -175,210 +163,6 @@ def test_a_stream_is_cancelled_from_another_thread(simulator: SyncSimulator, cli
         assert reading.result(SECONDS) > 0
 
 
-def test_a_fan_out_gives_outcomes_with_their_verdicts(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    for code in range(3):
-        simulator.script(result=code, exit_code=code)
-    outcomes = list(client.fan_out(["a", "b", "c"], max_concurrency=1, type=int))
-    assert [outcome.verdict for outcome in outcomes] == [Verdict.SUCCEEDED, Verdict.FAILED, Verdict.FAILED]
-    assert set(simulator.phases.values()) == {"torn_down"}
-    simulator.script(result="text")
-    (outcome,) = client.map(["a"], type=int)
-    assert isinstance(outcome, Errored)
-    assert isinstance(outcome.error, ResultTypeError)
-
-
-def test_a_map_gives_outcomes_in_the_order_of_the_input(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    held = simulator.script(result=0, hold=True)
-    simulator.script(result=1)
-    outcomes: list[Any] = []
-    mapping = threading.Thread(target=lambda: outcomes.extend(client.map(["a", "b"], type=int)))
-    mapping.start()
-    simulator.wait_until(lambda simulator: "torn_down" in simulator.phases.values())
-    held.release()
-    mapping.join(SECONDS)
-    assert [outcome.index for outcome in outcomes] == [0, 1]
-
-
-def test_a_fan_out_that_was_left_early_tears_its_sessions_down(
-    simulator: SyncSimulator, client: SyncEnclaveClient
-) -> None:
-    simulator.script(result=1)
-    for _ in range(3):
-        simulator.script(hold=True)
-    for outcome in client.fan_out(["x"] * 4, max_concurrency=4):
-        assert isinstance(outcome, Completed)
-        break
-    simulator.wait_until(lambda simulator: set(simulator.phases.values()) == {"torn_down"})
-
-
-def test_requests_are_taken_in_the_thread_that_waits_and_no_earlier_than_needed(
-    simulator: SyncSimulator, client: SyncEnclaveClient
-) -> None:
-    database = sqlite3.connect(":memory:")  # which refuses any other thread
-    database.execute("create table programs (code text)")
-    database.executemany("insert into programs values (?)", [(f"{number}",) for number in range(6)])
-    taken: list[int] = []
-
-    def programs() -> Iterator[str]:
-        for number, (code,) in enumerate(database.execute("select code from programs order by rowid")):
-            client.health()  # the client itself may be used in between
-            taken.append(number)
-            yield code
-
-    seen = 0
-    for _ in range(6):
-        simulator.script(result=1)
-    with client.fan_out(programs(), max_concurrency=2) as outcomes:
-        for _ in outcomes:
-            seen += 1
-            assert len(taken) <= seen + 2
-    assert seen == 6
-    database.close()
-
-
-def test_the_next_session_runs_while_the_body_is_at_work(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    for _ in range(3):
-        simulator.script(result=1)
-    outcomes = iter(client.fan_out(iter(["a", "b", "c"]), max_concurrency=1))
-    next(outcomes)
-    simulator.wait_until(lambda simulator: len(simulator.phases) == 2)
-    assert len(list(outcomes)) == 2
-
-
-def test_an_input_that_fails_is_raised_after_the_last_outcome(
-    simulator: SyncSimulator, client: SyncEnclaveClient
-) -> None:
-    def programs() -> Iterator[str]:
-        yield "a"
-        raise KeyError("no more")
-
-    simulator.script(result=1)
-    seen = []
-    with pytest.raises(KeyError, match="no more"):
-        for outcome in client.fan_out(programs()):
-            seen.append(outcome)  # noqa: PERF402 - `extend` may take what came before an error, or not
-    assert len(seen) == 1
-
-
-@pytest.mark.parametrize("in_block", [True, False])
-def test_an_input_is_closed_with_its_fan_out(
-    simulator: SyncSimulator, client: SyncEnclaveClient, in_block: bool
-) -> None:
-    closed = threading.Event()
-
-    def programs() -> Iterator[str]:
-        try:
-            while True:
-                yield "a"
-        finally:
-            closed.set()
-
-    source = programs()
-    for _ in range(2):
-        simulator.script(result=1)
-    if in_block:
-        with client.fan_out(source, max_concurrency=1) as outcomes:
-            next(outcomes)
-        assert closed.is_set()
-    with pytest.raises(TypeError, match="requests"):
-        client.fan_out("source text")
-    source.close()
-
-
-def test_two_threads_may_share_a_fan_out(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    for _ in range(10):
-        simulator.script(result=1)
-    with client.fan_out((f"{n}" for n in range(10)), max_concurrency=3) as outcomes, ThreadPoolExecutor() as pool:
-        halves = [pool.submit(lambda: [outcome.index for outcome in outcomes]) for _ in range(2)]
-        assert sorted(index for half in halves for index in half.result(SECONDS)) == list(range(10))
-
-
-def test_many_threads_share_a_client_and_its_one_thread(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    before = len(enclave_threads())
-    with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(lambda _: client.health().ok, range(200)))
-        assert len(enclave_threads()) == before + 1
-
-
-def test_there_is_no_thread_before_the_first_call_and_none_after_the_last(simulator: SyncSimulator) -> None:
-    before = enclave_threads()
-    with SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key) as client:
-        client.attach("s-1")
-        client.session("x")
-        client.fan_out(["x"])
-        assert enclave_threads() == before
-        client.health()
-        assert len(enclave_threads()) == len(before) + 1
-    assert enclave_threads() == before
-
-
-def test_a_client_that_was_forgotten_ends_its_thread(simulator: SyncSimulator) -> None:
-    client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
-    client.health()
-    thread = enclave_threads()[-1]
-    gone = weakref.ref(client)
-    del client
-    gc.collect()
-    assert gone() is None
-    thread.join(SECONDS)
-    assert not thread.is_alive()
-
-
-def test_a_stream_outlives_the_name_of_its_client(simulator: SyncSimulator) -> None:
-    simulator.script([StdoutFrame("hello")])
-    session_id = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key).run("x").id
-    frames = list(SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key).stream(session_id))
-    assert isinstance(frames[-1], EndFrame)
-
-
-def test_closing_a_client_leaves_what_is_open(simulator: SyncSimulator) -> None:
-    client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
-    simulator.script(hold=True)
-    block = client.session("x")
-    session = block.__enter__()
-    stream = session.stream()
-    next(iter(stream))
-    client.close()
-    client.close()
-    assert simulator.phases == {session.id: "torn_down"}
-    assert simulator.open_streams == 0
-    block.__exit__(None, None, None)
-    for late in (client.health, session.refresh, lambda: client.run("x"), client.__enter__):
-        with pytest.raises(UsageError, match="this SyncEnclaveClient is closed"):
-            late()
-    assert "closed" in repr(client)
-
-
-def test_a_call_that_a_closing_client_cuts_off_is_told_so(simulator: SyncSimulator) -> None:
-    client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
-    simulator.script(hold=True)
-    session = client.run("x")
-    errors: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            session.result()
-        except BaseException as error:  # noqa: BLE001 - looked at below
-            errors.append(error)
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    simulator.wait_until(lambda simulator: simulator.open_streams == 1)
-    client.close()
-    waiting.join(SECONDS)
-    assert [type(error) for error in errors] == [UsageError]
-    assert "closed" in str(errors[0])
-
-
-def test_options_share_the_connections_and_the_thread(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    client.health()
-    before = len(enclave_threads())
-    other = client.with_options(timeout=5)
-    assert isinstance(other, SyncEnclaveClient)
-    assert other.health().ok
-    assert len(enclave_threads()) == before
-
-
 def test_the_wrong_form_is_answered_with_the_right_one(client: SyncEnclaveClient) -> None:
     block: Any = client.session("x")
     with pytest.raises(UsageError, match=r"Write: with enclave\.session\(\.\.\.\) as session: \.\.\., or enclave\.run"):
@@ -389,26 +173,6 @@ def test_the_wrong_form_is_answered_with_the_right_one(client: SyncEnclaveClient
         _ = block.nothing
     with pytest.raises(TypeError, match="langauge"):
         client.run("x", langauge="node")  # type: ignore[call-arg]
-
-
-def test_a_call_within_a_running_loop_works(client: SyncEnclaveClient) -> None:
-    async def view() -> bool:
-        return client.health().ok
-
-    assert asyncio.run(view())
-
-
-def test_a_call_on_the_clients_own_loop_is_refused(simulator: SyncSimulator) -> None:
-    clients: list[SyncEnclaveClient] = []
-
-    async def token() -> str:
-        return str(clients[0].health())
-
-    with SyncEnclaveClient(simulator.base_url, token=token) as client:
-        clients.append(client)
-        with pytest.raises(UsageError, match="would wait for itself"):
-            client.list()
-        assert client.health().ok
 
 
 def test_a_transport_of_the_callers_is_used_and_closed() -> None:

@@ -47,6 +47,38 @@ def test_an_interrupted_call_tears_down_what_it_holds(simulator: SyncSimulator, 
         assert word not in stderr, stderr
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "health()",
+        "list()",
+        "get('s')",
+        "result('s')",
+        "audit('s')",
+        "teardown('s')",
+        "sweep(labels={'a': 'b'})",
+        "request('GET', '/sessions')",
+        "attach('s').refresh()",
+        "attach('s').result()",
+        "stream('s').__enter__()",
+    ],
+)
+def test_a_request_that_is_interrupted_is_cancelled(simulator: SyncSimulator, start_program, call: str) -> None:
+    simulator.faults.delay(60, times=None)
+    program = start_program(f"""
+        from enclave import SyncEnclaveClient
+
+        with SyncEnclaveClient() as client:
+            client.{call}
+        """)
+    simulator.wait_until(lambda simulator: bool(simulator.requests), seconds=SECONDS)
+    program.send_signal(signal.SIGINT)
+    _, stderr = program.communicate(timeout=SECONDS)
+    assert program.returncode not in (0, None)
+    assert stderr.rstrip().endswith("KeyboardInterrupt"), stderr
+    assert len(simulator.requests) == 1  # nothing is asked again, and nothing is left to tear down
+
+
 def test_a_create_that_is_interrupted_leaves_no_session(simulator: SyncSimulator, start_program) -> None:
     simulator.faults.delay(1.0, method="POST")
     program = start_program("""
@@ -336,3 +368,39 @@ def test_a_client_works_in_a_finalizer(simulator: SyncSimulator, run_program) ->
         del workspace
         """)
     assert printed == "torn_down\n"
+
+
+def test_under_gevent_other_greenlets_go_on_while_a_call_waits_and_a_second_client_is_refused(
+    simulator: SyncSimulator, run_program
+) -> None:
+    simulator.faults.delay(0.5, path="/healthz")
+    printed = run_program("""
+        import warnings
+        from gevent import monkey
+
+        monkey.patch_all()
+        import gevent
+        from enclave import SyncEnclaveClient, UsageError
+
+        turns = []
+
+        def other():
+            while True:
+                turns.append(None)
+                gevent.sleep(0.01)
+
+        greenlet = gevent.spawn(other)
+        with SyncEnclaveClient() as client:
+            print(client.health().ok, len(turns) > 5)
+            jobs = [gevent.spawn(client.health) for _ in range(5)]
+            gevent.joinall(jobs, raise_error=True)
+            with SyncEnclaveClient() as second:
+                try:
+                    second.health()
+                except UsageError as error:
+                    print(error)
+        greenlet.kill()
+        """)
+    first, second = printed.splitlines()
+    assert first == "True True"
+    assert "Share one SyncEnclaveClient" in second

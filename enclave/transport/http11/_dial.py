@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import RunVar
 
-from enclave._tasks import runs_on_asyncio
+from enclave._loop import runs_on_asyncio
 from enclave.errors import ConfigurationError, ConnectTimeoutError
 from enclave.transport._exceptions import FOREIGN, raise_mapped
 

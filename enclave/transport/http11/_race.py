@@ -16,7 +16,7 @@ from itertools import chain, zip_longest
 
 import anyio
 
-from enclave._tasks import plain_exceptions
+from enclave._groups import plain_exceptions
 
 from ._resolver import Address
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from enclave._tasks import run_soon, running_loop
+from enclave._loop import run_soon, running_loop
 
 from ._origin import Origin
 

@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from enclave._tasks import wake_those_who_wait_for
+from enclave._loop import wake_those_who_wait_for
 
 _CALLS_PER_CHECKPOINT = 8
 """A call that need not wait gives way to other tasks once in so many."""

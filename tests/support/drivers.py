@@ -1,4 +1,4 @@
-"""Drivers of runs on Ray, in processes of their own, and the control plane that they reach, in this process."""
+"""Programs that run sessions on a cluster, in processes of their own, and in this one the plane that they reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ import psutil
 import pytest
 
 from enclave import EnclaveClient, Session
-from enclave.simulator import Bounds, Simulator
+from enclave.simulator import Bounds, Script, Simulator
 
-DRIVER = Path(__file__).parent.parent / "ray" / "driver.py"
 KEY = "ek_test_" + "k3y" * 10
 PATIENCE_SECONDS = 240.0
-MARK = "ENCLAVE_TEST_RAY"
+MARK = "ENCLAVE_TEST_DRIVER"
 
 
 def wait_until(what: str, holds: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> float:
@@ -43,6 +42,7 @@ class Plane:
 
     def __init__(self) -> None:
         self.simulator = Simulator(api_key=KEY, bounds=Bounds(max_running=1_000))
+        self._scripts: list[Script] = []
         self._ready = threading.Event()
         self._thread = threading.Thread(target=anyio.run, args=(self._main,))
 
@@ -57,6 +57,11 @@ class Plane:
         self._thread.start()
         assert self._ready.wait(30)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """How a program reaches it."""
+        return {"ENCLAVE_BASE_URL": self.simulator.base_url, "ENCLAVE_API_KEY": KEY}
+
     def stop(self) -> None:
         self.call(self._stopping.set)
         self._thread.join()
@@ -65,13 +70,17 @@ class Plane:
         return anyio.from_thread.run_sync(function, *arguments, token=self._token)
 
     def will_run(self, count: int, *, seconds: float = 0.0, hold: bool = False) -> None:
-        """The next sessions take so long, or run until they are torn down."""
+        """The next sessions take so long, or run until they are let go or torn down."""
 
         def script() -> None:
             for _ in range(count):
-                self.simulator.script([seconds], result=7, hold=hold)
+                self._scripts.append(self.simulator.script([seconds], result=7, hold=hold))
 
         self.call(script)
+
+    def let_go(self) -> None:
+        """Whatever was held ends."""
+        self.call(lambda: [script.release() for script in self._scripts])
 
     @property
     def phases(self) -> Counter[str]:
@@ -105,25 +114,13 @@ class Plane:
 
 
 class Driver:
-    """A driver, and all processes that come from it."""
+    """A run of `python PROGRAM CASE`, and all processes that come from it."""
 
-    def __init__(self, case: str, plane: Plane, directory: str, address: str | None) -> None:
+    def __init__(self, program: Path, case: str, plane: Plane, environment: Mapping[str, str]) -> None:
         self._mark = uuid.uuid4().hex
-        environment = {
-            **os.environ,
-            MARK: self._mark,
-            "ENCLAVE_BASE_URL": plane.simulator.base_url,
-            "ENCLAVE_API_KEY": KEY,
-            "RAY_TMPDIR": directory,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_AUTH_MODE": "disabled",
-            "PYTHONPATH": str(DRIVER.parent),
-        }
-        if address is not None:
-            environment["RAY_ADDRESS"] = address
         self.process = subprocess.Popen(
-            [sys.executable, str(DRIVER), case],
-            env=environment,
+            [sys.executable, str(program), case],
+            env={**os.environ, **plane.environment, "PYTHONPATH": str(program.parent), **environment, MARK: self._mark},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -135,7 +132,7 @@ class Driver:
         self._reader.start()
 
     def _read_errors(self) -> None:
-        self._errors += [line for line in self.process.stderr if "\tINFO " not in line]  # Ray tells of its progress
+        self._errors += [line for line in self.process.stderr if "\tINFO " not in line]  # of its progress
 
     def says(self, name: str) -> Any:
         """The next fact of this name."""
@@ -163,12 +160,6 @@ class Driver:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 
-    def kill_worker(self) -> int:
-        workers = self.processes("ray::MapWorker")
-        assert workers
-        workers[0].kill()
-        return workers[0].pid
-
     def stop(self) -> None:
         for process in self.processes():
             try:
@@ -180,13 +171,3 @@ class Driver:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             with suppress(BrokenPipeError):
                 pipe.close()
-
-
-def leaks_of_the_key(directory: str) -> list[str]:
-    """Files of Ray's, logs among them, that hold the key."""
-    found = []
-    for path in Path(directory).rglob("*"):
-        with suppress(FileNotFoundError):  # its last processes tidy up
-            if path.is_file() and KEY.encode() in path.read_bytes():
-                found.append(str(path))
-    return found

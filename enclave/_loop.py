@@ -1,0 +1,177 @@
+"""The one adapter to the event loops, and what differs between them. Nothing else in the SDK looks at which one runs.
+
+Both loops are asked for through `sys.modules`: a program that runs on one of them need not have the other installed.
+
+Under trio there is no `Task.cancel`, but Ctrl-C is raised in whatever code is running: in the middle of a clean-up, or
+between entering a task group and noting that. So it is kept out of what is marked as `uninterrupted`, and the caller
+gets it when that is done. Under asyncio it cancels the main task, and needs no mark.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import anyio
+from anyio.lowlevel import current_token
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_uninterrupted: list[Callable[..., Any]] = []
+
+
+def asyncio_task() -> Any:
+    """The running task of asyncio's, if the caller is in one. A trio program inside asyncio's loop is in none."""
+    asyncio = sys.modules.get("asyncio")
+    # Of the two ways to ask asyncio for its loop, the one that does not raise on trio: it is asked for each wait.
+    if asyncio is None or asyncio._get_running_loop() is None:  # noqa: SLF001 - exported for those who write loops
+        return None
+    return asyncio.current_task()
+
+
+def runs_on_asyncio() -> bool:
+    """Whether the caller is a task of asyncio's."""
+    return asyncio_task() is not None
+
+
+def cancelled_by_others(error: BaseException) -> bool:
+    """Where an exception is caught: whether it is a cancellation that no cancel scope around here has asked for.
+
+    Only asyncio has that: `Task.cancel` on the running task, or a wait for something that was cancelled.
+    """
+    task = asyncio_task()
+    return (
+        task is not None
+        and isinstance(error, sys.modules["asyncio"].CancelledError)
+        and anyio.current_effective_deadline() > -math.inf
+    )
+
+
+def running_loop() -> Any:
+    """The event loop that the caller runs in, to be compared and handed to the functions below: hashable, no more."""
+    token: Any = current_token()
+    return getattr(token, "native_token", token)  # anyio wraps it from 4.11 on
+
+
+def run_soon(loop: Any, call: Callable[[], object]) -> None:
+    """Have an event loop make a call that waits for nothing. From any thread.
+
+    Raises:
+        RuntimeError: the loop has come to its end.
+    """
+    # asyncio's and uvloop's have the one, trio's token has the other.
+    schedule = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+    schedule(call)
+
+
+def wake_those_who_wait_for(raw: socket.socket) -> None:
+    """Before a socket is closed: end all waits for it on trio, with `ClosedResourceError`. asyncio has no need."""
+    trio = sys.modules.get("trio")
+    if trio is not None and not runs_on_asyncio():
+        trio.lowlevel.notify_closing(raw)
+
+
+def loop_is_over(loop: Any) -> bool:
+    """Whether an event loop has come to its end. Asks from any thread."""
+    if hasattr(loop, "is_closed"):  # asyncio's, and uvloop's
+        return bool(loop.is_closed())
+    try:
+        run_soon(loop, lambda: None)  # trio's token refuses to run anything after the end
+    except RuntimeError:
+        return True
+    return False
+
+
+def _resolve(future: Any) -> None:
+    """Let the waiter for a future of asyncio's go on, unless it was cancelled."""
+    # Not asked before: Ctrl-C cancels the main task, and its future with it, between any two steps of this thread.
+    with suppress(sys.modules["asyncio"].InvalidStateError):
+        future.set_result(None)
+
+
+def uninterrupted(function: F) -> F:
+    """Mark a function that Ctrl-C must not leave halfway. What it waits for can still be interrupted."""
+    _uninterrupted.append(function)
+    return function
+
+
+def keep_interrupts_out() -> None:
+    """Make the marks count, where trio is loaded. It may come later than this module. Cheap when called again."""
+    trio = sys.modules.get("trio")
+    if trio is not None:
+        _protect(trio)
+
+
+@lru_cache(maxsize=1)
+def _protect(trio: Any) -> None:
+    for function in _uninterrupted:
+        trio.lowlevel.enable_ki_protection(function)
+
+
+def cancel_scope(scope: anyio.CancelScope) -> None:
+    """Cancel a scope, at the latest in the next turn of the event loop."""
+    task = asyncio_task()
+    if task is None:
+        scope.cancel()
+    else:
+        # anyio describes the task that cancels, which takes longer than all else. In a callback there is none.
+        task.get_loop().call_soon(scope.cancel)
+
+
+def cancel_requests() -> int:
+    """How often `Task.cancel` was called on the running task, less what cancel scopes have taken back."""
+    task = asyncio_task()
+    return 0 if task is None else int(task.cancelling())
+
+
+def forget_cancel_requests(down_to: int) -> None:
+    """Take back calls of `Task.cancel` on the running task of asyncio's, until `down_to` of them are left."""
+    task = asyncio_task()
+    while task.cancelling() > down_to:
+        task.uncancel()
+
+
+class Wakeup:
+    """Wakes whoever waits now. Unlike an `anyio.Event` it can be used again and again.
+
+    A waiter looks at its condition, and waits while that does not hold. Nothing is awaited between the two, so no
+    wake-up can fall between them.
+    """
+
+    __slots__ = ("_event", "_futures")
+
+    def __init__(self) -> None:
+        self._futures: tuple[Any, ...] = ()  # of asyncio's, one for each waiter
+        self._event: anyio.Event | None = None  # on trio, and only while somebody waits
+
+    async def wait(self) -> None:
+        """Wait for the next `wake`."""
+        task = asyncio_task()
+        if task is None:
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
+            return
+        # Every read of a stream waits here, and anyio's event would be three objects and three coroutines more.
+        future = task.get_loop().create_future()
+        self._futures = (*self._futures, future)
+        try:
+            await future
+        finally:
+            if future in self._futures:  # the waiter was cancelled
+                self._futures = tuple(other for other in self._futures if other is not future)
+
+    def wake(self) -> None:
+        """Wake all who wait. Cheap if nobody does."""
+        if self._futures:
+            futures, self._futures = self._futures, ()
+            for future in futures:
+                _resolve(future)
+        if self._event is not None:
+            self._event.set()
+            self._event = None
