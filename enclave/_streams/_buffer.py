@@ -75,9 +75,8 @@ class FrameBuffer:
         self._changed.wake()
 
     def discard(self) -> None:
-        """Drop what waits, and what may still be put, and end: the consumer wants no more."""
+        """Drop what waits, and what may still be put, and end: the consumer wants no more, and cancels the reader."""
         self._batches.clear()
-        self._bytes = 0
         self._end_error = None
         self._ended = True
         self._changed.wake()

@@ -6,7 +6,7 @@ bounded, and say what was left out. Unknown arguments are refused, so that a mis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -189,11 +189,11 @@ def as_meant(value: Any, schema: Mapping[str, Any]) -> Any:
     """Arguments in the form that the schema asks for, where a host wrote them in another and the meaning is plain.
 
     Some hosts send null for an optional argument that a model left out, and some an object or a list as a text of JSON,
-    or the one item of a list without the list.
+    or the one item of a list without the list. Models write names such as python with a capital.
     """
     kind = schema.get("type")
-    if isinstance(value, str) and kind in ("object", "array"):
-        value = _json_of(value, kind)
+    if isinstance(value, str):
+        value = _text_as_meant(value, kind, schema.get("enum", ()))
     properties = schema.get("properties")
     if not isinstance(value, dict) or properties is None:
         return cast("object", value)
@@ -201,8 +201,13 @@ def as_meant(value: Any, schema: Mapping[str, Any]) -> Any:
     return {name: as_meant(inner, properties.get(name, {})) for name, inner in given.items() if inner is not None}
 
 
-def _json_of(text: str, kind: str) -> Any:
-    """What a text of JSON says, if that is of this kind. Another text is an item for a list."""
+def _text_as_meant(text: str, kind: object, choices: Sequence[str]) -> object:
+    if kind == "integer":
+        return text.strip()  # what else it may be is left to msgspec
+    if choices:
+        return text.lower() if text.lower() in choices else text
+    if kind not in ("object", "array"):
+        return text
     try:
         decoded: Any = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

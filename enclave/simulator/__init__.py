@@ -30,6 +30,7 @@ _workload.py       one run of real code, seen from the event loop
 _supervisor/       the process between simulator and workload: limits, isolation, leaving nothing behind
 _runners/          what runs inside the sandbox, before the user's code
 _output.py         a workload's bytes to text and reports
+_share.py          how much of the event loop's time a workload's output may take
 _limits.py         defaults, maxima, budgets
 _webhook.py        the POST on completion
 _serving.py        the `async with` that owns every task

@@ -29,14 +29,10 @@ from enclave.types import EgressPolicy
 from ._limits import Budget, budget
 from ._output import OutputDecoder
 from ._session import Exit, SimulatedSession
+from ._share import Share
 from ._workplace import Workplace, kill_carriers
 
 READ_BYTES = 32_768
-SLICE_BYTES = 8192
-FREE_SECONDS = 0.0005
-READ_SECONDS = 0.0001
-"""What the read itself costs the event loop, which cannot be measured here."""
-PAUSE_FACTOR = 3
 PARTIAL_LINE_SECONDS = 0.05
 SPAWN_SECONDS = 30.0
 GRACE_SECONDS = 30.0
@@ -101,8 +97,7 @@ class Workload:
         self._uid = workplace.next_uid()
         self._decoders = {b"O": ("stdout", OutputDecoder(reports=True)), b"E": ("stderr", OutputDecoder(reports=False))}
         self._fresh_partial = False
-        self._busy_seconds = 0.0
-        """How long the event loop was kept busy since it was last left to others. Many cheap slices add up."""
+        self._share = Share()
         self._exit: _ExitRecord | None = None
 
     async def run(self) -> Exit:
@@ -191,7 +186,7 @@ class Workload:
             if chunk is None:
                 self._flush(final=False)
             else:
-                self._busy_seconds += READ_SECONDS
+                self._share.read()
                 unread += chunk
                 await self._take_records(unread)
         self._flush(final=True)
@@ -213,14 +208,15 @@ class Workload:
 
     async def _take_output(self, stream: str, decoder: OutputDecoder, payload: bytes) -> None:
         """Take output in slices, so that a workload which floods leaves most of the event loop's time to others."""
-        for start in range(0, len(payload), SLICE_BYTES):
-            started = time.perf_counter()
+        start = 0
+        while start < len(payload):
+            piece = payload[start : start + self._share.slice_bytes]
+            start += len(piece)
+            began = time.perf_counter()
             decoder.muted = not self._session.wants(stream)
-            self._session.take(stream, decoder.feed(payload[start : start + SLICE_BYTES]))
-            self._busy_seconds += time.perf_counter() - started
-            if self._busy_seconds > FREE_SECONDS:
-                await anyio.sleep(self._busy_seconds * PAUSE_FACTOR)
-                self._busy_seconds = 0.0
+            self._session.take(stream, decoder.feed(piece))
+            if pause_seconds := self._share.took(time.perf_counter() - began):
+                await anyio.sleep(pause_seconds)
         self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
 
     def _flush(self, *, final: bool) -> None:

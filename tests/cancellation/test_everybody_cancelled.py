@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
@@ -81,6 +81,20 @@ async def test_a_fan_out_whose_feeder_is_cancelled_does_not_look_complete() -> N
             with pytest.raises(WorkInterrupted):
                 await caller
         assert plane.sessions == {}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_fan_out_one_of_whose_tasks_never_begins_does_not_look_complete() -> None:
+    async def requests() -> AsyncIterator[str]:
+        yield "pass"
+        # The feeder goes on here without a turn for the task that it has just made, which so never has its first step.
+        cancel_tasks("enclave: one of a fan-out")
+
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(plane.base_url) as client:
+            with pytest.raises(WorkInterrupted):
+                await client.map(requests())
+        assert plane.created == 0
 
 
 @pytest.mark.parametrize("call", ["map", "sweep"])

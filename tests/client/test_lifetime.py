@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import warnings
 from collections import Counter
 
 import anyio
 import pytest
+import uvloop
 
 from enclave import EnclaveClient, UsageError
+from tests.support.messages import response
 from tests.support.plane import ControlPlane, Request
 
 
@@ -50,3 +54,20 @@ def test_one_client_serves_one_event_loop_after_another() -> None:
             assert anyio.run(use, backend=backend)
         anyio.run(client.aclose, backend="trio")
         gc.collect()  # while the warnings are ignored
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_closed_client_needs_no_further_turn_of_its_loop(make_loop) -> None:
+    async def main(base_url: str) -> None:
+        async with EnclaveClient(base_url) as client:
+            await client.health()
+
+    with ControlPlane().in_thread() as plane:
+        plane.route("GET", "/healthz", response({"ok": True}))
+        loop = make_loop()
+        loop.run_until_complete(main(plane.base_url))
+        loop.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            gc.collect()
+        assert plane.connections == 1

@@ -9,8 +9,8 @@ import pytest
 
 from enclave import ConfigurationError, ConnectError, EnclaveClient
 from enclave.transport._proxies import proxy_for
-from tests.support.messages import response
-from tests.support.plane import ControlPlane
+from tests.support.messages import SSE, event, response
+from tests.support.plane import ControlPlane, stalling
 from tests.support.rendering import everything_of
 from tests.support.wire import refused_port
 
@@ -105,3 +105,15 @@ async def test_an_error_through_a_proxy_names_the_proxy(monkeypatch):
                 await client.health()
     raised.value.__traceback__ = raised.value.__traceback__.tb_next
     assert "hunter2" not in everything_of(raised.value)
+
+
+async def test_closing_a_client_closes_a_stream_through_a_proxy(server: ControlPlane, monkeypatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.base_url)
+    server.answers(stalling(SSE, event("a")))
+    client = EnclaveClient("http://plane.test:8088", retry=None)
+    with anyio.fail_after(10):
+        async with client.stream("s-1") as frames:
+            await anext(frames)
+            await client.aclose()
+            while server.open_connections:
+                await anyio.lowlevel.checkpoint()

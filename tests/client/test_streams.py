@@ -115,6 +115,20 @@ async def test_cancelling_a_stream_drops_what_waits(server: ControlPlane, client
             await anext(frames.batches())
 
 
+async def test_cancelling_a_stream_that_broke_ends_the_iteration_without_an_error(
+    server: ControlPlane, client_once: EnclaveClient
+):
+    server.streams(lines(3))
+    async with client_once.stream("s-1") as frames:
+        assert await anext(frames) == StdoutFrame("0\n")
+        with anyio.fail_after(10):
+            while server.open_connections:
+                await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        frames.cancel()
+        assert [frame async for frame in frames] == []
+
+
 async def test_the_repr_of_a_stream_tells_where_it_stands(server: ControlPlane, client: EnclaveClient):
     server.streams(lines(3))
     server.streams(lines(3) + lines(2) + END)

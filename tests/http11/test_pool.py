@@ -184,6 +184,30 @@ async def test_connections_past_their_time_are_closed_when_another_request_comes
         assert len(pool.idle) == len(pool.open) == 1
 
 
+async def test_a_request_that_is_cancelled_while_it_closes_old_connections_loses_no_good_one():
+    both = anyio.Event()
+
+    async def script(peer: Peer, server: Server) -> None:
+        while await peer.request() is not None:
+            if server.connections == 2:
+                both.set()
+            await both.wait()
+            await peer.send(OK)
+
+    async with serve(script) as server, client_of(server) as client:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(client.get, "/")
+            pool_of(client).idle[0].expires_at = 0.0
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await client.get("/")
+            assert scope.cancelled_caught
+            assert_whole(client)
+            assert (await client.get("/")).content == b"hello"
+
+
 async def test_a_closed_transport_refuses_requests_and_says_so():
     async with serve(answering(OK)) as server, client_of(server) as client:
         await client.get("/")
@@ -229,6 +253,15 @@ async def test_closing_ends_responses_in_flight_and_sends_the_queue_away():
         assert_whole(client)
 
 
+async def test_a_response_cannot_be_read_on_once_the_transport_is_closed():
+    async with serve(answering(CHUNKED)) as server, client_of(server) as client:
+        async with client.stream() as response:
+            await client.transport.aclose()
+            with anyio.fail_after(5), pytest.raises(APIConnectionError):
+                await response.body.read()
+        assert_whole(client)
+
+
 async def test_closing_sends_the_queue_away_though_nobody_lets_go_of_a_slot():
     async with serve(answering(CHUNKED)) as server, client_of(server, max_connections=1) as client:
         async with client.stream(), anyio.create_task_group() as tasks:
@@ -246,7 +279,10 @@ async def test_closing_sends_the_queue_away_though_nobody_lets_go_of_a_slot():
                 await client.transport.aclose()
                 while len(errors) < 3:
                     await anyio.lowlevel.checkpoint()
+                with pytest.raises(UsageError, match="is closed"):
+                    await client.get("/", acquire=None)
         assert_whole(client)
+    assert server.connections == 1
 
 
 async def test_a_connection_that_was_being_made_when_the_transport_closed_is_closed_too():

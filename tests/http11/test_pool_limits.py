@@ -213,4 +213,6 @@ async def test_a_pool_that_closes_sends_away_the_streams_that_wait_to_be_dialled
         await pool.aclose()
         await anyio.wait_all_tasks_blocked()
         assert len(refused) == 10
+        with anyio.fail_after(5), pytest.raises(UsageError):
+            await pool.lease_stream(NO_TIMEOUTS)
         tasks.cancel_scope.cancel()

@@ -150,6 +150,32 @@ async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_mo
         await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP], indirect=True)
+async def test_others_have_their_turn_while_the_kernel_takes_all_that_is_sent():
+    from enclave.transport.http11._asyncio_stream import AsyncioStream  # noqa: PLC0415 - names asyncio
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    stream = await AsyncioStream.wrap(ours, memoryview(bytearray(65_536)))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    with theirs, anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other)
+            for _ in range(100):
+                await stream.send(b"x")
+            assert turns >= 10
+            tasks.cancel_scope.cancel()
+        await stream.aclose()
+        await anyio.lowlevel.checkpoint()
+
+
 def test_one_client_serves_two_event_loops_at_once_without_mixing_their_bytes():
     bodies = {name: b'{"backend":"%s","ok":true}' % (name * 30_000) for name in (b"a", b"b")}
 

@@ -39,7 +39,7 @@ async def test_every_argument_reaches_the_control_plane(hosting) -> None:
         assert (session.language, session.labels["for"]) == ("python", "test")
 
 
-@pytest.mark.parametrize("number", ["5000", 5000.0, "5000.0"])
+@pytest.mark.parametrize("number", ["5000", 5000.0, "5000.0", " 5000\n"])
 async def test_numbers_are_taken_however_a_host_writes_them(hosting, number) -> None:
     async with hosting() as host, hosting_client(host) as client:
         host.simulator.script()
@@ -55,6 +55,7 @@ async def test_null_stands_for_what_was_not_given(hosting) -> None:
         outcome = await host.run(egress={"mode": None, "allow": None}, **dict.fromkeys(names))
         assert (await client.get(outcome["sessionId"])).egress.mode == "deny_all"
         await host.call("list_sessions", limit=None, phase=None)
+        await host.call("list_sessions", phase="RUNNING")
 
 
 async def test_objects_and_lists_are_taken_however_a_host_writes_them(hosting) -> None:
@@ -62,6 +63,7 @@ async def test_objects_and_lists_are_taken_however_a_host_writes_them(hosting) -
         for allow in ('["203.0.113.0/24"]', "203.0.113.0/24"):
             host.simulator.script()
             outcome = await host.run(
+                language="Python",
                 limits='{"memoryMb": "64"}',
                 egress=json.dumps({"allow": allow}),
                 labels='{"for": "test"}',

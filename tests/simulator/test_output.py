@@ -18,6 +18,7 @@ from enclave.simulator._output import (
     Report,
     problem_of,
 )
+from enclave.simulator._share import FREE_SECONDS, MAX_SLICE_BYTES, PAUSE_FACTOR, Share
 
 fragments = st.sampled_from(
     [
@@ -160,3 +161,25 @@ def test_a_report_that_no_decoder_can_take_is_dropped_and_is_no_text():
 def test_a_report_may_hold_a_lone_surrogate():
     line = b"__ENCLAVE__ " + json.dumps({"t": "result", "json": "\ud83d"}).encode() + b"\n"
     assert decode(line) == ("", ["\ufffd"])
+
+
+def test_slices_that_took_long_are_followed_by_shorter_ones_and_by_a_pause():
+    share = Share()
+    sizes = []
+    for _ in range(8):
+        sizes.append(share.slice_bytes)
+        assert share.took(FREE_SECONDS * 2) == pytest.approx(FREE_SECONDS * 2 * PAUSE_FACTOR)
+    assert sizes == [8192, 4096, 2048, 1024, 512, 256, 256, 256]
+    share.took(0)
+    assert share.slice_bytes == 512
+
+
+def test_many_cheap_slices_and_reads_add_up_to_a_pause():
+    share = Share()
+    pauses = [share.took(FREE_SECONDS / 4) for _ in range(10)]
+    assert [pause > 0 for pause in pauses] == [False, False, False, False, True] * 2
+    assert sum(pauses) == pytest.approx(2.5 * FREE_SECONDS * PAUSE_FACTOR)
+    for _ in range(6):
+        share.read()
+    assert share.took(0) > 0
+    assert share.slice_bytes == MAX_SLICE_BYTES

@@ -211,7 +211,7 @@ async def test_a_session_shows_effective_limits_policy_and_labels(serving):
             {"code": "x", "egress": {"mode": "deny_all", "allow": ["10.0.0.0/8"]}},
             'egress.allow: mode "deny_all" takes no networks',
         ),
-        ({"code": "x", "serviceBindings": ["db"]}, "serviceBindings[0]: unknown service 'db'"),
+        ({"code": "x", "serviceBindings": ["db"]}, "serviceBindings[0]: unknown service 'db', this server has: none"),
         *[
             ({"code": "x", "webhookUrl": url}, "webhookUrl: expected an absolute http or https URL")
             for url in (

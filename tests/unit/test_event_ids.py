@@ -228,5 +228,8 @@ def test_what_ids_make_us_keep_is_bounded_in_bytes():
             ids.note(b"%x." % number)
         assert ids.resume_id() is not None
         assert tracemalloc.get_traced_memory()[0] < 1 << 20
+        ids.note(b"one too many")
+        assert ids.state is IdState.USELESS
+        assert tracemalloc.get_traced_memory()[0] < 1 << 16
     finally:
         tracemalloc.stop()

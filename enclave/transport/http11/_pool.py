@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from enclave.errors import ConnectTimeoutError, UsageError
 from enclave.transport._messages import Timeouts
@@ -75,7 +74,6 @@ class Pool:
                 f"none of the {self.slots.total} connections to {self._peer} became free within {timeouts.acquire:g} s"
             )
         try:
-            self._refuse_if_closed()
             connection = await self._take_idle()
             reused = connection is not None
             if connection is None:
@@ -101,7 +99,7 @@ class Pool:
         seconds = self._keepalive_seconds
         if promised_seconds is not None:
             seconds = min(seconds, promised_seconds - KEEP_ALIVE_MARGIN_SECONDS)
-        if self.closed or seconds <= 0:
+        if seconds <= 0:
             return False
         connection.expires_at = anyio.current_time() + seconds
         self.idle.append(connection)
@@ -122,7 +120,6 @@ class Pool:
         async with AsyncExitStack() as stack:
             while self.open:
                 stack.push_async_callback(self.open.pop().aclose)
-        await checkpoint()  # asyncio closes them in its next turn, which a caller's loop may not have
 
     async def _take_idle(self) -> Connection | None:
         now = anyio.current_time()
