@@ -10,7 +10,13 @@ from ._report import Document
 
 WIDTH, MARGIN, GAP, LABELS = 880, 20, 40, 132
 ROW, BAR, HEADING = 24, 14, 62
-NAMES = {"enclave": "enclave", "node": "Node", "aiohttp-reads": "aiohttp", "aiohttp-lines": "aiohttp", "httpx-json": "httpx"}
+NAMES = {
+    "enclave": "enclave",
+    "node": "Node",
+    "aiohttp-reads": "aiohttp",
+    "aiohttp-lines": "aiohttp",
+    "httpx-json": "httpx",
+}
 """What a reader knows the rows by. The page behind the picture has their long names."""
 
 

@@ -1,4 +1,4 @@
-"""What the page of the benchmarks shows: throughput of one stream, cost of decoding, and cost per stream as streams grow in number."""
+"""What the page of the benchmarks shows: throughput, cost of decoding, and cost per stream as streams grow in number."""
 
 from __future__ import annotations
 
