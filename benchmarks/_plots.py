@@ -1,4 +1,4 @@
-"""What the page of the benchmarks shows: throughput, cost of decoding, and cost per stream as streams grow in number."""
+"""What the page of the benchmarks shows: throughput, cost of decoding, and cost per stream by their number."""
 
 from __future__ import annotations
 
