@@ -1,4 +1,4 @@
-"""The command `report`: draw the plot, and fill the README, from the results file. Measures nothing."""
+"""The command `report`: draw the pictures, and fill the README, from the results file. Measures nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
-from . import _plots, _report
+from . import _overview, _plots, _report
 
 HERE = Path(__file__).parent
 RESULTS, PLOT, README = HERE / "results.json", HERE / "results.svg", HERE / "README.md"
+OVERVIEW = HERE / "overview.svg"
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +22,8 @@ def main(arguments: list[str]) -> int:
 
 
 def draw(stored: _report.Document, *, write_readme: bool) -> None:
-    """Write the plot, and the README's block if asked to."""
+    """Write both pictures, and the README's block if asked to."""
     PLOT.write_text(_plots.picture(stored))
+    OVERVIEW.write_text(_overview.picture(stored))
     if write_readme:
         README.write_text(_report.replace_block(README.read_text(), _report.markdown(stored)))

@@ -9,6 +9,9 @@ FONT = "ui-sans-serif, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 CARD, BORDER = "#fbfbfa", "#d5d8dc"
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7ea"
 """The picture brings its own card, so it reads the same on a light and on a dark page."""
+OURS, THEIRS = "#3b6fd4", "#9aa3ad"
+DARK = {CARD: "#161b22", BORDER: "#30363d", INK: "#e6edf3", MUTED: "#9198a1", OURS: "#5b8def", THEIRS: "#6e7681"}
+"""What stands for each colour on a dark page."""
 
 
 def text(
@@ -35,11 +38,20 @@ def curve(points: Iterable[tuple[float, float]], stroke: str) -> str:
     return f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="2"/>{dots}'
 
 
-def picture(width: int, height: int, title: str, shapes: Iterable[str]) -> str:
+def picture(width: int, height: int, title: str, shapes: Iterable[str], *, dark: bool = False) -> str:
+    """The whole file. With `dark` it follows the colour scheme of the page around it."""
     body = "\n".join(shapes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="{FONT}" role="img" aria-label="{escape(title)}">\n<title>{escape(title)}</title>\n'
+        f"{_dark_style() if dark else ''}"
         f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="8" fill="{CARD}" stroke="{BORDER}"/>\n'
         f"{body}\n</svg>\n"
     )
+
+
+def _dark_style() -> str:
+    rules = "".join(
+        f'[fill="{light}"]{{fill:{dark}}}[stroke="{light}"]{{stroke:{dark}}}' for light, dark in DARK.items()
+    )
+    return f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>\n"

@@ -138,6 +138,7 @@ async def _carry_out(http: Http, creation: _Creation, observed: ObservedSession)
         observed.torn_down = True
 
     session = await finish_or_undo(
+        # To send it again might make a second session. To look for it again makes none.
         BackgroundTask(creation.post, creation.name, again=creation.look),
         undo,
         seconds=seconds,
@@ -152,6 +153,7 @@ async def discard(http: Http, session_id: str) -> None:
     try:
         await _calls.teardown(http, session_id)
     except (ConflictError, NotFoundError):
+        # Servers answer so for a session that has gone by itself, but not for that alone.
         if not await _is_gone(http, session_id):
             raise
 
@@ -190,6 +192,7 @@ class _Creation:
         """The caller no longer waits, so `seconds` are left. A third of them is kept for looking."""
         self._caller_is_gone = True
         self._turn.give_up()
+        # Before a byte is out there is no session to learn of, and nothing to wait for.
         if self._delivery.may_have_begun:
             self._post_scope.deadline = anyio.current_time() + seconds * 2 / 3
         else:

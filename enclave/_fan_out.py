@@ -127,6 +127,7 @@ class FanOut(Generic[T]):
         try:
             await self._task.start()
         except BaseException:
+            # `__aexit__` is not called for a block that was not entered.
             await self._task.aclose()
             raise
         return self
@@ -160,6 +161,7 @@ class FanOut(Generic[T]):
                 the first outcome's error, or `teardown_error`, instead of that outcome, and nothing else from then on.
         """
         self._check_open()
+        # Also where an outcome waits, or a loop over thousands of them could not be cancelled.
         await checkpoint()
         while not self._outcomes:
             if self._ended:
@@ -167,6 +169,7 @@ class FanOut(Generic[T]):
                     raise self._error
                 raise StopAsyncIteration
             await self._changed.wait()
+        # No await from here on: a cancellation between taking the outcome and returning it would lose it.
         outcome = self._outcomes.popleft()
         self._in_flight -= 1
         self._changed.wake()
@@ -210,12 +213,14 @@ class FanOut(Generic[T]):
         try:
             requests = _as_async(self._requests)
             for index in itertools.count():
+                # Counted until an outcome is taken, not until its session ends. So outcomes that wait stop the intake.
                 while self._in_flight >= self._max_concurrency:
                     await self._changed.wait()
                 request = await anext(requests)
                 self._in_flight += 1
                 self._taken += 1
                 self._running += 1
+                # Kept until its first step: a task that is cancelled before that leaves a coroutine to be closed.
                 self._starting[index] = self._run_one(index, request)
                 start_coroutine(task_group, self._starting[index], "one of a fan-out")
         except StopAsyncIteration:
@@ -232,6 +237,7 @@ class FanOut(Generic[T]):
 
     async def _close(self, requests: Any) -> None:
         """Close an input that we stopped early, so that what it holds open is not left to the garbage collector."""
+        # A block that is left early has cancelled this task, and a generator may have to wait to clean up.
         with anyio.move_on_after(_CLOSE_INPUT_SECONDS, shield=True):
             try:
                 if hasattr(requests, "aclose"):

@@ -253,6 +253,7 @@ async def _leave(http: Http, session_id: str, body_error: BaseException | None, 
     work = BackgroundTask(tear_down, f"tearing down session {session_id}", again=tear_down)
     work.end_within(http.settings.timeout.teardown)
     cancellation = await work.complete()
+    # A cancelled scope shows at a checkpoint alone, and it goes before a failure of the teardown.
     if cancellation is None and not cancelled_before:
         cancellation = await _pending_cancellation()
     error = work.error

@@ -137,6 +137,7 @@ class BackgroundTask(Generic[T]):
 
     def cancel(self) -> None:
         """Cancel the call. From any task."""
+        # Noted as well, since a call that was not begun, or is about to be begun again, has no scope.
         self._cancel_requested = True
         if self._scope is not None:
             cancel_scope(self._scope)
@@ -209,6 +210,7 @@ class BackgroundTask(Generic[T]):
         name = f"enclave: {self.name}"
         owner = asyncio_task()
         if owner is None:
+            # Entered and left by hand, for it spans the owner's own `__aenter__` and `__aexit__`.
             self._task_group = anyio.create_task_group()
             await self._task_group.__aenter__()
             self._task_group.start_soon(self._run, name=name)
@@ -226,6 +228,7 @@ class BackgroundTask(Generic[T]):
             while call is not None:
                 cancels = cancel_requests()
                 try:
+                    # On trio this task is within its owner's scopes, and a cancelled one must not reach the call.
                     with anyio.CancelScope(deadline=self._deadline, shield=True) as self._scope:
                         if self._cancel_requested:
                             self._scope.cancel()
@@ -240,6 +243,7 @@ class BackgroundTask(Generic[T]):
                         self.state = TaskState.CANCELLED
                         raise
                     call = self._after_being_cut_short(error, cancels)
+            # The scope has taken in its own cancellation, and the call has not given a value.
             if self.state is TaskState.RUNNING:
                 self.state = TaskState.CANCELLED
         finally:
@@ -278,6 +282,7 @@ class BackgroundTask(Generic[T]):
                 # The wait is bounded by the deadline of the call. Without `again` the call was cancelled before.
                 with anyio.CancelScope(shield=True):
                     await self.wait()
+            # Somebody throws this coroutine away, and to wait again would be an error.
             except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001 - Task.cancel() and trio's Ctrl-C pass the shield
@@ -287,6 +292,7 @@ class BackgroundTask(Generic[T]):
     async def _leave_task(self) -> BaseException | None:
         task, self._asyncio_task = self._asyncio_task, None
         if task is not None:
+            # asyncio warns of an exception that nobody has asked the task for.
             return None if task.cancelled() else cast("BaseException | None", task.exception())
         task_group, self._task_group = self._task_group, None
         if task_group is None:
@@ -323,6 +329,7 @@ async def finish_or_undo(
         await work.complete()
         await _undo(work, undo, seconds)
         raise
+    # The work is done, but a cancellation may come while its task is left. Then its value is nobody's.
     cancellation = await work.complete()
     if cancellation is not None:
         await _undo(work, undo, seconds)
@@ -344,6 +351,7 @@ async def _undo(work: BackgroundTask[T], undo: Callable[[T], Awaitable[object]],
     async def attempt() -> None:
         await undo(value)
 
+    # In a task of its own as well: whoever has cancelled every task may do so again.
     undoing = BackgroundTask(attempt, f"undoing {work.name}", again=attempt)
     undoing.end_within(seconds)
     await undoing.complete()

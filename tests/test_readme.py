@@ -1,9 +1,11 @@
-"""The program that `make demo` runs shows what the README says it shows."""
+"""The README works where a package index shows it, and the program that `make demo` runs shows what the README says."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,24 @@ def test_the_quickstart_shows_the_main_job_on_either_loop(backend: str) -> None:
         "Sessions left running: 0",
     ):
         assert line in shown
+
+
+def as_an_index_shows_it(readme: str) -> str:
+    """What the build makes of the README, by the substitutions in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for substitution in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        readme = re.sub(substitution["pattern"], substitution["replacement"], readme)
+    return readme
+
+
+def outside_of_fences(text: str) -> tuple[str, list[str]]:
+    """The prose, and the blocks of code between it."""
+    parts = re.split(r"^(```.*?^```)$", text, flags=re.DOTALL | re.MULTILINE)
+    return "".join(parts[::2]), parts[1::2]
+
+
+def test_a_package_index_shows_no_link_and_no_picture_that_leads_nowhere() -> None:
+    readme = (ROOT / "README.md").read_text()
+    prose, programs = outside_of_fences(as_an_index_shows_it(readme))
+    assert re.findall(r"\]\((?!https?://)[^)]*\)|<(?:img|source|picture)\b", prose) == []
+    assert programs == outside_of_fences(readme)[1]

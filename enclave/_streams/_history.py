@@ -169,6 +169,7 @@ class History:
         Raises:
             HistoryMismatch: they differ.
         """
+        # The last known event and new ones in one region: it is cut between them, event by event.
         if self._replayed.count + count > self._known.count:
             return False
         self._replay(joined, count)
@@ -197,6 +198,7 @@ class History:
     def _replay(self, joined: bytes, count: int) -> None:
         self._replayed.add(joined, count)
         if self._replayed.count == self._known.count:
+            # The checksum is one of all events, so it can be compared only when the last of them is there.
             if self._replayed.checksum != self._known.checksum:
                 self._refuse_replay("the server's replay differs from the frames received before")
             self.state = FOLLOWING

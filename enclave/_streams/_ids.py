@@ -134,6 +134,7 @@ class EventIds:
         """
         series = self._series
         if series is not None and shape.has_ids:
+            # After a lone id the step is not known, and the first id here tells it.
             first = first_id(region) if series.count == 1 else None
             if not series.take(last_id(region), count, first):
                 self._leave_series(series, shape.find_ids(region))
@@ -156,6 +157,7 @@ class EventIds:
         self.state = IdState.DISTINCT
         if self._hashes is None:
             self._hashes = array("q")
+        # 8 bytes for each id, where a set of the ids themselves would take some 100.
         self._hashes.extend(map(hash, ids))
         self._latest = (*self._latest, *ids[-_LATEST:])[-_LATEST:]
         if len(self._hashes) > MAX_HASHES or not all(ids) or max(map(len, self._latest)) > MAX_ID_BYTES:

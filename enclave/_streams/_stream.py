@@ -90,6 +90,7 @@ class FrameStream:
             raise UsageError("a FrameStream is entered once. Call stream() again for another one")
         self._http.check_open()
         self._state = _State.OPEN
+        # Thousands of streams that are opened at the same moment would keep the event loop from all else.
         await begin_in_turn()
         from ._reader import StreamReader  # noqa: PLC0415 - brings in what only a stream needs
 
@@ -99,6 +100,7 @@ class FrameStream:
             await self._task.start()
             await self._buffer.wait_until_open()
         except BaseException:
+            # `__aexit__` is not called for a block that was not entered.
             await self._close()
             raise
         return self

@@ -284,6 +284,7 @@ class Turn:
             ConnectError: it was given up meanwhile. And what the call raises.
         """
         self.__exit__(None, None, None)  # an earlier create of this turn was given up with its session
+        # Without retries nobody waits here, for such a caller wants to see the refusal.
         if policy.attempts > 1 and not await self._has_come(policy, started) and failure is not None:
             return failure
         self.state, self.sent_at = TurnState.SENT, anyio.current_time()
@@ -316,6 +317,7 @@ class Turn:
                 if not self.has_progressed(started):
                     return False
                 started = now
+            # Whatever may bring the time forward wakes this turn. Then everything is looked at again.
             with anyio.CancelScope(deadline=min(opens_at, started + seconds)):
                 await self.wakeup.wait()
         raise ConnectError("POST /sessions: not sent, because its caller no longer waits")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -182,6 +183,29 @@ def test_failed_requests_are_run_again_when_asked_for(cli, simulator, requests, 
     assert (after[0]["sessionId"], after[3]["sessionId"]) == (before[0]["sessionId"], before[3]["sessionId"])
     assert (output.stat().st_mode & 0o777, link.is_symlink()) == (0o640, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.jsonl", "requests.jsonl", "results.jsonl"]
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_file_that_cannot_be_replaced_stays_as_it_is_and_nothing_is_left_beside_it(
+    cli, requests, output, tmp_path, monkeypatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no")
+
+    content = b'{"index":0,"sessionId":null,"verdict":"client"}\n'
+    output.write_bytes(content)
+    path = requests('"1"')
+    monkeypatch.setattr(shutil, "copymode", refuse)
+    assert cli("map", path, "-o", str(output), "--retry-failed").code == 1
+    assert output.read_bytes() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["requests.jsonl", "results.jsonl"]
+
+
+def test_a_file_without_failures_is_not_replaced(cli, simulator, requests, output) -> None:
+    output.write_bytes(b'{"index":0,"sessionId":"s-1","verdict":"succeeded"}\n')
+    before = output.stat().st_ino
+    assert cli("map", requests('"1"'), "-o", str(output), "--retry-failed").code == 0
+    assert output.stat().st_ino == before
 
 
 def test_a_file_that_is_not_ours_is_not_rewritten_either(cli, simulator, requests, output) -> None:

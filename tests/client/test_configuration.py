@@ -237,6 +237,14 @@ def test_work_that_must_end_has_a_deadline(name):
         Timeout(**{name: None})
 
 
+def test_the_defaults_are_those_that_the_documentation_states():
+    seconds = {"connect": 10, "read": 60, "write": 60, "acquire": 60, "total": 300, "stream_idle": 300, "stream_end": 5}
+    assert Timeout() == Timeout(**seconds, teardown=30, recover_create=10)
+    assert RetryPolicy() == RetryPolicy(
+        attempts=5, total_seconds=60, wait_seconds=0.5, max_wait_seconds=15, jitter=0.5, max_retry_after_seconds=60
+    )
+
+
 def test_one_number_is_the_timeout_of_requests_and_leaves_streams_alone():
     timeout = Timeout(2.5)
     assert (timeout.connect, timeout.read, timeout.write, timeout.acquire) == (2.5, 2.5, 2.5, 2.5)

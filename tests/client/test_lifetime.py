@@ -11,14 +11,17 @@ import anyio
 import pytest
 import uvloop
 
-from enclave import EnclaveClient, UsageError
+from enclave import EnclaveClient, RetryPolicy, UsageError
+from tests.support import NO_WAITS
 from tests.support.messages import response
 from tests.support.plane import ControlPlane, Request
 
 
+@pytest.mark.parametrize("retry", [None, NO_WAITS])
 async def test_every_call_that_a_closing_client_cuts_off_is_told_that_it_is_closed(
-    server: ControlPlane, client: EnclaveClient
+    server: ControlPlane, retry: RetryPolicy | None
 ) -> None:
+    client = EnclaveClient(server.base_url, retry=retry)
     outcomes: Counter[str] = Counter()
     waiting = anyio.Event()
 

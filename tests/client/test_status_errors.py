@@ -243,6 +243,11 @@ ERRORS = [
 ]
 
 
+def test_an_error_names_the_operation_that_it_was_made_with():
+    assert ERRORS[0].operation == "GET /x"
+    assert str(ERRORS[0]).startswith("GET /x: ")
+
+
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_an_error_survives_copying_and_the_way_to_another_process(error, through):

@@ -15,6 +15,7 @@ from enclave import (
     EventTooLargeError,
     StdoutFrame,
     StreamInterrupted,
+    UsageError,
 )
 from tests.support import NO_WAITS
 from tests.support.messages import END, SSE, event, response
@@ -113,6 +114,15 @@ async def test_cancelling_a_stream_drops_what_waits(server: ControlPlane, client
         assert [frame async for frame in frames] == []
         with pytest.raises(StopAsyncIteration):
             await anext(frames.batches())
+
+
+async def test_what_was_not_taken_is_gone_when_the_block_is_left(server: ControlPlane, client: EnclaveClient):
+    server.streams(lines(3) + END)
+    async with client.stream("s-1") as frames:
+        assert await anext(frames) == StdoutFrame("0\n")
+        iterator = aiter(frames)
+    with pytest.raises(UsageError, match="closed"):
+        await anext(iterator)
 
 
 async def test_cancelling_a_stream_that_broke_ends_the_iteration_without_an_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -278,3 +279,15 @@ def test_a_parser_with_a_response_in_progress_is_part_of_no_reference_cycle():
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_a_parser_whose_head_was_taken_keeps_none_of_its_headers():
+    parser = ResponseParser(max_header_bytes=1 << 20)
+    tracemalloc.start()
+    try:
+        parser.feed(OK + b"X-Long: " + b"x" * (1 << 19) + b"\r\nContent-Length: 5\r\n\r\nhel")
+        assert parser.take_head() is not None
+        assert tracemalloc.get_traced_memory()[0] < 1 << 16
+        assert parser.feed(b"lo") == b"lo"
+    finally:
+        tracemalloc.stop()

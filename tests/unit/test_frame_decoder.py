@@ -307,3 +307,15 @@ def test_a_connection_that_may_go_on_elsewhere_gives_no_frame(cut_sizes: list[in
     assert decoder.ended
     assert history.count == 2
     assert history.resume_id() is None
+
+
+@pytest.mark.parametrize("reads", ["whole", "bytes"])
+def test_an_id_that_holds_nul_is_none_so_the_ids_prove_nothing_from_then_on(reads: str):
+    ids = (b"1", b"2", b"3\0", b"4", b"5", b"6")
+    data = b"".join(b'id: %b\ndata: {"kind":"stdout","data":"x"}\n\n' % event_id for event_id in ids)
+    history = History()
+    decoder = FrameDecoder(history)
+    for piece in [data] if reads == "whole" else [data[n : n + 1] for n in range(len(data))]:
+        decoder.feed(piece)
+    assert history.count == len(ids)
+    assert history.resume_id() is None

@@ -86,6 +86,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
                 if self._paused:
                     self._paused = False
                     self._transport.resume_reading()
+                # A cancelled wait has taken nothing: what comes meanwhile stays in `_unread`.
                 self._reader = self._loop.create_future()
                 await self._reader
         finally:
@@ -192,6 +193,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         return self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
+        # Copied at once, because the next socket is read into the same buffer.
         self._unread.append(bytes(self._scratch[:nbytes]))
         # Nobody waits, so the reader is slower than the server. The kernel's buffer slows the server down.
         if not self._wake() and not self._paused:

@@ -114,6 +114,7 @@ class Dialer:
 
     async def _ssl_context(self) -> ssl.SSLContext:
         if self._context is None:
+            # Made once for all who come meanwhile, and in a thread: reading the authorities takes about 100 ms.
             async with self._context_lock:
                 if self._context is None:
                     try:

@@ -277,7 +277,7 @@ class _Message:
         self.head = ResponseHead(status, self.reason, b"HTTP/" + version.encode("ascii"), self.headers)
         self._read_framing()
         self.llhttp = None
-        self.headers = []
+        self.headers = []  # whoever takes the head has them
 
     def on_message_complete(self) -> None:
         if self.interim:

@@ -126,6 +126,7 @@ class Pool:
         found: Connection | None = None
         useless: list[Connection] = []
         while self.idle and found is None:
+            # The one that was used last has the best chance that the server still keeps it.
             connection = self.idle.pop()
             # The server may have closed it, or have sent bytes that would pass for the next answer.
             if connection.expires_at <= now or connection.is_stale():

@@ -49,6 +49,7 @@ async def connect_to_any(addresses: Sequence[Address], tried: list[Address]) -> 
         tried[:] = [race.pending.pop(race.winner)]
         return race.winner
     finally:
+        # Without a winner these are all that were on their way, as after a cancellation.
         for loser in race.pending:
             loser.close()
 
@@ -113,6 +114,7 @@ class _Race:
 
     async def _end_of(self, raw: socket.socket) -> None:
         await anyio.wait_writable(raw)
+        # That it can be written to says that the attempt is over, and not how.
         code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._fail(raw, OSError(code, os.strerror(code)))

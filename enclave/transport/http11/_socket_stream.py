@@ -50,6 +50,7 @@ class SocketStream(ByteStream):
             await self._give_way()
             while True:
                 try:
+                    # Tried before it is waited for: where the server is the faster one, that is the only system call.
                     size = self._socket.recv_into(buffer)
                     break
                 except BlockingIOError:
@@ -60,6 +61,7 @@ class SocketStream(ByteStream):
             self._is_receiving = False
         if not size:
             raise anyio.EndOfStream
+        # No await since the read, for another stream may read into the same buffer at the next one.
         return bytes(buffer[:size])
 
     async def send(self, item: bytes) -> None:
@@ -110,6 +112,7 @@ class SocketStream(ByteStream):
         """Close the socket. A task that waits for it gets an `anyio.ClosedResourceError`."""
         if not self._is_closed:
             self._is_closed = True
+            # Before the close, after which the system may give the descriptor to another socket.
             wake_those_who_wait_for(self._socket)
             self._socket.close()
         await checkpoint()
