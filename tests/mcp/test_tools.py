@@ -48,6 +48,12 @@ def schemas_within(schema: dict):
             yield from schemas_within(child)
 
 
+async def test_the_list_of_tools_is_short_because_every_conversation_carries_it(hosting) -> None:
+    async with hosting() as host:
+        listed = await host.client.list_tools()
+        assert len(listed.model_dump_json(by_alias=True, exclude_none=True)) < 8_192
+
+
 async def test_every_tool_has_a_typed_input_and_output(hosting) -> None:
     async with hosting() as host:
         tools = {tool.name: tool for tool in (await host.client.list_tools()).tools}

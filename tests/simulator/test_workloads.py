@@ -9,9 +9,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 
 import anyio
 import pytest
+
+from enclave.simulator import Bounds
 
 pytestmark = pytest.mark.anyio
 
@@ -372,3 +375,30 @@ async def test_node_returns_null_for_undefined_and_a_large_value_whole(serving):
         run = await api.run("console.log('x'); enclave.result('y'.repeat(3_000_000))", language="node")
         assert run.result["json"] == "y" * 3_000_000
         assert run.output() == "x\n"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        b"\n",
+        b"y",
+        b"y\n",
+        b"\0",
+        b"\r",
+        b"\xff\n",
+        b"__ENCLAVE__ \n",
+        b"\0__ENCLAVE__ {\n",
+        b'__ENCLAVE__ {"t":"egress"}\n',
+    ],
+    ids=repr,
+)
+async def test_a_flood_leaves_most_of_the_event_loops_time_to_others(serving, unit):
+    # What is recorded of it is read in this process too, so that is little.
+    async with serving(bounds=Bounds(max_log_bytes=100_000)) as api:
+        cpu, wall = time.process_time(), time.perf_counter()
+        run = await api.run(
+            f"import os\nblock = {unit!r} * 5000\nwhile True: os.write(1, block)", limits={"wallClockMs": 1000}
+        )
+        share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+        assert run.session["killReason"] == "wall_clock_exceeded"
+        assert share < 0.5  # on a machine that is busy with other things it is still less
