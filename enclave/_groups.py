@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from anyio.abc import TaskGroup
 
@@ -25,20 +25,10 @@ def close_unbegun(coroutines: Iterable[Coroutine[Any, Any, object]]) -> None:
 
 @contextmanager
 def plain_exceptions() -> Generator[None]:
-    """Let an exception that a task group wrapped out of its group."""
+    """Let what ended a task group out of the exception group that it comes in."""
     try:
         yield
     except BaseExceptionGroup as group:
-        inner = _only_one(group)
-        if inner is None:
-            raise
-        raise inner from inner.__cause__
-
-
-def _only_one(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    if len(group.exceptions) != 1:
-        return None
-    inner = group.exceptions[0]
-    if not isinstance(inner, BaseExceptionGroup):
-        return inner
-    return _only_one(cast("BaseExceptionGroup[BaseException]", inner))
+        # The first one cancelled the other tasks, and what these raised on their way out says less.
+        first: BaseException = group.exceptions[0]
+        raise first from first.__cause__

@@ -97,6 +97,53 @@ async def test_a_fan_out_one_of_whose_tasks_never_begins_does_not_look_complete(
         assert plane.created == 0
 
 
+async def enter_stream(client: EnclaveClient) -> None:
+    async with client.stream("s-1"):
+        pytest.fail("opened")
+
+
+async def enter_fan_out(client: EnclaveClient) -> None:
+    async with client.fan_out(["pass"]):
+        pytest.fail("opened")
+
+
+async def cancel_before_the_first_step(prefix: str) -> None:
+    """Cancel such a task in the turn after its creation. Whoever begins it must have begun later than this."""
+    while True:
+        found = [task for task in asyncio.all_tasks() if task.get_name().startswith(prefix)]
+        for task in found:
+            task.cancel()
+        if found:
+            return
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    ("enter", "prefix"), [(enter_stream, "enclave: stream of"), (enter_fan_out, "enclave: a fan-out")]
+)
+async def test_a_block_whose_task_never_begins_is_not_entered(
+    enter: Callable[[EnclaveClient], Awaitable[None]], prefix: str
+) -> None:
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(plane.base_url) as client:
+            canceller = asyncio.ensure_future(cancel_before_the_first_step(prefix))
+            with pytest.raises(WorkInterrupted):
+                await asyncio.ensure_future(enter(client))
+            await canceller
+        assert plane.requests == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_create_whose_task_never_begins_is_begun_once_more() -> None:
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(plane.base_url) as client:
+            canceller = asyncio.ensure_future(cancel_before_the_first_step("enclave: creating a session"))
+            session = await asyncio.ensure_future(client.run("pass"))
+            await canceller
+        assert list(plane.sessions) == [session.id]
+
+
 @pytest.mark.parametrize("call", ["map", "sweep"])
 def test_tasks_that_are_cancelled_before_their_first_step_leave_no_warning(call: str) -> None:
     with ControlPlane().in_thread() as plane:

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from enclave import EnclaveClient, Timeout
 from enclave.simulator import Simulator
+from tests.support.messages import response
 from tests.support.plane import ControlPlane, Gate
 from tests.support.stepping import pending_tasks
 from tests.support.ways import Moment, running_ways
@@ -143,3 +144,19 @@ async def cancel_and_release(scope: anyio.CancelScope, gate: Gate) -> None:
     await gate.wait()
     scope.cancel()
     gate.opened.set()
+
+
+async def test_a_create_that_is_refused_after_its_caller_has_left_is_not_tried_again_and_logs_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for way, cancelled in running_ways().items():
+        for refusal in (response({"message": "busy"}, 429, retry_after="60"), response({"message": "bad"}, 400)):
+            with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+                plane.route("POST", "/sessions", refusal)
+                async with EnclaveClient(plane.base_url) as client, anyio.create_task_group() as task_group:
+                    moment = Moment(plane.hold("POST seen"))
+                    task_group.start_soon(moment.release_after)
+                    with caplog.at_level(logging.WARNING, logger="enclave"):
+                        assert await cancelled(partial(session, client, set()), moment), way
+                assert len(plane.requests) == 1, way
+            assert [record.getMessage() for record in caplog.records if record.name == "enclave"] == [], way

@@ -179,3 +179,16 @@ async def test_a_failing_teardown_that_is_itself_cancelled_is_logged(caplog: pyt
     assert scope.cancelled_caught
     messages = [record.getMessage() for record in caplog.records if record.name == "enclave"]
     assert messages == ["tearing down session s-1 failed, and was cancelled: DELETE /sessions/s-1: 500 scripted"]
+
+
+async def test_an_exception_that_answers_a_cancellation_leaves_the_block_as_it_is() -> None:
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(plane.base_url) as client:
+            with anyio.CancelScope() as scope, pytest.raises(BodyError):
+                async with client.session("pass"):
+                    scope.cancel()
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        raise BodyError("cancelled")
+        assert plane.sessions == {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import httpx
 import msgspec
 import pytest
 
 from enclave import (
+    BadRequestError,
     Completed,
     CreateSessionRequest,
     EnclaveClient,
@@ -233,6 +236,47 @@ async def test_after_the_first_error_fail_fast_gives_nothing_else(sim: Simulator
                     await anext(outcomes)
                 held.release()
     assert torn_down(sim)
+
+
+async def test_after_the_first_error_fail_fast_ends_the_others_although_the_block_goes_on(
+    sim: Simulator, sim_client: EnclaveClient, held
+):
+    held(1)
+    sim.script(result="no answer")
+    with anyio.fail_after(10):
+        async with sim_client.fan_out(["a", "b"], max_concurrency=2, type=Answer, fail_fast=True) as outcomes:
+            with pytest.raises(ResultTypeError):
+                await anext(outcomes)
+            await sim.until(torn_down)
+
+
+def good_and_bad(late: int) -> httpx.MockTransport:
+    """Runs the code "good", and refuses all other code so many steps late."""
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"exitCode": 0, "phase": "succeeded"})
+        if request.method == "DELETE":
+            return httpx.Response(204)
+        if json.loads(request.content)["code"] == "good":
+            return httpx.Response(201, json={"id": "s-1", "phase": "succeeded"})
+        for _ in range(late):
+            await anyio.lowlevel.checkpoint()
+        return httpx.Response(400, json={"message": "bad"})
+
+    return httpx.MockTransport(handle)
+
+
+async def test_an_outcome_that_comes_right_after_the_first_error_is_not_given_either():
+    for late in range(60):  # so that the error meets each step of the other session's end
+        async with EnclaveClient("http://127.0.0.1:1", transport=good_and_bad(late), retry=None) as client:
+            async with client.fan_out(["good", "bad"], max_concurrency=2, fail_fast=True) as outcomes:
+                with pytest.raises(BadRequestError) as first:
+                    async for outcome in outcomes:
+                        assert outcome.verdict == "succeeded"
+                with pytest.raises(BadRequestError) as second:
+                    await anext(outcomes)
+                assert second.value is first.value
 
 
 async def test_what_the_input_raises_comes_after_the_outcomes_before_it(sim: Simulator, sim_client: EnclaveClient):

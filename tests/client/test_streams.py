@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -19,7 +20,7 @@ from enclave import (
 )
 from tests.support import NO_WAITS
 from tests.support.messages import END, SSE, event, response
-from tests.support.plane import ControlPlane, Request
+from tests.support.plane import ControlPlane, Request, stalling
 from tests.support.scripted_transport import ScriptedTransport
 
 
@@ -114,6 +115,19 @@ async def test_cancelling_a_stream_drops_what_waits(server: ControlPlane, client
         assert [frame async for frame in frames] == []
         with pytest.raises(StopAsyncIteration):
             await anext(frames.batches())
+
+
+async def test_waits_that_were_given_up_leave_nothing_behind(server: ControlPlane, client: EnclaveClient):
+    server.answers(stalling(SSE, event("1")))
+    async with client.stream("s-1") as frames:
+        await anext(frames)
+        gc.collect()
+        before = len(gc.get_objects())
+        for _ in range(1000):
+            with anyio.move_on_after(0):
+                await anext(frames)
+        gc.collect()
+        assert len(gc.get_objects()) < before + 500
 
 
 async def test_what_was_not_taken_is_gone_when_the_block_is_left(server: ControlPlane, client: EnclaveClient):

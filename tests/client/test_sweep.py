@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -90,3 +91,26 @@ async def test_an_argument_that_cannot_be_used_is_refused_before_anything_is_sen
         with pytest.raises(error, match=names):
             await client.sweep(**arguments)
     assert plane.requests == []
+
+
+class Stop(BaseException):
+    """What no `except Exception` takes, as Ctrl-C."""
+
+
+@pytest.mark.parametrize("sessions", [1, 3])
+async def test_what_ends_a_sweep_comes_out_plain_and_shows_no_group(sessions: int):
+    plane = plane_with(*(session(f"s-{number}", "running", labels=LABELS) for number in range(sessions)))
+    calls = 0
+
+    async def token() -> str:
+        nonlocal calls
+        calls += 1
+        if calls > 1:  # the first one is for the list
+            raise Stop
+        return "a-token"
+
+    with anyio.fail_after(20):
+        async with plane.serve(), EnclaveClient(plane.base_url, token=token) as client:
+            with pytest.raises(Stop) as caught:
+                await client.sweep(labels=LABELS)
+    assert "Group" not in "".join(traceback.format_exception(caught.value))
