@@ -67,6 +67,7 @@ class BlockDecoder:
                 return blocks
             else:
                 self._take_line(line)
+        # The unfinished line counts too, for it may never end.
         self._exceeds(self._lines.unfinished_bytes)
         return blocks
 
@@ -169,6 +170,7 @@ class _UnfinishedBlock:
         if self._data or self._event_id is not None:
             data = b"\n".join(self._data) if self._data else None
             block = Block(data, self._event, self._event_id, self.retry_ms)
+        # Comments, which heartbeats are, leave nothing to clear.
         if not self.is_empty:
             self._clear()
         return block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import zlib
 
 import pytest
@@ -22,7 +23,7 @@ from enclave import (
     StdoutFrame,
     UnknownFrame,
 )
-from tests.support.messages import CHUNKED_SSE, SSE, chunk
+from tests.support.messages import CHUNKED_SSE, END, SSE, chunk, event
 from tests.support.plane import ControlPlane
 
 UNKNOWN = {"kind": "coffee", "cups": 2}
@@ -192,6 +193,14 @@ async def test_a_stream_that_comes_compressed_unasked_is_read_all_the_same(
     server.streams(*compress(FRAMINGS["everything-LF"].replace(b"\n\n\n", b"\n\n")), head=head)
     async with client.stream("s-1") as frames:
         assert [frame async for frame in frames] == FRAMES
+
+
+async def test_a_compressed_stream_may_be_of_any_length(server: ControlPlane, client: EnclaveClient):
+    texts = [random.Random(number).randbytes(1000).hex() for number in range(300)]
+    data = b"".join(event(text) for text in texts) + END
+    server.streams(gzip.compress(data), head=SSE[:-2] + b"Content-Encoding: gzip\r\n\r\n")
+    async with client.stream("s-1") as frames:
+        assert [frame async for frame in frames] == [*map(StdoutFrame, texts), EndFrame()]
 
 
 async def test_a_compressed_stream_gives_each_frame_as_soon_as_it_was_flushed(

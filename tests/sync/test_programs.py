@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from enclave.simulator import SyncSimulator
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of POSIX")
 
 SECONDS = 60.0
+ROOT = Path(__file__).parent.parent.parent
 # A program says "ready" when it is about to wait. It is interrupted when the simulator sees that it waits.
 INTERRUPTED = {
     "result": "with client.session('x') as session: session.result()",
@@ -45,6 +50,23 @@ def test_an_interrupted_call_tears_down_what_it_holds(simulator: SyncSimulator, 
     assert stderr.rstrip().endswith("KeyboardInterrupt"), stderr
     for word in ("never retrieved", "never awaited", "ResourceWarning", "ExceptionGroup", "is pending", "ignored"):
         assert word not in stderr, stderr
+
+
+@pytest.mark.parametrize("action", ["run", "session", "stream", "fan_out"])
+def test_an_interrupt_at_any_call_leaves_nothing_once_the_client_is_closed(action: str) -> None:
+    # Coverage cannot be measured, since the program takes the hook that measures.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("interrupted_calls.py")), action],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # Python warns of coroutines that were interrupted before they began
+        timeout=SECONDS,
+        check=True,
+        env=environment,
+        text=True,
+    )
+    assert re.fullmatch(r"\d{2,3} calls\n", done.stdout)
 
 
 @pytest.mark.parametrize(

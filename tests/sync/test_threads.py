@@ -102,6 +102,28 @@ def test_a_call_that_a_closing_client_cuts_off_is_told_so(simulator: SyncSimulat
     assert "closed" in str(errors[0])
 
 
+def test_a_block_that_is_being_entered_when_its_client_closes_is_told_so(simulator: SyncSimulator) -> None:
+    client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
+    session = client.run("x")
+    simulator.faults.delay(60, times=None)
+    before = len(simulator.requests)
+    errors: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            session.stream().__enter__()
+        except BaseException as error:  # noqa: BLE001 - looked at below
+            errors.append(error)
+
+    entering = threading.Thread(target=enter)
+    entering.start()
+    simulator.wait_until(lambda simulator: len(simulator.requests) > before)
+    client.close()
+    entering.join(SECONDS)
+    assert [type(error) for error in errors] == [UsageError]
+    assert "closed" in str(errors[0])
+
+
 def test_a_call_within_a_running_loop_works(client: SyncEnclaveClient) -> None:
     async def view() -> bool:
         return client.health().ok

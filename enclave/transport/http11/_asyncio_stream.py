@@ -211,6 +211,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         self._at_end = True
         self._lost = exc
         self._wake()
+        # A task that waits for room would wait for ever.
         self.resume_writing()
 
     def _take_what_the_kernel_holds(self) -> None:

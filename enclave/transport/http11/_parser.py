@@ -103,6 +103,7 @@ class ResponseParser:
         message, pieces = self._message, self._pieces
         had_head = message.head is not None
         if not had_head:
+            # Kept until the head is parsed, since it may have to be parsed once more.
             self._head_bytes.add(data)
         self.started = True
         try:
@@ -122,6 +123,7 @@ class ResponseParser:
             self._count_barren(len(data))
         if self._fault is None:
             self._fault = message.fault
+        # A fault behind body bytes waits for the next call. These bytes are sound.
         if self._fault is not None and (message.head is None or not pieces):
             self.check()
         return self._take(pieces) if pieces else b""
@@ -250,6 +252,7 @@ class _Message:
 
     def on_message_begin(self) -> None:
         if self.complete:
+            # Another response, which nobody asked for.
             self.excess = True
 
     def on_status(self, reason: bytes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from enclave.errors import ConnectTimeoutError, UsageError
 from enclave.transport._messages import Timeouts
@@ -120,6 +121,8 @@ class Pool:
         async with AsyncExitStack() as stack:
             while self.open:
                 stack.push_async_callback(self.open.pop().aclose)
+        # asyncio closes a socket in its next turn, and a caller may go on with something that blocks the event loop.
+        await checkpoint()
 
     async def _take_idle(self) -> Connection | None:
         now = anyio.current_time()

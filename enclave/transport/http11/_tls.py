@@ -43,6 +43,7 @@ class TLSSessions:
 
     def latest(self, context: ssl.SSLContext) -> ssl.SSLSession | None:
         """The session to resume. None if there is none, it is too old, or the context now verifies otherwise."""
+        # A resumed session skips the certificate, so it must not outlive a change of what is verified.
         if time.monotonic() >= self._expires_at or self._trust != _trust_of(context):
             self._session = None
         return self._session
@@ -55,6 +56,7 @@ class TLSSessions:
             refused: whether the server did not resume the session that it was offered.
         """
         if refused:
+            # The server no longer knows it, and it would be in the way of a newer one.
             self._session = None
         now = time.monotonic()
         if self._session is not None or now < self._next_copy_at or tls.context.options & ssl.OP_NO_TICKET:

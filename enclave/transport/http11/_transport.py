@@ -81,6 +81,7 @@ class OriginTransport:
         try:
             exchange, head = await self._exchange(lease, request, pieces)
         except BaseException:
+            # Without a response nobody else gives the connection back.
             await lease.aclose()
             raise
         self._scheme_is_right = True
