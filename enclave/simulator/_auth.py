@@ -75,8 +75,10 @@ class Authority:
         Raises:
             ValueError: the org or the role is unknown.
         """
+        if not isinstance(lifetime_seconds, (int, float)) or isinstance(lifetime_seconds, bool):
+            raise TypeError(f"lifetime_seconds: expected a number of seconds, got {lifetime_seconds!r}")
         claims = _Claims(
-            sub=user_id,
+            sub=_checks.text("user_id", user_id),
             email=f"{user_id}@example.com",
             org_id=self._checked(org_id, role),
             role=role,
@@ -121,7 +123,7 @@ class Authority:
         return Principal(claims.sub, claims.org_id, claims.role, SCOPES_OF[claims.role])
 
     def _checked(self, org_id: str | None, role: str) -> str:
-        if role not in SCOPES_OF:
+        if _checks.text("role", role) not in SCOPES_OF:
             raise ValueError(f"role: expected one of {', '.join(SCOPES_OF)}, got {role!r}")
         if org_id is None:
             return self.org_ids[0]

@@ -138,15 +138,18 @@ def _encoded(name: str, value: Any) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         wrong = TypeError if isinstance(error, TypeError) else ValueError
         raise wrong(f"{name}: JSON cannot express it: {error}") from None
-    # NaN and infinity would become null without a word.
-    if b"null" in document and _has_odd_number(value):
-        raise ValueError(f"{name}: JSON cannot express it: {value!r} has a number that is not finite")
+    _check_kept(name, value)
     return document
 
 
-def _has_odd_number(value: Any) -> bool:
-    if isinstance(value, float):
-        return not math.isfinite(value)
+def _check_kept(name: str, value: Any) -> None:
+    """Refuse what would become something else without a word: numbers that are not finite, and bytes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: JSON cannot express it: {value!r} is no finite number")
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name}: JSON cannot express it: {value!r} is no text")
     if isinstance(value, Mapping):
-        return _has_odd_number(list(cast("Mapping[str, object]", value).values()))
-    return isinstance(value, (list, tuple)) and any(map(_has_odd_number, cast("list[object]", value)))
+        value = list(cast("Mapping[str, object]", value).values())
+    if isinstance(value, (list, tuple)):
+        for inner in cast("list[object]", value):
+            _check_kept(name, inner)

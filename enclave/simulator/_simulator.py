@@ -27,6 +27,7 @@ from ._serving import Serving
 from ._settings import Bounds, Settings
 
 MAX_RECORDED_REQUESTS = 4096
+PORTS = range(65_536)
 _DEFAULT_BOUNDS = Bounds()
 _DEFAULT_FRAMING = Framing()
 
@@ -117,9 +118,13 @@ class Simulator:
                 this machine.
 
         Raises:
-            ValueError: `host` is not loopback and `allow_remote` is not set.
+            TypeError, ValueError: an argument cannot be used, or `host` is not loopback and `allow_remote` is not set.
             RuntimeError: this is Windows.
         """
+        if _checks.whole("port", port) not in PORTS:
+            raise ValueError(f"port: expected a number from 0 to {PORTS[-1]}, got {port}")
+        _checks.text("host", host)
+        _checks.flag("allow_remote", allow_remote)
         if sys.platform == "win32":
             raise RuntimeError(
                 "the simulator does not run on Windows, where it could not hold a workload to its limits. "
@@ -197,7 +202,7 @@ class Simulator:
             scopes: ``sessions:read``, ``sessions:write`` or both. By default those of the role.
 
         Raises:
-            ValueError: the org, the role or a scope is unknown.
+            TypeError, ValueError: the org, the role or a scope is unknown, or is no text.
         """
         return self._authority.add_key(org_id=org_id, role=role, scopes=scopes)
 
@@ -212,7 +217,7 @@ class Simulator:
         """A user JWT (HS256), for the first org unless given. A lifetime below zero gives one that has expired.
 
         Raises:
-            ValueError: the org or the role is unknown.
+            TypeError, ValueError: the org or the role is unknown, or an argument is of another type.
         """
         return self._authority.issue_token(org_id=org_id, user_id=user_id, role=role, lifetime_seconds=lifetime_seconds)
 

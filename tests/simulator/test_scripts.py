@@ -50,6 +50,7 @@ def test_frames(frames, error, message):
         ({"result": {"deep": {1, object()}}}, TypeError, "result: JSON cannot express"),
         ({"result": math.nan}, ValueError, "result: JSON cannot express it: nan"),
         ({"result": [1, {"deep": (2.0, -math.inf)}]}, ValueError, "result: JSON cannot express"),
+        ({"result": [b"bytes"]}, TypeError, "result: JSON cannot express it: b'bytes' is no text"),
         ({"result": "half an emoji \ud83d"}, ValueError, "result: JSON cannot express"),
         ({"kill_reason": 9}, TypeError, "kill_reason: expected a text"),
         ({"hold": "no"}, TypeError, "hold: expected True or False"),

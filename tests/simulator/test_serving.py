@@ -205,6 +205,21 @@ def test_an_argument_that_cannot_be_meant_is_refused_by_its_name(options, error)
 @pytest.mark.parametrize(
     ("options", "error"),
     [
+        ({"port": "80"}, TypeError),
+        ({"port": 65_536}, ValueError),
+        ({"port": -1}, ValueError),
+        ({"host": 127}, TypeError),
+        ({"allow_remote": "yes"}, TypeError),
+    ],
+)
+def test_a_place_to_serve_that_cannot_be_meant_is_refused_by_its_name(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        Simulator().serve(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
         ({"newline": "\n\n"}, ValueError),
         ({"newline": None}, ValueError),
         ({"ids": "no"}, TypeError),
@@ -232,6 +247,15 @@ def test_a_malformed_key_is_refused_without_showing_it(key):
     with pytest.raises(ValueError, match="ek_<id>_<secret>") as caught:
         Simulator(api_key=key)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"lifetime_seconds": "1"}, TypeError), ({"user_id": 5}, TypeError), ({"role": ["owner"]}, TypeError)],
+)
+def test_a_token_that_cannot_be_meant_is_refused_by_its_name(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        Simulator().issue_token(**options)
 
 
 def test_credentials_are_made_only_for_known_orgs_roles_and_scopes():
