@@ -150,7 +150,7 @@ async def test_a_create_that_is_refused_after_its_caller_has_left_is_not_tried_a
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for way, cancelled in running_ways().items():
-        for refusal in (response({"message": "busy"}, 429, retry_after="60"), response({"message": "bad"}, 400)):
+        for refusal in (response({"message": "busy"}, 429, retry_after="5"), response({"message": "bad"}, 400)):
             with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
                 plane.route("POST", "/sessions", refusal)
                 async with EnclaveClient(plane.base_url) as client, anyio.create_task_group() as task_group:

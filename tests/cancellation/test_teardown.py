@@ -184,7 +184,8 @@ async def test_a_failing_teardown_that_is_itself_cancelled_is_logged(caplog: pyt
 async def test_an_exception_that_answers_a_cancellation_leaves_the_block_as_it_is() -> None:
     with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(plane.base_url) as client:
-            with anyio.CancelScope() as scope, pytest.raises(BodyError):
+            # Not the other way round: the scope would take a cancellation in, and nobody would miss the exception.
+            with pytest.raises(BodyError), anyio.CancelScope() as scope:
                 async with client.session("pass"):
                     scope.cancel()
                     try:

@@ -238,6 +238,14 @@ async def test_after_the_first_error_fail_fast_gives_nothing_else(sim: Simulator
     assert torn_down(sim)
 
 
+async def test_a_fan_out_that_is_left_at_once_has_begun_nothing(sim: Simulator, sim_client: EnclaveClient):
+    with anyio.fail_after(20):
+        for _ in range(20):  # trio chooses at random which task goes on first
+            async with sim_client.fan_out(["a"]):
+                pass
+    assert sim.phases == {}
+
+
 async def test_after_the_first_error_fail_fast_ends_the_others_although_the_block_goes_on(
     sim: Simulator, sim_client: EnclaveClient, held
 ):
