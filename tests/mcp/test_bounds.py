@@ -26,6 +26,7 @@ async def test_long_output_is_cut_to_its_tail_and_the_outcome_says_by_how_much(h
         assert outcome["stdout"] == {"tail": "9701980199", "cutChars": 790}
         assert outcome["stderr"] == {"tail": "short", "cutChars": 0}
         assert len(host.told) == 100
+        assert all(text for _, text in host.logs)
         assert "output beyond 100 characters was not sent while the run went on" in outcome["warnings"]
 
 
@@ -62,6 +63,30 @@ async def test_denied_hosts_are_counted_and_bounded(hosting, monkeypatch) -> Non
         outcome = await host.run()
         assert outcome["deniedEgress"] == [{"host": "a", "attempts": 2}, {"host": "b", "attempts": 1}]
         assert len(outcome["warnings"]) == 1
+
+
+async def test_warnings_are_bounded_and_each_is_given_once(hosting, monkeypatch) -> None:
+    monkeypatch.setattr(_run, "MAX_WARNINGS", 2)
+    async with hosting() as host:
+        unreadable = [{"kind": "stdout"}, {"kind": "stdout"}, {"kind": "stderr", "data": 1}, {"kind": "audit"}]
+        host.simulator.script(unreadable)
+        first, second = (await host.run())["warnings"]
+    assert first.startswith("a frame of the stream cannot be read: ")
+    assert first != second
+
+
+async def test_what_a_server_kept_of_an_old_session_is_bounded_like_what_was_streamed(hosting, monkeypatch) -> None:
+    monkeypatch.setattr(_run, "MAX_TAIL_CHARS", 10)
+    result = {"exitCode": 0, "stdout": "0123456789ab", "stderr": "short"}
+    denied = {"type": "egress_denied", "detail": {}}
+    async with hosting() as host:
+        session = {"id": "s-1", "phase": "succeeded", "result": result}
+        host.simulator.faults.respond(200, path="/sessions/s-1", body=json.dumps(session).encode())
+        host.simulator.faults.respond(200, path="/sessions/s-1/audit", body=json.dumps([denied]).encode())
+        outcome = (await host.call("get_result", sessionId="s-1")).structured_content
+    assert outcome["stdout"] == {"tail": "23456789ab", "cutChars": 2}
+    assert outcome["stderr"] == {"tail": "short", "cutChars": 0}
+    assert outcome["deniedEgress"] == [{"host": "unknown", "attempts": 1}]
 
 
 async def test_lists_are_bounded_newest_first_and_say_what_was_cut(hosting, monkeypatch) -> None:

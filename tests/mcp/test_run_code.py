@@ -86,6 +86,7 @@ async def test_code_that_fails_or_is_killed_is_an_outcome_and_no_tool_error(host
         host.simulator.script([StderrFrame("oh no\n")], exit_code=3)
         failed = await host.run()
         assert (failed["phase"], failed["exitCode"], failed["stderr"]["tail"]) == ("failed", 3, "oh no\n")
+        assert host.progress[-1][1] == "failed"
         host.simulator.script(kill_reason="memory_exceeded")
         killed = await host.run()
         assert (killed["phase"], killed["exitCode"], killed["killReason"]) == ("killed", None, "memory_exceeded")
