@@ -11,7 +11,7 @@ import pytest
 
 from enclave import APIConnectionError, EnclaveClient, Timeout, WorkInterrupted
 from tests.support.messages import session as session_of
-from tests.support.plane import ControlPlane
+from tests.support.plane import ControlPlane, closing
 from tests.support.tls import trusting
 from tests.support.ways import running_ways
 from tests.support.wire import Peer, Server, in_thread, serve
@@ -67,6 +67,21 @@ async def test_a_create_whose_task_alone_is_cancelled_is_adopted_or_said_to_be_l
             else:
                 with pytest.raises(APIConnectionError, match="somebody else"):
                     await caller
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_looking_for_a_lost_session_that_is_cut_short_goes_on_for_the_same_reason() -> None:
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.route("POST", "/sessions", closing())
+        async with EnclaveClient(plane.base_url, timeout=Timeout(recover_create=0.5)) as client:
+            gate = plane.hold("GET seen")
+            caller = asyncio.ensure_future(client.run("pass"))
+            await gate.wait()
+            cancel_tasks("enclave: creating a session")
+            gate.opened.set()
+            with pytest.raises(APIConnectionError, match="without a response") as caught:
+                await caller
+            assert caught.value.create_label is not None
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
