@@ -209,6 +209,17 @@ def _problem_of(url: str) -> str | None:
         return f"must not hold a query or a fragment, got {url!r}"
     if any(char.isspace() or not char.isprintable() for char in url):
         return f"holds a space or a control character: {url!r}"
+    return None if parts.hostname.isascii() else _problem_of_name(url)
+
+
+def _problem_of_name(url: str) -> str | None:
+    """What is wrong with a host whose name is not ASCII. Else a transport would say so, with the first request."""
+    from .http11._origin import Origin  # noqa: PLC0415 - brings in the transport, and such a name httpx as well
+
+    try:
+        Origin.of(url)
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -7,7 +7,7 @@ import re
 import anyio
 import pytest
 
-from enclave import APITimeoutError, EnclaveClient, ServerError, Timeout
+from enclave import APITimeoutError, ConflictError, EnclaveClient, ServerError, Timeout
 from tests.support.messages import response
 from tests.support.plane import ControlPlane, Gate
 from tests.support.stepping import pending_tasks
@@ -63,6 +63,15 @@ async def test_a_session_that_is_gone_counts_as_torn_down() -> None:
                 await failing_block(client)
     assert [request.method for request in plane.requests].count("DELETE") == 2
     assert not hasattr(caught.value, "__notes__")
+
+
+async def test_a_conflict_is_told_where_the_session_cannot_be_looked_at() -> None:
+    with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
+        plane.route("DELETE", "/sessions/*", response({"message": "busy"}, 409))
+        plane.route("GET", "/sessions/s-1", response({"message": "broken"}, 500))
+        async with EnclaveClient(plane.base_url) as client:
+            with pytest.raises(ConflictError, match="busy"):
+                await block(client)
 
 
 async def test_a_teardown_that_hangs_releases_the_block_after_the_deadline() -> None:

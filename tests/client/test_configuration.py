@@ -57,6 +57,8 @@ def test_a_missing_base_url_is_an_error_that_names_both_ways_to_give_one(monkeyp
         "http://host#",
         5,
         b"http://host",
+        "http://xn--ü",
+        "http://" + "ü" * 70,
     ],
 )
 def test_a_base_url_that_cannot_be_one_is_refused_by_name(url):
@@ -75,6 +77,10 @@ def test_a_base_url_with_a_password_is_refused_without_showing_it(url):
     with pytest.raises(ConfigurationError, match="user name or password") as caught:
         EnclaveClient(url)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_base_url_may_have_a_name_of_any_script():
+    assert EnclaveClient("http://bücher.example").base_url == "http://bücher.example"
 
 
 def test_what_is_wrong_with_a_base_url_is_shown_where_no_password_is_in_it():
@@ -268,6 +274,7 @@ def test_a_client_refuses_a_timeout_that_is_none(timeout):
         ("wait_seconds", True),
         ("jitter", 2),
         ("jitter", -0.1),
+        ("retry_lost_creates", 1),
         ("jitter", "0.5"),
         ("total_seconds", -1),
         ("total_seconds", "60"),
