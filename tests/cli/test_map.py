@@ -186,6 +186,19 @@ def test_failed_requests_are_run_again_when_asked_for(cli, simulator, requests, 
 
 
 @pytest.mark.usefixtures("simulator")
+def test_a_line_longer_than_any_of_ours_is_not_taken_for_one_that_was_cut_off(
+    cli, requests, output, monkeypatch
+) -> None:
+    monkeypatch.setattr(_map_output, "MAX_LINE_BYTES", 40)
+    content = b'{"index":0,"sessionId":"s-1","verdict":"succeeded"}\n'
+    output.write_bytes(content)
+    done = cli("map", requests('"1"'), "-o", str(output))
+    assert done.code == 1
+    assert "line 1 is no result" in done.err
+    assert output.read_bytes() == content
+
+
+@pytest.mark.usefixtures("simulator")
 def test_a_file_that_cannot_be_replaced_stays_as_it_is_and_nothing_is_left_beside_it(
     cli, requests, output, tmp_path, monkeypatch
 ) -> None:
