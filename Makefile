@@ -7,13 +7,15 @@ READY := $(VENV)/.ready
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # Twice as many as processors: the tests wait for other processes for half of their time.
 WORKERS := $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
-ELSEWHERE := --ignore tests/proxies --ignore tests/ray --ignore tests/dask
+ELSEWHERE := --ignore tests/proxies --ignore tests/ray --ignore tests/dask --ignore tests/website --ignore tests/recipes \
+	--ignore tests/test_notebooks.py --ignore tests/test_web_frameworks.py
 PROGRAMS := build/programs
+RECIPES := build/recipes
 # The newest that Node 20 runs.
 INSPECTOR := 0.15.0
 
-.PHONY: help demo test lint types unit coverage mutants docs test-newer test-lowest test-browser test-proxies test-inspector \
-	test-ray test-dask fuzz soak bench format clean
+.PHONY: help demo test lint types types-linux types-others types-pyright unit coverage mutants docs test-docs test-newer \
+	test-lowest test-browser test-proxies test-inspector test-frameworks test-ray test-dask test-recipes fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,16 +34,24 @@ $(READY): $(PACKAGE)
 demo: $(PACKAGE)  ## run real code against the embedded simulator
 	$(BIN)/python examples/quickstart.py
 
-test: lint types unit  ## lint, type-check and test everything
+test: $(READY)  ## lint, type-check and test everything
+	$(MAKE) --jobs 2 --output-sync=target lint types
+	$(MAKE) unit
 
 lint: $(READY)  ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)  ## check the types for Linux, macOS and Windows, and those of the programs in the docs
+types: types-linux types-others types-pyright  ## check the types: the three that follow
+
+types-linux: $(READY)  ## check them for Linux
 	$(BIN)/mypy
+
+types-others: $(READY)  ## check them for macOS and Windows
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 enclave enclave_pytest tests/typing
+
+types-pyright: $(READY) types-linux  ## check them with pyright, and those of the programs in the docs
 	$(BIN)/pyright --warnings
 	$(BIN)/python -m tests.support.programs $(PROGRAMS)
 	$(BIN)/mypy $(PROGRAMS)
@@ -63,6 +73,10 @@ mutants: $(READY)  ## change MODULES at random, COUNT (30) times from SEED (0), 
 docs: $(READY)  ## build the guides and the reference into site/, where a warning is an error
 	$(BIN)/python $(PIP_INSTALL) --group docs
 	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict
+
+test-docs: docs  ## check links, reference and looks of the built site, the last in Chromium, which it installs where it may
+	.ci/apt-get chromium
+	$(BIN)/python -m pytest tests/website
 
 test-newer:  ## run the tests on every newer Python that this machine has
 	.ci/test-newer --numprocesses $(WORKERS) $(ELSEWHERE)
@@ -86,6 +100,9 @@ test-inspector: $(READY)  ## call the tools of enclave-mcp with the MCP Inspecto
 		@modelcontextprotocol/inspector@$(INSPECTOR); fi
 	$(BIN)/python -m pytest tests/mcp/test_inspector.py
 
+test-frameworks: $(READY)  ## run notebooks in a kernel, and programs of Flask, Django, Celery and gunicorn
+	$(BIN)/python -m pytest tests/test_notebooks.py tests/test_web_frameworks.py
+
 test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (290 MB), about 10 minutes
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
@@ -97,6 +114,15 @@ test-dask:  ## kill workers and drivers of a real Dask, which it installs (60 MB
 	.venv-dask/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
 	.venv-dask/bin/python $(PIP_INSTALL) --editable '.[simulator]' --group dask
 	.venv-dask/bin/python -m pytest tests/dask
+
+test-recipes:  ## run the recipes of the docs with their frameworks, which it installs (210 MB), about 5 minutes
+	$(PYTHON) -m venv .venv-recipes
+	.venv-recipes/bin/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
+	.venv-recipes/bin/python $(PIP_INSTALL) --editable '.[simulator]' --group recipes
+	.venv-recipes/bin/python -m tests.support.programs $(RECIPES) docs/recipes/
+	.venv-recipes/bin/mypy --cache-dir .mypy_cache/recipes $(RECIPES)
+	.venv-recipes/bin/pyright --warnings --project tests/recipes
+	.venv-recipes/bin/python -m pytest --numprocesses $(WORKERS) tests/recipes
 
 fuzz: $(READY)  ## feed mutated responses to the decoders, FUZZ_SECONDS (60) long
 	$(BIN)/python $(PIP_INSTALL) --group fuzz

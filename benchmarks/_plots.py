@@ -11,13 +11,12 @@ from ._report import Document
 WIDTH, MARGIN, LABELS = 880, 28, 220
 ROW, BAR, HEADING = 22, 14, 58
 GROWTH_HEIGHT = 270
-NODE = "#3f8f5f"
 LINES = {
-    "enclave": "#1f4fb0",
-    "enclave-trio": "#5b8def",
-    "enclave-uvloop": "#8f6fd8",
-    "aiohttp-lines": "#b07a1e",
-    "httpx-json": "#c0453c",
+    "enclave": _svg.BLUE,
+    "enclave-trio": _svg.LIGHT_BLUE,
+    "enclave-uvloop": _svg.PURPLE,
+    "aiohttp-lines": _svg.BROWN,
+    "httpx-json": _svg.RED,
 }
 HIDDEN = {"socket", "aiohttp-lines"}
 """Not a client, and the slower way to use one: in the tables only."""
@@ -72,11 +71,11 @@ def _column(table: Document, rows: list[str], point: str, left: float, width: fl
             continue
         length = (width - 64) * value / longest
         yield _svg.bar(left, top, length, BAR, _fill(row))
-        yield _svg.text(left + max(length, 1) + 6, top + 12, f"{value:.3g}", size=11)
+        yield _svg.text(left + max(length, 1) + 6, top + 12, _svg.figure(value), size=11)
 
 
 def _fill(row: str) -> str:
-    return _svg.OURS if row.startswith("enclave") else NODE if row == "node" else _svg.THEIRS
+    return _svg.OURS if row.startswith("enclave") else _svg.NODE if row == "node" else _svg.THEIRS
 
 
 def _growth(found: Document | None) -> tuple[float, str] | None:

@@ -8,10 +8,24 @@ from html import escape
 FONT = "ui-sans-serif, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 CARD, BORDER = "#fbfbfa", "#d5d8dc"
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7ea"
-"""The picture brings its own card, so it reads the same on a light and on a dark page."""
-OURS, THEIRS = "#3b6fd4", "#9aa3ad"
-DARK = {CARD: "#161b22", BORDER: "#30363d", INK: "#e6edf3", MUTED: "#9198a1", OURS: "#5b8def", THEIRS: "#6e7681"}
-"""What stands for each colour on a dark page."""
+OURS, THEIRS, NODE = "#3b6fd4", "#9aa3ad", "#3f8f5f"
+BLUE, LIGHT_BLUE, PURPLE, BROWN, RED = "#1f4fb0", "#4079e0", "#8f6fd8", "#b07a1e", "#c0453c"
+"""Of lines. No two look the same, and none looks like the bars."""
+DARK = {
+    CARD: "#161b22",
+    BORDER: "#30363d",
+    INK: "#e6edf3",
+    MUTED: "#9198a1",
+    GRID: "#2a3038",
+    OURS: "#5b8def",
+    THEIRS: "#6e7681",
+    NODE: "#4fae75",
+    BLUE: "#a9c5ff",
+    PURPLE: "#b59af0",
+    BROWN: "#d9a14a",
+    RED: "#ef7a70",
+}
+"""What stands for each colour in a dark scheme. The picture brings its own card, and both follow the system."""
 
 
 def text(
@@ -20,6 +34,11 @@ def text(
     weight = ' font-weight="600"' if bold else ""
     style = f'font-size="{size}" fill="{fill}" text-anchor="{anchor}"{weight}'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'
+
+
+def figure(value: float) -> str:
+    """A value with three digits, those that are 0 included."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def bar(x: float, y: float, width: float, height: float, fill: str) -> str:
@@ -38,13 +57,13 @@ def curve(points: Iterable[tuple[float, float]], stroke: str) -> str:
     return f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="2"/>{dots}'
 
 
-def picture(width: int, height: int, title: str, shapes: Iterable[str], *, dark: bool = False) -> str:
-    """The whole file. With `dark` it follows the colour scheme of the page around it."""
+def picture(width: int, height: int, title: str, shapes: Iterable[str]) -> str:
+    """The whole file."""
     body = "\n".join(shapes)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="{FONT}" role="img" aria-label="{escape(title)}">\n<title>{escape(title)}</title>\n'
-        f"{_dark_style() if dark else ''}"
+        f"{_dark_style()}"
         f'<rect x="0.5" y="0.5" width="{width - 1}" height="{height - 1}" rx="8" fill="{CARD}" stroke="{BORDER}"/>\n'
         f"{body}\n</svg>\n"
     )

@@ -75,7 +75,7 @@ def kept_of_long_ids(id_bytes: int) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 0 if every repair keeps within the target for time. 1 otherwise."""
+    """Exit status 0 if every repair keeps within the target. 1 otherwise."""
     parser = argparse.ArgumentParser("python -m benchmarks bounds", description=__doc__)
     parser.add_argument("--mib", type=int, default=8, help="size of each event, in MiB")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the fastest counts")
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
         ratios = [bad / good for bad, good in zip(repaired, sound, strict=True)]
         cells = [f"{seconds * 1000:6.0f} ms {sizes:5.1f} x" for seconds, sizes in (sound, repaired)]
         print(f"{name:20} {cells[0]:>17} {cells[1]:>17} {ratios[0]:6.2f} {ratios[1]:6.2f}")
-        is_within = is_within and ratios[0] <= TARGET_RATIO
+        is_within = is_within and max(ratios) <= TARGET_RATIO
     print(f"{IDS} ids of 1 MiB: {kept_of_long_ids(2**20) / 2**20:.1f} MiB are kept")
     return 0 if is_within else 1
 

@@ -152,7 +152,7 @@ async def one_round(rng: random.Random, ledger: Ledger) -> None:
             ledger.check((await client.health()).ok, "the client is of no use after a round")
         with anyio.move_on_after(10) as scope:
             await simulator.until(lambda simulator: not simulator.unreclaimed_sessions)
-            await simulator.streams_closed()
+            await simulator.until(lambda simulator: simulator.open_streams == 0)
         left = [session for session, phase in simulator.phases.items() if phase != "torn_down"]
         ledger.check(not scope.cancelled_caught and not left, f"sessions or streams left: {left}")
     tasks = [task.name for task in anyio.get_running_tasks() if task.id != anyio.get_current_task().id]

@@ -1,41 +1,31 @@
 """The Python client of the Enclave control plane: run untrusted code in isolated, ephemeral sessions.
 
-Which module holds what, lowest first. Each imports only from those above it:
+::
 
-types/                 the wire's types
-errors.py              what can go wrong with a valid call
-_log.py                the logger
-_routes.py             the paths that take a session id
-_observer.py           Observer: the interface of those who want to know what the client does
-_observed.py           the one way to call an observer
-_loop.py               the adapter to the event loops: which one is running, and what differs between them
-_groups.py             what a task group leaves to do
-_tasks.py              tasks inside a block, and work that must end
-_pace.py               beginning thousands of things at the same moment
-transport/             one request and its response
-_streams/              a stream of frames, from the socket to the loop body
-_calls.py              single requests
-_result_type.py        the type that a result is decoded into
-_result.py             result(): wait for the end of a session and fetch its result
-_create.py             create a session and leave none behind, and tear one down
-_session.py            SessionHandle, and the block that holds a session
-_sweep.py              sweep(): tear down by label
-_outcome.py            what became of one request of a fan-out
-_fan_out.py            FanOut: many sessions at once
-_request_arguments.py  what run and session are called with
-_client.py             EnclaveClient: signatures and documentation
-_sync/                 SyncEnclaveClient: the same calls for code without an event loop
+    import anyio
+    from enclave import EnclaveClient
 
-At the edges, each an extra. The core imports none of them:
+    async def main() -> None:
+        async with EnclaveClient() as enclave, enclave.session("enclave.result(6 * 7)") as session:
+            result = await session.result(int)
+            print(result.value)
 
-simulator/             a control plane on this machine (extra `simulator`). It imports types only
-pytest_plugin/         what the pytest fixtures give (extra `simulator`), declared in the package enclave_pytest
-cli/                   the command line (extra `cli`). It imports the public names
-mcp/                   the command enclave-mcp (extra `mcp`). It imports the public names
-ray/                   sessions on a Ray cluster (extra `ray`). It imports the public names
-opentelemetry.py       an observer that makes spans (extra `otel`). It imports the public names
+    anyio.run(main)
+
+The client finds the control plane by ``ENCLAVE_BASE_URL`` and its key in ``ENCLAVE_API_KEY``. The command
+``enclave simulator`` serves one on this machine (``pip install 'enclave-sdk[cli,simulator]'``).
+
+- `EnclaveClient` has the calls: `session` and `run` for one program, `fan_out` and `map` for many.
+- `SessionHandle` is one session: `stream` gives its live output, `result` its result.
+- `SyncEnclaveClient` is the same for code without an event loop.
+- `SessionLimits` and `EgressPolicy` say what a program may use and connect to.
+- `enclave.types` has all that comes over the wire, and `enclave.errors` draws the tree of what can go wrong.
+- With an extra each: `enclave.simulator`, with fixtures for pytest, `enclave.opentelemetry` and `enclave.ray`.
+
+The guides and the reference are in the folder ``docs`` of the source.
 """
 
+# Which module holds what, and which may import which, stands in docs/architecture.md.
 from typing import TYPE_CHECKING, Any
 
 from . import errors, types

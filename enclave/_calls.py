@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -10,8 +10,8 @@ import msgspec
 from ._routes import check_path, session_path
 from .errors import EnclaveError, ServiceUnavailableError
 from .transport import decoded
-from .types import AuditEvent, Health, Session
-from .types._answers import decode_audit, decode_health, decode_session, decode_sessions
+from .types import AuditEvent, Health, Listing, Session
+from .types._answers import decode_audit, decode_health, decode_session, decode_sessions, decode_usable_sessions
 
 if TYPE_CHECKING:
     from .transport import Http
@@ -29,12 +29,18 @@ async def get(http: Http, session_id: str) -> Session:
 
 async def list_sessions(http: Http) -> list[Session]:
     """All sessions of the caller's org, newest first."""
-    return await _fetch(http, "/sessions", decode_sessions)
+    return Listing(await _fetch(http, "/sessions", decode_sessions))
+
+
+async def labelled(http: Http, labels: Mapping[str, str]) -> list[Session]:
+    """The sessions that carry all these labels. Whatever else is in the list, it hides none of them."""
+    sessions = await _fetch(http, "/sessions", decode_usable_sessions)
+    return [session for session in sessions if labels.items() <= session.labels.items()]
 
 
 async def audit(http: Http, session_id: str) -> list[AuditEvent]:
     """The session's audit trail so far."""
-    return await _fetch(http, session_path(session_id, "audit"), decode_audit)
+    return Listing(await _fetch(http, session_path(session_id, "audit"), decode_audit))
 
 
 async def teardown(http: Http, session_id: str) -> None:

@@ -34,7 +34,7 @@ from .transport import (
     Timeout,
     TokenSource,
 )
-from .types import AuditEvent, CreateSessionRequest, Health, Session, SessionFields, SessionResult
+from .types import AuditEvent, CreateSessionRequest, Health, Listing, Session, SessionFields, SessionResult
 
 if TYPE_CHECKING:
     import ssl
@@ -118,7 +118,7 @@ class EnclaveClient:
             max_buffered_bytes=max_buffered_bytes,
             ssl_context=ssl_context,
         )
-        self.base_url = settings.base_url
+        self.base_url: str = settings.base_url
         """Where the control plane is."""
         from .transport import Http  # noqa: PLC0415 - brings in the sockets and TLS, which only a client needs
 
@@ -147,8 +147,15 @@ class EnclaveClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection, cancelled or not. Harmless when called twice. Other calls raise `UsageError` then."""
+        """Close every connection, cancelled or not. Harmless when called twice. Other calls raise `UsageError` then.
+
+        First it tears down the sessions of blocks that are still open in this event loop, and waits for creates and
+        teardowns that are under way, for `Timeout.teardown` seconds at most.
+        """
+        cancellation = await self._creates.open_work.close(self._http.settings.timeout.teardown)
         await self._http.aclose()
+        if cancellation is not None:
+            raise cancellation
 
     def with_options(
         self,
@@ -158,7 +165,7 @@ class EnclaveClient:
     ) -> EnclaveClient:
         """The same client with other timeouts or retries, as for one call: ``enclave.with_options(timeout=5).get(id)``.
 
-        Shares all connections with this one, so closing either closes both.
+        Shares all connections with this one, so closing either closes both. What is not given stays as it is.
 
         Raises:
             ConfigurationError: an argument cannot be used. The message names it.
@@ -185,11 +192,12 @@ class EnclaveClient:
 
         Args:
             request: the source text, or a whole `CreateSessionRequest`.
-            **fields: fields of `CreateSessionRequest`, in place of a request or on top of source text.
+            **fields: fields of `CreateSessionRequest`, in place of a request or on top of one: `code`, `language`,
+                `limits`, `egress`, `service_bindings`, `webhook_url`, `labels` or `extra`.
 
         Raises:
             TypeError, ValueError: the request is not valid. The message names the field.
-            APIStatusError: the server refuses: BadRequestError, AuthenticationError, PermissionDeniedError and others.
+            APIStatusError: the server refuses, as with `BadRequestError`, `AuthenticationError` or `RateLimitError`.
             APIConnectionError: it cannot be reached, or its answer was lost and no session shows up. Then
                 `EnclaveError.create_label` says by which label one that is late can be found.
         """
@@ -206,11 +214,17 @@ class EnclaveClient:
             async with enclave.session("print('hello')") as session:
                 result = await session.result()
 
-        Takes what `run` takes. A request that is not valid raises at the call. Entering the block raises what else
-        `run` raises.
-
         If tearing down fails, that is raised. If the block itself raised, its exception goes on, and the failure is
         attached to it as a note. A session that is gone already counts as torn down.
+
+        Args:
+            request: the source text, or a whole `CreateSessionRequest`.
+            **fields: `code`, `language`, `limits`, `egress`, `service_bindings`, `webhook_url`, `labels` or `extra`, as
+                for `run`.
+
+        Raises:
+            TypeError, ValueError: the request is not valid. This raises at the call. Entering the block raises what
+                else `run` raises.
         """
         return SessionBlock(self._http, self._creates, as_request(request, fields))
 
@@ -283,8 +297,8 @@ class EnclaveClient:
         stands in an outcome only if creating does not go on within the bounds of the client's `RetryPolicy`.
 
         Args:
-            requests: source texts or `CreateSessionRequest` objects, from any iterable or async iterable. Taken as
-                needed: never more than `max_concurrency` whose outcome was not yet taken out.
+            requests: source texts or `CreateSessionRequest` objects, from any iterable or async iterable. They are
+                taken as needed: there are never more than `max_concurrency` whose outcome you have not taken yet.
             max_concurrency: how many sessions run at once.
             creates_per_second: how many sessions are created in a second at most, evenly spread. None for no bound.
             type: what each result's value is decoded into, as for `result`.
@@ -292,7 +306,8 @@ class EnclaveClient:
                 session that could not be torn down counts as one.
 
         Raises:
-            TypeError, ValueError: an argument cannot be used. The message names it. UsageError: the client is closed.
+            TypeError, ValueError: an argument cannot be used. The message names it.
+            UsageError: the client is closed.
         """
         self._http.check_open()
         result_decoder(type)  # a type that cannot be decoded into shows here, not in every outcome
@@ -347,7 +362,7 @@ class EnclaveClient:
             fail_fast=fail_fast,
         ) as outcomes:
             collected = [outcome async for outcome in outcomes]
-        return sorted(collected, key=lambda outcome: outcome.index)
+        return Listing(sorted(collected, key=lambda outcome: outcome.index))
 
     # Single calls
 
@@ -355,13 +370,17 @@ class EnclaveClient:
         """The session as it is now.
 
         Raises:
-            NotFoundError: there is none of this id in the caller's org. And what every call raises: `APIStatusError`,
-                `APIConnectionError`, `ProtocolError`, and TypeError or ValueError for what cannot be an id.
+            NotFoundError: there is none of this id in the caller's org.
+            EnclaveError: what every call raises: `APIStatusError`, `APIConnectionError`, `ProtocolError`, `UsageError`.
+            TypeError, ValueError: `session_id` cannot be the id of a session.
         """
         return await _calls.get(self._http, session_id)
 
     async def list(self) -> builtins.list[Session]:
-        """All sessions of the caller's org, newest first. Raises what every call raises, see `get`."""
+        """All sessions of the caller's org, newest first. Raises what every call raises, see `get`.
+
+        The server takes no filter. Pick from the list, as by ``session.labels.get("team") == "data"``.
+        """
         return await _calls.list_sessions(self._http)
 
     async def audit(self, session_id: str) -> builtins.list[AuditEvent]:
@@ -381,8 +400,8 @@ class EnclaveClient:
     ) -> SweepResult:
         """Tear down every session that carries all these labels and is not torn down yet, a few at once.
 
-        For what a client cannot do: after a crash, from another process. One session that cannot be torn down does not
-        stop the others.
+        Any process can do that, for example after the one that created the sessions has crashed. A session that cannot
+        be torn down does not stop the others.
 
         Args:
             labels: which sessions. A session may have more labels than these.
@@ -391,8 +410,8 @@ class EnclaveClient:
             dry_run: only say which sessions would be torn down.
 
         Raises:
-            ValueError: `labels` is empty, which would tear down everything, or `older_than` is negative. TypeError: an
-                argument is of the wrong type. And what `list` raises.
+            TypeError, ValueError: an argument cannot be used, as with no `labels`, which would tear down everything.
+            EnclaveError: what every call raises, see `get`.
         """
         return await Sweep(labels, older_than).run(self._http, dry_run=dry_run)
 
@@ -408,8 +427,8 @@ class EnclaveClient:
             json: what to send as the body, if anything.
 
         Raises:
-            TypeError, ValueError: an argument cannot be used, as with a path that has a host or a dot segment. And what
-                every call raises, see `get`.
+            TypeError, ValueError: an argument cannot be used, as with a path that has a host or a dot segment.
+            EnclaveError: what every call raises, see `get`.
         """
         return await _calls.request(self._http, method, path, json)
 
@@ -435,7 +454,8 @@ class EnclaveClient:
             ResultTypeError: the value does not fit `type`. The error names the path and carries the undecoded result.
             SessionTornDown: the session was torn down before there was a result.
             StreamInterrupted: the stream could not be resumed, and the session has not ended.
-            TypeError: nothing can be decoded into `type`. Nothing was sent. And what every call raises, see `get`.
+            TypeError: nothing can be decoded into `type`. This raises before anything is sent.
+            EnclaveError: what every call raises, see `get`.
         """
         query = ResultQuery[Any](self._http, session_id, type, stream=lambda: self.stream(session_id))
         return await query.ask_first()

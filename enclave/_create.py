@@ -23,7 +23,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -31,6 +31,7 @@ import msgspec
 from . import _calls
 from ._log import logger
 from ._observed import ObservedSession
+from ._open_work import OpenWork
 from ._tasks import BackgroundTask, finish_or_undo
 from .errors import (
     APIConnectionError,
@@ -42,10 +43,9 @@ from .errors import (
     NotFoundError,
     ProtocolError,
 )
-from .transport import Delivery, RetryPolicy, decoded
+from .transport import Delivery, PerLoop, RetryPolicy, decoded
 from .types import CreateSessionRequest, Session
 from .types._answers import decode_session
-from .types._json import decode_text
 from .types._request import check_labels
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ _LOOK = RetryPolicy(wait_seconds=0.1, max_wait_seconds=2.0)
 # A proxy's: whether the server behind it did what was asked, it cannot say.
 _UNSURE_STATUSES = frozenset({502, 504})
 _REFUSED_STATUSES = frozenset({400, 422})
-_list = msgspec.json.Decoder(list[Any])
 
 
 class Creates:
@@ -79,6 +78,12 @@ class Creates:
             raise ConfigurationError(f"recover_creates: expected True or False, got {recover!r}")
         self._labels = dict(labels or {})
         self._recover = recover
+        self._open_work = PerLoop(OpenWork)
+
+    @property
+    def open_work(self) -> OpenWork:
+        """What the client has open in the running event loop."""
+        return self._open_work.current()
 
     def label(self, request: CreateSessionRequest) -> tuple[CreateSessionRequest, str | None]:
         """The request with the client's labels and one of its own, and the value of that."""
@@ -107,8 +112,15 @@ async def create(
     turn: Turn | None = None,
 ) -> Session:
     """Create a session. If the caller is cancelled meanwhile, learn the session's id all the same, and discard it."""
-    observed = observed or ObservedSession()
-    turn = turn or http.brake.turn()
+    open_work = creates.open_work
+    http.check_open(is_closing=open_work.is_closing)
+    with open_work.under_way():
+        return await _create(http, creates, request, observed or ObservedSession(), turn or http.brake.turn())
+
+
+async def _create(
+    http: Http, creates: Creates, request: CreateSessionRequest, observed: ObservedSession, turn: Turn
+) -> Session:
     for attempt in itertools.count(1):
         creation = _Creation(http, *creates.label(request), turn)
         try:
@@ -203,10 +215,14 @@ class _Creation:
         try:
             # Without a deadline until the caller is gone: then some of the time is kept for looking.
             with self._post_scope:
-                answer = await self._http.request(
-                    "POST", "/sessions", content=self._body, turn=self._turn, delivery=self._delivery
+                return decoded(
+                    decode_session,
+                    await self._http.request(
+                        "POST", "/sessions", content=self._body, turn=self._turn, delivery=self._delivery
+                    ),
+                    "POST /sessions",
+                    self._http.settings.credential,
                 )
-                return decoded(decode_session, answer, "POST /sessions", self._http.settings.credential)
         except EnclaveError as error:
             if not _is_lost(error):
                 raise
@@ -251,27 +267,14 @@ class _Creation:
         raise reason
 
     async def _listed(self, label: str) -> Session | None:
-        # Read as plain JSON: an odd session of somebody else's must not hide ours.
         self.proved_vain = False
         try:
-            answer = await self._http.request("GET", "/sessions")
-            found = [entry for entry in decode_text(_list, answer) if _has_label(entry, label)]
-        except (EnclaveError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = await _calls.labelled(self._http, {CREATE_LABEL: label})
+        except EnclaveError as error:
             logger.debug("looking for the session labelled %s=%s: %s", CREATE_LABEL, label, error)
             return None
         self.proved_vain = not found
-        return decode_session(msgspec.json.encode(found[0])) if found else None
-
-
-def _has_label(entry: Any, label: str) -> bool:
-    """Whether an entry of the list is ours. Nothing is demanded of it besides: other entries may be of any shape."""
-    if not isinstance(entry, dict):
-        return False
-    fields = cast(dict[str, Any], entry)
-    labels = fields.get("labels")
-    if not isinstance(labels, dict):
-        return False
-    return cast(dict[str, Any], labels).get(CREATE_LABEL) == label and isinstance(fields.get("id"), str)
+        return found[0] if found else None
 
 
 def _is_lost(error: EnclaveError) -> bool:

@@ -25,9 +25,10 @@ from ._create import Creates
 from ._groups import close_unbegun, start_coroutine
 from ._loop import Wakeup, cancelled_by_others, uninterrupted
 from ._outcome import Completed, Errored, Outcome, RequestLike, verdict_of_error, verdict_of_result
+from ._owned_task import cut_short
 from ._request_arguments import as_request
 from ._session import SessionBlock, SessionHandle
-from ._tasks import BackgroundTask, cut_short
+from ._tasks import BackgroundTask
 from .errors import UsageError
 from .types import CreateSessionRequest, SessionResult
 
@@ -42,8 +43,8 @@ _CLOSE_INPUT_SECONDS = 10.0
 
 
 _RIGHT_FORM = (
-    "this fan-out is not open. Write: async with enclave.fan_out(...) as outcomes: async for outcome in outcomes: ..., "
-    "or await enclave.map(...)"
+    "this fan-out is not open. Write 'async with enclave.fan_out(...) as outcomes:', and in that block "
+    "'async for outcome in outcomes:'. Or write 'await enclave.map(...)'"
 )
 
 

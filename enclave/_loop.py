@@ -12,17 +12,16 @@ from __future__ import annotations
 import math
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import current_token
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_uninterrupted: list[Callable[..., Any]] = []
+_uninterrupted: list[Callable[..., Any]] = []  # those whose mark does not count yet
 
 
 def asyncio_task() -> Any:
@@ -54,8 +53,26 @@ def cancelled_by_others(error: BaseException) -> bool:
 
 def running_loop() -> Any:
     """The event loop that the caller runs in, to be compared and handed to the functions below: hashable, no more."""
+    task = asyncio_task()
+    if task is not None:
+        return task.get_loop()
     token: Any = current_token()
     return getattr(token, "native_token", token)  # anyio wraps it from 4.11 on
+
+
+def clock() -> Callable[[], float]:
+    """What tells the time of the running event loop, in seconds.
+
+    `anyio.current_time` finds that out at each call, which takes fifty times as long as to look at the clock.
+    """
+    task = asyncio_task()
+    tell: Callable[[], float] = sys.modules["trio"].current_time if task is None else task.get_loop().time
+    return tell
+
+
+def current_time() -> float:
+    """The time of the running event loop, in seconds."""
+    return clock()()
 
 
 def run_soon(loop: Any, call: Callable[[], object]) -> None:
@@ -89,9 +106,13 @@ def loop_is_over(loop: Any) -> bool:
 
 def _resolve(future: Any) -> None:
     """Let the waiter for a future of asyncio's go on, unless it was cancelled."""
-    # Not asked before: Ctrl-C cancels the main task, and its future with it, between any two steps of this thread.
-    with suppress(sys.modules["asyncio"].InvalidStateError):
-        future.set_result(None)
+    if not future.done():
+        try:
+            future.set_result(None)
+        # Ctrl-C cancels the main task, and its future with it, between any two steps of this thread. Each read of a
+        # stream comes here, and `suppress` takes longer than the rest.
+        except sys.modules["asyncio"].InvalidStateError:
+            pass
 
 
 def uninterrupted(function: F) -> F:
@@ -103,14 +124,13 @@ def uninterrupted(function: F) -> F:
 def keep_interrupts_out() -> None:
     """Make the marks count, where trio is loaded. It may come later than this module. Cheap when called again."""
     trio = sys.modules.get("trio")
-    if trio is not None:
-        _protect(trio)
-
-
-@lru_cache(maxsize=1)
-def _protect(trio: Any) -> None:
-    for function in _uninterrupted:
+    if trio is None:
+        return
+    # Another thread may be doing the same, and Ctrl-C may come between any two steps.
+    for function in tuple(_uninterrupted):
         trio.lowlevel.enable_ki_protection(function)
+        with suppress(ValueError):
+            _uninterrupted.remove(function)
 
 
 def cancel_scope(scope: anyio.CancelScope) -> None:
@@ -121,6 +141,11 @@ def cancel_scope(scope: anyio.CancelScope) -> None:
     else:
         # anyio describes the task that cancels, which takes longer than all else. In a callback there is none.
         task.get_loop().call_soon(scope.cancel)
+
+
+def open_nursery() -> Any:
+    """What holds tasks on trio, to be entered."""
+    return sys.modules["trio"].open_nursery(strict_exception_groups=True)
 
 
 def cancel_requests() -> int:
@@ -143,34 +168,38 @@ class Wakeup:
     wake-up can fall between them.
     """
 
-    __slots__ = ("_event", "_futures")
+    __slots__ = ("_event", "_first", "_others")
 
     def __init__(self) -> None:
-        self._futures: tuple[Any, ...] = ()  # of asyncio's, one for each waiter
-        self._event: anyio.Event | None = None  # on trio, and only while somebody waits
+        self._first: Any = None  # a future of asyncio's, for the one waiter that there is mostly
+        self._others: tuple[Any, ...] = ()
+        self._event: Any = None  # of trio's, and only while somebody waits
 
-    async def wait(self) -> None:
-        """Wait for the next `wake`."""
+    def wait(self) -> Awaitable[None]:
+        """What ends with the next `wake`. It is awaited at once."""
         task = asyncio_task()
         if task is None:
             if self._event is None:
-                self._event = anyio.Event()
-            await self._event.wait()
-            return
+                self._event = sys.modules["trio"].Event()
+            # In one line, between whose parts Ctrl-C seldom comes. It would leave a coroutine that nobody awaits.
+            return cast("Awaitable[None]", self._event.wait())
         # Every read of a stream waits here, and anyio's event would be three objects and three coroutines more.
-        future = task.get_loop().create_future()
-        self._futures = (*self._futures, future)
-        try:
-            await future
-        finally:
-            if future in self._futures:  # the waiter was cancelled
-                self._futures = tuple(other for other in self._futures if other is not future)
+        future: Any = task.get_loop().create_future()
+        # Those of cancelled waiters go here. For the waiters to drop them would take one more coroutine for each wait.
+        if self._first is None or self._first.done():
+            self._first = future
+        else:
+            self._others = (*(other for other in self._others if not other.done()), future)
+        return cast("Awaitable[None]", future)
 
     def wake(self) -> None:
         """Wake all who wait. Cheap if nobody does."""
-        if self._futures:
-            futures, self._futures = self._futures, ()
-            for future in futures:
+        first, self._first = self._first, None
+        if first is not None:
+            _resolve(first)
+        if self._others:
+            others, self._others = self._others, ()
+            for future in others:
                 _resolve(future)
         if self._event is not None:
             self._event.set()

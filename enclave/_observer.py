@@ -98,12 +98,22 @@ class SessionObservation:
 class Observer:
     """Is told what a client does. Pass one as ``EnclaveClient(observer=...)``.
 
-    Each method returns an observation, or None if the subject is of no interest. None is the default. All methods, also
-    those of the observations, are called in the event loop and must not block. An exception of theirs does not reach
-    the caller. It is logged, as a warning the first time and at DEBUG from then on, and the call goes on.
+    Each method returns an observation, or None if the subject is of no interest. None is the default. Derive from these
+    classes and override what you need: later versions may add methods, and those of the base class do nothing.
 
-    `enclave.opentelemetry` has an observer that makes spans. Derive from these classes: later versions may add methods,
-    and those of the base class do nothing.
+    What a subclass may do, and what not:
+
+    - It is called in the event loop, so it must not block. It may start tasks of its own.
+    - One observer may serve several clients. Requests and streams overlap, so keep what belongs to one of them in its
+      observation, whose calls come one after the other. Blocking clients call from threads of their own.
+    - It may set context variables. What `session` sets is seen in the block, in tasks that are started there, and by
+      their requests. What `stream` sets is seen by the requests of the stream alone.
+    - It cannot change a request, apart from headers that `RequestObservation.headers` adds, and cannot stop a call. An
+      exception of its own does not reach the caller. It is logged, as a warning the first time and at DEBUG from then
+      on, and the call goes on.
+    - What it is given may hold code, output and messages of a server, though never a credential.
+
+    `enclave.opentelemetry` has an observer that makes spans.
     """
 
     def request(self, method: str, route: str, *, url: str, session_id: str | None) -> RequestObservation | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 from .errors import (
     AuthenticationError,
     BadRequestError,
@@ -16,9 +14,9 @@ from .errors import (
     PermissionDeniedError,
     ResultTypeError,
     UsageError,
-    excerpt,
 )
 from .types import CreateSessionRequest, SessionResult
+from .types._shown import Shown, short
 
 T = TypeVar("T")
 RequestLike = CreateSessionRequest | str
@@ -45,7 +43,7 @@ class Verdict(StrEnum):
     credential or scope, or a token callable that fails."""
 
 
-class Completed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class Completed(Shown, Generic[T], frozen=True, kw_only=True):
     """A workload ran, and how it ended is known. One that failed or was killed has completed as well."""
 
     index: int
@@ -69,8 +67,19 @@ class Completed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
             facts.append(f"teardown_error={_short(self.teardown_error)}")
         return f"<Completed {' '.join(facts)}>"
 
+    def _kind(self) -> str:
+        return self.verdict
 
-class Errored(msgspec.Struct, frozen=True, kw_only=True):
+    def _row(self) -> dict[str, object]:
+        result = self.result
+        facts = {"kill_reason": result.kill_reason, "exit_code": result.exit_code, "value": result.value}
+        return _row(self) | facts | {"teardown_error": self.teardown_error}
+
+    def _facts(self) -> dict[str, object]:
+        return self._row() | {"stdout": self.result.stdout, "stderr": self.result.stderr, "request": self.request}
+
+
+class Errored(Shown, frozen=True, kw_only=True):
     """There is no result of the type asked for."""
 
     index: int
@@ -88,6 +97,12 @@ class Errored(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Errored {' '.join(_common(self))} error={_short(self.error)}>"
+
+    def _kind(self) -> str:
+        return self.verdict
+
+    def _row(self) -> dict[str, object]:
+        return _row(self) | {"error": self.error}
 
 
 Outcome = Completed[T] | Errored
@@ -128,6 +143,14 @@ def _common(outcome: Completed[Any] | Errored) -> list[str]:
     ]
 
 
+def _row(outcome: Completed[Any] | Errored) -> dict[str, object]:
+    return {
+        "index": outcome.index,
+        "verdict": outcome.verdict,
+        "session_id": outcome.session_id,
+        "duration_seconds": round(outcome.duration_seconds, 3),
+    }
+
+
 def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARS else excerpt(text[:_SHOWN_CHARS]) + "…"
+    return short(value, _SHOWN_CHARS)

@@ -160,6 +160,12 @@ class ResultQuery(Generic[T]):
                     raise SessionTornDown(reason) from error
                 if attempt >= _POLL.attempts:
                     raise
+            except APIStatusError as error:
+                # A server that has no answer here may have one in the session itself.
+                seen = await self._seen()
+                if seen is None or seen.result is None:
+                    raise error from error.__cause__
+                return seen.result.to_json()
             # The phase was announced a moment before the result can be had.
             await anyio.sleep(_POLL.wait_before(attempt))
         raise AssertionError("unreachable")

@@ -20,6 +20,7 @@ from .types._lenient import LenientDecoder
 T = TypeVar("T")
 Decode = Callable[[bytes], SessionResult[T]]
 
+_NO_VALUE = "the program did not call enclave.result(...), or gave it None"
 _untyped = LenientDecoder(SessionResult[Any])
 
 
@@ -95,9 +96,14 @@ def _decode(
     if untyped.value is None and untyped.exit_code != 0:
         # A workload that failed or was killed rarely has a value. How it ended is what the caller must see.
         return untyped
-    if "$.json" not in reason:
-        reason += " - at `$.json`"
-    raise ResultTypeError(f"the workload's result does not fit {_name(type_)}: {reason}", result=untyped)
+    problem = _NO_VALUE if untyped.value is None else _in_python(reason)
+    raise ResultTypeError(f"the workload's result does not fit {_name(type_)}: {problem}", result=untyped)
+
+
+def _in_python(reason: str) -> str:
+    """What msgspec says of a value, with the place as the caller finds it: on the wire the field is called ``json``."""
+    what, at, path = reason.rpartition(" - at `$.json")
+    return f"{what} - at `value{path}" if at else f"{reason} - at `value`"
 
 
 def _convert_with_models(result: SessionResult[Any], type_: Any) -> SessionResult[Any]:

@@ -66,8 +66,8 @@ class SessionHandle:
         """The session as the server last showed it to this handle. None for an attached one that has not been seen.
 
         Creating the session and `refresh` set it. Frames that pass through a stream of this handle, and `result`, keep
-        its `phase`, `kill_reason` and `result` current. An attached session that was seen in frames alone has no other
-        fields.
+        its ``phase``, ``kill_reason`` and ``result`` current. An attached session that was seen in frames alone has no
+        other fields.
         """
         return self._last_seen
 
@@ -190,6 +190,7 @@ class SessionBlock:
         self._observed = ObservedSession()
         self._handle: SessionHandle | None = None
         self._entered = False
+        self._is_torn_down = False  # by the client, which was closed
 
     if not TYPE_CHECKING:  # a type checker refuses these by itself
 
@@ -221,6 +222,7 @@ class SessionBlock:
             self._end(error)
             raise
         self._handle = SessionHandle(self._http, session.id, session, observed=self._observed)
+        self._creates.open_work.add(self)
         return self._handle
 
     @uninterrupted
@@ -229,12 +231,28 @@ class SessionBlock:
     ) -> None:
         if self._handle is None:
             return
+        open_work = self._creates.open_work
+        open_work.remove(self)
         try:
-            await _leave(self._http, self._handle.id, exc, self._observed)
+            if not self._is_torn_down:
+                with open_work.under_way():
+                    await _leave(self._http, self._handle.id, exc, self._observed)
         except BaseException as error:
             self._end(error)
             raise
         self._end(exc)
+
+    async def tear_down(self) -> None:
+        """Tear the session down while the block goes on, because the client is being closed."""
+        if self._handle is None:
+            return
+        try:
+            await discard(self._http, self._handle.id)
+        except Exception as error:  # noqa: BLE001 - whoever leaves the block is told as well
+            logger.warning("tearing down session %s while its client was closed failed: %s", self._handle.id, error)
+        else:
+            self._is_torn_down = self._observed.torn_down = True
+        self._creates.open_work.remove(self)
 
     def _end(self, error: BaseException | None) -> None:
         self._observed.__exit__(None if error is None else type(error), error, None)

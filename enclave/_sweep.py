@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 
 from . import _calls
 from ._create import discard
 from ._groups import close_unbegun, plain_exceptions, start_coroutine
 from ._loop import cancelled_by_others
-from ._tasks import cut_short
+from ._owned_task import cut_short
 from .types import Session, SessionPhase
 from .types._request import check_labels
+from .types._shown import Shown, short
 
 if TYPE_CHECKING:
     from .transport import Http
@@ -23,13 +23,24 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 
 
-class SweepResult(msgspec.Struct, frozen=True):
+class SweepResult(Shown, frozen=True):
     """What a sweep has done."""
 
     swept: list[str]
     """Ids of the sessions that are torn down now. After a dry run: of those that a real one would tear down."""
     failed: dict[str, Exception]
     """Ids of the sessions that could not be torn down, and why."""
+
+    def __repr__(self) -> str:
+        failed = f"{len(self.failed)} failed {short(self.failed)}" if self.failed else "0 failed"
+        return f"<SweepResult {len(self.swept)} swept {short(self.swept)}, {failed}>"
+
+    def _facts(self) -> dict[str, object]:
+        failed = (f"{session_id}: {error!r}" for session_id, error in self.failed.items())
+        return {
+            "swept": "\n".join([str(len(self.swept)), *self.swept]),
+            "failed": "\n".join([str(len(self.failed)), *failed]),
+        }
 
 
 class Sweep:
@@ -45,7 +56,7 @@ class Sweep:
     async def run(self, http: Http, *, dry_run: bool) -> SweepResult:
         """Tear down what stands in the list now."""
         now = datetime.now(UTC)
-        ids = [session.id for session in await _calls.list_sessions(http) if self._matches(session, now)]
+        ids = [session.id for session in await _calls.labelled(http, self._labels) if self._matches(session, now)]
         if dry_run:
             return SweepResult(ids, {})
         swept: list[str] = []
@@ -82,7 +93,7 @@ class Sweep:
 
     def _matches(self, session: Session, now: datetime) -> bool:
         # A session that has ended still holds what it was given, until it is torn down.
-        if session.phase == SessionPhase.TORN_DOWN or not self._labels.items() <= session.labels.items():
+        if session.phase == SessionPhase.TORN_DOWN:
             return False
         if self._min_age is None:
             return True

@@ -1,10 +1,6 @@
-"""Tasks of the SDK's own, and what the event loops do to them.
+"""Work in a task of its own, which ends in one of two ways.
 
-A `BackgroundTask` runs one call in a task of its own, which its owner cannot leave before the call has ended. On trio
-that is a task group of one task, on asyncio the task alone. The call never raises into it, so there is nothing to wrap:
-what it has to say is kept for the owner. The call ends in one of two ways:
-
-- with its owner. A stream's reader and the feeder of a fan-out are cancelled when their block is left.
+- with its owner. The feeder of a fan-out is cancelled when its block is left.
 - on its own terms, although its owner is cancelled. That is work that must end: learning the id of a session that is
   being created, and tearing a session down. See `BackgroundTask.complete` and `finish_or_undo`.
 
@@ -15,9 +11,6 @@ reach of whoever cancels the caller. It is not out of reach of whoever cancels e
 somebody else has cut it short, and its owner, who was cancelled as well, remembers that and waits. This works because
 all those who cancel every task then wait for these tasks to end. Every wait here that ignores cancellation has a
 deadline.
-
-Ctrl-C under trio is kept out of these tasks, and has to be kept out of what owns them. So whatever begins a task, or
-waits for its end, is called from a function that is marked as `uninterrupted`: the mark holds for all it calls.
 """
 
 from __future__ import annotations
@@ -25,35 +18,16 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import anyio
-from anyio.abc import TaskGroup
-from anyio.lowlevel import cancel_shielded_checkpoint
 
-from ._groups import plain_exceptions
 from ._log import logger
-from ._loop import (
-    Wakeup,
-    asyncio_task,
-    cancel_requests,
-    cancel_scope,
-    cancelled_by_others,
-    forget_cancel_requests,
-    keep_interrupts_out,
-    uninterrupted,
-)
-from .errors import WorkInterrupted
+from ._loop import cancel_requests, cancelled_by_others, current_time, forget_cancel_requests, uninterrupted
+from ._owned_task import OwnedTask, cut_short
 
 T = TypeVar("T")
 Call = Callable[[], Awaitable[T]]
-
-
-def cut_short(what: str, cause: BaseException | None = None) -> WorkInterrupted:
-    """The error for work that somebody else has cancelled."""
-    error = WorkInterrupted(f"{what}: cancelled by somebody else")
-    error.__cause__ = cause
-    return error
 
 
 class TaskState(enum.Enum):
@@ -75,8 +49,8 @@ class TaskState(enum.Enum):
     INTERRUPTED = enum.auto()
 
 
-class BackgroundTask(Generic[T]):
-    """A call in a task of its own. Its owner, always one and the same task, begins it and waits for its end.
+class BackgroundTask(OwnedTask, Generic[T]):
+    """A call in a task of its own. Its owner begins it and waits for its end.
 
     The call is shielded from what cancels the owner. An owner that is cancelled and shielded itself still gets what the
     call brings, and cancels it when it leaves.
@@ -89,39 +63,18 @@ class BackgroundTask(Generic[T]):
             is the end.
     """
 
-    __slots__ = (
-        "_again",
-        "_asyncio_task",
-        "_call",
-        "_cancel_requested",
-        "_deadline",
-        "_end",
-        "_error",
-        "_has_ended",
-        "_scope",
-        "_task_group",
-        "_value",
-        "name",
-        "seconds",
-        "state",
-    )
+    __slots__ = ("_again", "_call", "_deadline", "_error", "_value", "seconds", "state")
 
     def __init__(self, call: Call[T], name: str, *, again: Call[T] | None = None) -> None:
-        self.name = name
+        super().__init__(name)
         self.state = TaskState.NEW
         self.seconds = 0.0
         """How long the call ran, once it has ended."""
         self._call = call
         self._again = again
         self._deadline = math.inf
-        self._cancel_requested = False
-        self._scope: anyio.CancelScope | None = None  # of the attempt that is running
         self._value: T | None = None
         self._error: BaseException | None = None
-        self._has_ended = False
-        self._end = Wakeup()
-        self._asyncio_task: Any = None
-        self._task_group: TaskGroup | None = None  # on trio
 
     async def start(self) -> None:
         """Begin the call. `aclose` must follow, whatever this raises.
@@ -129,36 +82,15 @@ class BackgroundTask(Generic[T]):
         Raises:
             WorkInterrupted: somebody else cancelled the task before its first step, and there is no `again`.
         """
-        cancellation = await self._begin()
-        if cancellation is not None:
-            raise cancellation
+        await super().start()
         if self.state is TaskState.INTERRUPTED:
             raise self._failure()
-
-    def cancel(self) -> None:
-        """Cancel the call. From any task."""
-        # Noted as well, since a call that was not begun, or is about to be begun again, has no scope.
-        self._cancel_requested = True
-        if self._scope is not None:
-            cancel_scope(self._scope)
 
     def end_within(self, seconds: float) -> None:
         """Cancel the call unless it ends within so many seconds from now. A deadline that is sooner holds."""
         self._deadline = min(self._deadline, anyio.current_time() + seconds)
         if self._scope is not None:
             self._scope.deadline = self._deadline
-
-    async def wait(self) -> None:
-        """Wait until the call has ended. Cancelling the wait does not cancel the call."""
-        while not self._has_ended:
-            await self._end.wait()
-
-    async def aclose(self) -> None:
-        """Cancel the call, and wait until it has cleaned up."""
-        self.cancel()
-        cancellation = await self._join()
-        if cancellation is not None:
-            raise cancellation
 
     async def complete(self) -> BaseException | None:
         """Wait until the call has ended, beginning it if it is new, and ignore all cancellation meanwhile.
@@ -169,11 +101,6 @@ class BackgroundTask(Generic[T]):
         first = None if self.has_begun else await self._begin()
         second = await self._join()
         return first or second
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is, or was, a task for the call. It may not have had its first step."""
-        return self.state is not TaskState.NEW or self._asyncio_task is not None or self._task_group is not None
 
     def result(self) -> T:
         """What the call gave. Raises what it raised, TimeoutError if its time was over, or `WorkInterrupted`."""
@@ -189,49 +116,23 @@ class BackgroundTask(Generic[T]):
     def _failure(self) -> BaseException:
         return self._error or TimeoutError(f"{self.name}: not done within {self.seconds:.1f} s")
 
-    async def _begin(self) -> BaseException | None:
-        keep_interrupts_out()
-        cancellation: BaseException | None = None
-        while True:
-            await self._enter_task()
-            try:
-                # asyncio steps tasks in the order of their creation, so the task has had its first step after this.
-                await cancel_shielded_checkpoint()
-            except BaseException as error:  # noqa: BLE001 - given to the owner, who raises it
-                cancellation = error
-            if self.state is not TaskState.NEW or self._asyncio_task is None:
-                return cancellation
-            # A task that is cancelled before its first step never begins, and nothing in it can know.
-            if self._again is None:
-                self._interrupted(None)
-                return cancellation
-
-    async def _enter_task(self) -> None:
-        name = f"enclave: {self.name}"
-        owner = asyncio_task()
-        if owner is None:
-            # Entered and left by hand, for it spans the owner's own `__aenter__` and `__aexit__`.
-            self._task_group = anyio.create_task_group()
-            await self._task_group.__aenter__()
-            self._task_group.start_soon(self._run, name=name)
-        else:
-            # Not in a group of anyio's, which costs 30 us and 3.5 KB more, and as much again when many are cancelled.
-            # It would do nothing that is not done here: the owner cancels the one task, and waits for its end.
-            self._asyncio_task = owner.get_loop().create_task(self._run(), name=name)
+    def _has_never_begun(self) -> bool:
+        if self._again is not None:
+            return True
+        self._interrupted(None)
+        return False
 
     @uninterrupted
     async def _run(self) -> None:
+        self._has_stepped = True
         self.state = TaskState.RUNNING
-        began = anyio.current_time()
+        began = current_time()
         call: Call[T] | None = self._call
         try:
             while call is not None:
                 cancels = cancel_requests()
                 try:
-                    # On trio this task is within its owner's scopes, and a cancelled one must not reach the call.
-                    with anyio.CancelScope(deadline=self._deadline, shield=True) as self._scope:
-                        if self._cancel_requested:
-                            self._scope.cancel()
+                    with self._new_scope(self._deadline):
                         self._value = await call()
                         self.state = TaskState.RETURNED
                     call = None
@@ -247,7 +148,7 @@ class BackgroundTask(Generic[T]):
             if self.state is TaskState.RUNNING:
                 self.state = TaskState.CANCELLED
         finally:
-            self.seconds = anyio.current_time() - began
+            self.seconds = current_time() - began
             self._set_ended()
 
     def _after_being_cut_short(self, error: BaseException, cancels: int) -> Call[T] | None:
@@ -267,44 +168,6 @@ class BackgroundTask(Generic[T]):
         self.state = TaskState.INTERRUPTED
         self._error = cut_short(self.name, cause)
         self._set_ended()
-
-    def _set_ended(self) -> None:
-        self._has_ended = True
-        self._end.wake()
-
-    async def _join(self) -> BaseException | None:
-        """Wait for the end of the call, and leave its task. Give what cancelled the owner meanwhile."""
-        if self._asyncio_task is None and self._task_group is None:
-            return None
-        cancellation: BaseException | None = None
-        while not self._has_ended:
-            try:
-                # The wait is bounded by the deadline of the call. Without `again` the call was cancelled before.
-                with anyio.CancelScope(shield=True):
-                    await self.wait()
-            # Somebody throws this coroutine away, and to wait again would be an error.
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # noqa: BLE001 - Task.cancel() and trio's Ctrl-C pass the shield
-                cancellation = error
-        return await self._leave_task() or cancellation
-
-    async def _leave_task(self) -> BaseException | None:
-        task, self._asyncio_task = self._asyncio_task, None
-        if task is not None:
-            # asyncio warns of an exception that nobody has asked the task for.
-            return None if task.cancelled() else cast("BaseException | None", task.exception())
-        task_group, self._task_group = self._task_group, None
-        if task_group is None:
-            return None
-        try:
-            with plain_exceptions():
-                await task_group.__aexit__(None, None, None)
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - as above
-            return error
-        return None
 
 
 async def finish_or_undo(

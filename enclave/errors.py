@@ -1,35 +1,35 @@
 """What can go wrong with a valid call, as a tree. Imports the types and the standard library only.
 
 EnclaveError
-├── ConfigurationError            the client cannot be built from what it was given (also a ValueError)
-├── UsageError                    a call that cannot work here: closed client, stream not entered (also a RuntimeError)
-├── APIStatusError                the server answered, and not with 2xx
-│   ├── BadRequestError           400
-│   ├── AuthenticationError       401
-│   ├── PermissionDeniedError     403
-│   ├── NotFoundError             404, also for a session of another org
-│   ├── ConflictError             409, the result is not ready
-│   ├── PayloadTooLargeError      413
-│   ├── RateLimitError            429
-│   └── ServerError               5xx
+├── ConfigurationError                the client cannot be built from what it was given (also a ValueError)
+├── UsageError                        a call that cannot work: closed client, stream not entered (also a RuntimeError)
+├── APIStatusError                    the server answered, and not with 2xx
+│   ├── BadRequestError               400
+│   ├── AuthenticationError           401
+│   ├── PermissionDeniedError         403
+│   ├── NotFoundError                 404, also for a session of another org
+│   ├── ConflictError                 409, the result is not ready
+│   ├── PayloadTooLargeError          413
+│   ├── RateLimitError                429
+│   └── ServerError                   5xx
 │       └── ServiceUnavailableError   503
-├── APIConnectionError            no answer: the connection failed, or broke before the answer was complete
-│   ├── ConnectError              no connection was made, so the server saw nothing of the request
-│   │   └── CertificateError      the server's certificate is not trusted
-│   └── APITimeoutError           the answer took longer than a timeout allows (also a TimeoutError)
-│       └── ConnectTimeoutError   no connection was made in time (also a ConnectError)
-├── ProtocolError                 the server answered something that cannot be used
-│   ├── MalformedResponseError    the body, or the content type, of a response
-│   ├── EventTooLargeError        one event exceeds `max_event_bytes`
-│   └── ResponseTooLargeError     one body or header section exceeds its bound
-├── StreamError                   a stream gave less than the whole session
-│   └── StreamInterrupted         it broke, and could not be resumed exactly where it broke
-├── WorkInterrupted               somebody else cancelled a task of the SDK's, though its caller was not cancelled
-└── WorkloadError                 the session worked, and the workload did not
-    ├── WorkloadFailed            non-zero exit code
-    ├── WorkloadKilled            killed by the platform, see `kill_reason`
-    ├── ResultTypeError           its result does not fit the type asked for
-    └── SessionTornDown           torn down before there was a result
+├── APIConnectionError                no answer: the connection failed, or broke before the answer was complete
+│   ├── ConnectError                  no connection was made, so the server saw nothing of the request
+│   │   └── CertificateError          the server's certificate is not trusted
+│   └── APITimeoutError               the answer took longer than a timeout allows (also a TimeoutError)
+│       └── ConnectTimeoutError       no connection was made in time (also a ConnectError)
+├── ProtocolError                     the server answered something that cannot be used
+│   ├── MalformedResponseError        the body, or the content type, of a response
+│   ├── EventTooLargeError            one event exceeds max_event_bytes
+│   └── ResponseTooLargeError         one body or header section exceeds its bound
+├── StreamError                       a stream gave less than the whole session
+│   └── StreamInterrupted             it broke, and could not be resumed exactly where it broke
+├── WorkInterrupted                   somebody else cancelled a task of the SDK's, though its caller was not cancelled
+└── WorkloadError                     the session worked, and the workload did not
+    ├── WorkloadFailed                non-zero exit code
+    ├── WorkloadKilled                killed by the platform, see kill_reason
+    ├── ResultTypeError               its result does not fit the type asked for
+    └── SessionTornDown               torn down before there was a result
 
 Cancellation is not an error and never turned into one. No error holds a request, a header or a credential.
 """
@@ -40,6 +40,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .types import KillReason, SessionResult
+from .types._shown import printable
 
 __all__ = [
     "APIConnectionError",
@@ -89,7 +90,7 @@ def excerpt(text: bytes | str, *, max_chars: int = MAX_EXCERPT_CHARS) -> str:
     head = text[: max_chars + 1]
     if isinstance(head, bytes):
         head = head.decode("utf-8", "replace")
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in head)
+    shown = printable(head)
     return shown[:max_chars] + "…" if len(text) > max_chars or len(shown) > max_chars else shown
 
 
@@ -184,7 +185,10 @@ class AuthenticationError(APIStatusError):
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the credential is good, but lacks the scope: ``sessions:write`` to create and tear down."""
+    """403: the credential is good, but lacks the scope.
+
+    Reading takes ``sessions:read``. Creating a session and tearing one down take ``sessions:write``.
+    """
 
 
 class NotFoundError(APIStatusError):
@@ -200,7 +204,7 @@ class PayloadTooLargeError(APIStatusError):
 
 
 class RateLimitError(APIStatusError):
-    """429: too many requests. See `retry_after_seconds`."""
+    """429: too many requests. See `APIStatusError.retry_after_seconds`."""
 
 
 class ServerError(APIStatusError):
@@ -208,7 +212,7 @@ class ServerError(APIStatusError):
 
 
 class ServiceUnavailableError(ServerError):
-    """503: the server cannot take the request now. See `retry_after_seconds`."""
+    """503: the server cannot take the request now. See `APIStatusError.retry_after_seconds`."""
 
 
 STATUS_ERRORS: Mapping[int, type[APIStatusError]] = {
@@ -265,7 +269,10 @@ class EventTooLargeError(ProtocolError):
 
 
 class ResponseTooLargeError(ProtocolError):
-    """A response's body or header section exceeds the client's bound. Never retried."""
+    """A response is too large: its body exceeds ``max_response_bytes``, or its header section a fixed bound.
+
+    Never retried.
+    """
 
 
 class StreamError(EnclaveError):
@@ -296,11 +303,17 @@ class WorkInterrupted(EnclaveError):
 
 
 class WorkloadError(EnclaveError):
-    """The session worked, and the workload did not: it failed, was killed, or returned something else."""
+    """The session worked, and the workload did not.
+
+    It failed, was killed, was torn down, or returned a value of another type.
+    """
 
     @property
     def result(self) -> SessionResult[Any] | None:
-        """The result with its value undecoded (plain JSON types), where there is one."""
+        """The result with its value undecoded (plain JSON types).
+
+        A `SessionTornDown` has none. Every other `WorkloadError` has one.
+        """
         return None
 
 
@@ -313,7 +326,7 @@ class _WithResult(WorkloadError):
 
     @property
     def result(self) -> SessionResult[Any]:
-        """The result with its value undecoded (plain JSON types)."""
+        """The result with its value undecoded (plain JSON types). Never None."""
         return self._result
 
 

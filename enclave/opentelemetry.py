@@ -57,15 +57,15 @@ class OpenTelemetryObserver(Observer):
     - ``GET /sessions/{id}`` and so on is a request with its retries. Each retry is an event, ``retry``. The span
       follows the semantic conventions for HTTP clients, except that all attempts are one span.
 
-    No span holds a credential. Code, output, labels, results and messages of errors are in no span either, unless
-    `capture_content` is set.
+    No span holds a credential, output, a label or a result. Code and messages of errors are in spans only if
+    `capture_content` is set. The guide lists all attributes and events, see [The spans][the-spans].
 
     Args:
         tracer_provider: where the spans go. By default the global provider, which may also be set later.
         propagate: whether requests carry the trace on to the control plane. The global propagator decides how. By
             default these are the headers ``traceparent``, ``tracestate`` and ``baggage``.
         capture_content: whether spans hold the code that is run, and the messages of errors, which may quote output.
-            Each is cut to `MAX_CONTENT_BYTES`.
+            Each is cut to 4,096 bytes.
     """
 
     def __init__(

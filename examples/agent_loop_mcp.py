@@ -26,7 +26,7 @@ from mcp import Client, StdioServerParameters
 MAX_STEPS = 8
 DEADLINE_SECONDS = 60
 QUESTION = "What is the sum of the first 100 primes?"
-LIMITS = {"wallClockMs": 5_000, "memoryMb": 128}
+LIMITS = {"wallClockMs": 10_000, "memoryMb": 128}
 
 DOWNLOAD = """
 import urllib.request

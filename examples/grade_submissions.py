@@ -22,7 +22,7 @@ import anyio
 
 from enclave import CreateSessionRequest, EgressPolicy, EnclaveClient, Errored, Outcome, SessionLimits, Verdict
 
-LIMITS = SessionLimits(memory_mb=128, wall_clock_ms=5_000, cpu_millis=200, pids=8)  # a second of CPU time
+LIMITS = SessionLimits(memory_mb=128, wall_clock_ms=10_000, cpu_millis=100, pids=8)  # a second of CPU time
 CASES: list[tuple[list[int], float]] = [([5], 5), ([3, 1, 2], 2), ([4, 1, 3, 2], 2.5), ([7, 7, 1, 1], 4)]
 
 RIGHT = (
@@ -56,7 +56,9 @@ def submissions(count: int) -> Iterator[CreateSessionRequest]:
         )
 
 
-def grade(outcome: Outcome[object]) -> str:
+def grade(outcome: Outcome[list[float]]) -> str:
+    if outcome.verdict is Verdict.MISTYPED:  # the submission's doing
+        return "no answer"
     if isinstance(outcome, Errored):  # no fault of the submission's: to be run again
         return "not graded"
     result = outcome.result
@@ -64,7 +66,7 @@ def grade(outcome: Outcome[object]) -> str:
         return f"killed: {result.kill_reason}"
     if outcome.verdict is Verdict.FAILED:
         return "crashed"
-    if not isinstance(result.value, list) or len(result.value) != len(CASES):
+    if len(result.value) != len(CASES):
         return "no answer"
     right = sum(answer == expected for answer, (_, expected) in zip(result.value, CASES, strict=True))
     return f"{right} of {len(CASES)}"
@@ -117,7 +119,8 @@ async def main(count: int, max_concurrency: int) -> None:
     grades: Counter[str] = Counter()
     async with connect() as enclave:
         with progress(count) as advance:
-            async with enclave.fan_out(submissions(count), max_concurrency=max_concurrency) as outcomes:
+            requests = submissions(count)
+            async with enclave.fan_out(requests, max_concurrency=max_concurrency, type=list[float]) as outcomes:
                 async for outcome in outcomes:
                     grades[grade(outcome)] += 1
                     advance()

@@ -1,7 +1,7 @@
 """A web service on asyncio: runs the code that a browser page posts, and relays its frames over Server-Sent Events.
 
 A run lives as long as its HTTP request: a browser that leaves, or a service that stops, tears the session down. Needs
-`pip install 'enclave-sdk[simulator]' uvicorn`. Against the embedded simulator, or the control plane that
+`pip install 'enclave-sdk[simulator]' starlette uvicorn`. Against the embedded simulator, or the control plane that
 ENCLAVE_BASE_URL names:
 
     python examples/service_starlette.py [--port 8000]

@@ -7,10 +7,15 @@ import signal
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import environment
 from tests.support.browser import CHROMIUM
 from tests.support.loops import ASYNCIO, TRIO
+
+# How long an example takes is up to the machine, and to what else it does.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def pytest_configure() -> None:

@@ -14,7 +14,7 @@ import pytest
 from httpx_sse import connect_sse
 
 ROOT = Path(__file__).parent.parent
-READ_SECONDS = 10.0
+READ_SECONDS = 60.0
 RUN_SECONDS = 120.0
 
 
@@ -84,9 +84,9 @@ def test_source_counts_the_sockets_of_its_clients_and_sees_them_close(source, ht
     with http.stream("GET", "/sessions/idle/stream") as response:
         body = response.iter_raw()
         assert b'"running"' in next(body)
-        assert httpx.get(f"{source}/control/sockets", trust_env=False).json() == {"open": 1}
+        assert httpx.get(f"{source}/control/sockets", trust_env=False, timeout=READ_SECONDS).json() == {"open": 1}
     http.close()
-    assert httpx.get(f"{source}/control/sockets", trust_env=False).json() == {"open": 0}
+    assert httpx.get(f"{source}/control/sockets", trust_env=False, timeout=READ_SECONDS).json() == {"open": 0}
 
 
 def test_source_answers_requests_on_one_connection(http):

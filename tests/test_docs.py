@@ -1,21 +1,36 @@
 """Every Python program in the README and the guides runs as it stands, and prints what the page says it prints.
 
 A program is a block of Python with its output in a block of text behind it. Pages with blocks of another kind are run
-by a test beside what they describe, which is named here. `make types` checks the types of all of them.
+by a test beside what they describe, which is named here. `make types` checks the types of all of them. A block of
+`python3` is only shown: it is written for another SDK, or needs a control plane.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
+import collections.abc
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
+import typing
 from textwrap import dedent
 
 import pytest
 
 import enclave
 import enclave.errors
+import enclave.opentelemetry
+import enclave.ray
 import enclave.simulator
+import enclave.transport
+from enclave._streams import DEFAULT_MAX_BUFFERED_BYTES
+from enclave._streams._ids import MAX_HASHES, MAX_ID_BYTES
+from enclave.errors import MAX_EXCERPT_CHARS, MAX_MESSAGE_CHARS
+from enclave.transport import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_RESPONSE_BYTES
+from enclave.transport.http11._transport import DEFAULT_MAX_HEADER_BYTES
 from tests.support.programs import PAGES, ROOT, programs
 
 RUN_ELSEWHERE = {
@@ -23,6 +38,8 @@ RUN_ELSEWHERE = {
     "docs/mcp.md": "tests/mcp/test_docs.py",
     "docs/ray.md": "tests/ray/test_docs.py",
     "docs/dask.md": "tests/dask/test_docs.py",
+    "docs/notebooks.md": "tests/test_notebooks.py",
+    **{page: "tests/recipes/test_pages.py" for page in PAGES if page.startswith("docs/recipes/")},
 }
 RUN_HERE = [page for page in PAGES if page not in RUN_ELSEWHERE]
 PROGRAMS = [
@@ -61,15 +78,54 @@ def test_a_page_with_blocks_of_another_kind_has_a_test_of_its_own(page: str, tes
     assert page.removeprefix("docs/") in (ROOT / test).read_text()
 
 
+# The packages that the core brings, and the extra that the front page and the quickstart install for all pages.
+AT_HAND = {"anyio", "enclave", "httpx", "msgspec", "enclave.simulator", "enclave.pytest_plugin", "pytest"}
+INSTALLED_AS = {
+    "agents": "openai-agents",
+    "enclave.opentelemetry": "enclave-sdk[otel]",
+    "enclave.ray": "enclave-sdk[ray]",
+    "langchain_core": "langchain",
+    "mcp": "enclave-sdk[mcp]",
+    "opentelemetry": "opentelemetry-sdk",
+    "pydantic": "fastapi",
+    "pydantic_ai": "pydantic-ai-slim",
+    "ray": "enclave-sdk[ray]",
+}
+
+
+def needed(program: str) -> set[str]:
+    """What has to be installed for a program, beyond what every page needs."""
+    nodes = list(ast.walk(ast.parse(program)))
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    packages = {name if name.startswith("enclave.") else name.partition(".")[0] for name in modules}
+    if 'backend="trio"' in program:
+        packages.add("trio")
+    return {INSTALLED_AS.get(name, name) for name in packages - AT_HAND - sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if programs(page)])
+def test_a_page_says_what_its_programs_need_beside_the_simulator(page: str) -> None:
+    said = " ".join(re.findall(r"pip install ([^`\n#]*)", PAGES[page]))
+    # `'enclave-sdk[otel,simulator]'` stands for each of its extras.
+    extras = {f"enclave-sdk[{extra}]" for group in re.findall(r"\[([\w,]+)\]", said) for extra in group.split(",")}
+    files = set(re.findall(r"(\w+)\.py\b", PAGES[page]))  # of the page's own
+    needs = {need for program, _ in programs(page) for need in needed(program)}
+    assert needs - files <= extras | set(re.findall(r"[\w-]+", said))
+
+
 def test_every_page_is_in_the_navigation_and_every_entry_has_a_page() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2].partition("\n\n")[0]
     entries = {f"docs/{entry}" for entry in re.findall(r"- ([\w/-]+\.md)$", navigation, re.MULTILINE)}
-    assert entries == PAGES.keys() - {"README.md"}
+    elsewhere = dict(re.findall(r"^    ([\w-]+\.md): (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert entries == (PAGES.keys() - {"README.md"}) | {f"docs/{page}" for page in elsewhere}
+    assert all((ROOT / source).is_file() for source in elsewhere.values())
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:
     for name, text in PAGES.items():
-        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)  # `Agent[int](...)` is no link
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", prose):
             page = (ROOT / name).parent / target if target else ROOT / name
             assert page.exists(), (name, target)
             if page.suffix != ".md":
@@ -87,8 +143,40 @@ def test_the_tree_of_errors_is_the_one_in_the_module() -> None:
 def test_the_reference_has_every_public_name() -> None:
     entries = re.findall(r"^::: (\S+)$", "".join(PAGES.values()), re.MULTILINE)
     described = {name.rpartition(".")[2] for name in entries}
-    public = {*enclave.__all__, *enclave.types.__all__, *enclave.simulator.__all__, *enclave.errors.__all__}
-    assert public - described == {"__version__", "errors", "types"}
+    modules = (enclave, enclave.errors, enclave.ray, enclave.simulator, enclave.transport, enclave.types)
+    assert {name for module in modules for name in module.__all__} - described == {"__version__", "errors", "types"}
+
+
+# What callers have of other packages, and aliases for what they pass.
+KNOWN_TO_CALLERS = {"AsyncBaseTransport", "SSLContext", "ScriptStep", "TokenSource", "TracerProvider", "UnsetType"}
+
+
+def test_the_reference_shows_no_constructor_that_takes_what_callers_do_not_have() -> None:
+    known = KNOWN_TO_CALLERS | {*enclave.__all__, *enclave.simulator.__all__}
+    known |= {*dir(builtins), *dir(collections.abc), *dir(typing)}
+    checked = 0
+    for name, options in re.findall(r"^::: (\S+)\n((?:    .+\n)*)", "\n".join(PAGES.values()), re.MULTILINE):
+        if name.startswith("enclave.ray.") or "merge_init_into_class: false" in options:
+            continue
+        described = pkgutil.resolve_name(name)
+        if inspect.isclass(described) and inspect.isfunction(described.__init__):
+            annotations = [str(each.annotation) for each in inspect.signature(described).parameters.values()]
+            assert set(re.findall(r"\b[A-Z]\w+", " ".join(annotations))) <= known, name
+            checked += 1
+    assert checked > 20
+
+
+def test_the_bounds_in_the_guide_are_those_of_the_code() -> None:
+    for shown in (
+        f"{DEFAULT_MAX_EVENT_BYTES / 2**20:g} MiB an event",
+        f"{DEFAULT_MAX_RESPONSE_BYTES / 2**20:g} MiB a body, after decompression",
+        f"{DEFAULT_MAX_BUFFERED_BYTES / 2**10:g} KiB read and not yet taken",
+        f"{MAX_HASHES:,} hashes of 8 bytes, and three ids of at most {MAX_ID_BYTES:,} bytes",
+        f"{DEFAULT_MAX_HEADER_BYTES / 2**10:g} KiB a response's head",
+        f"{MAX_MESSAGE_CHARS:,} characters of a server's message",
+        f"{MAX_EXCERPT_CHARS} characters of a text in an error",
+    ):
+        assert f"| {shown}" in PAGES["docs/reliability.md"]
 
 
 PROGRESS_BARS = {

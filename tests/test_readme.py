@@ -35,6 +35,14 @@ def test_the_quickstart_shows_the_main_job_on_either_loop(backend: str) -> None:
         assert line in shown
 
 
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n\t", "")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    listed = re.findall(r"^([a-z-]+):.*## \S", makefile, re.MULTILINE)
+    assert listed == targets
+    assert {line.partition(":")[0] for line in re.findall(r"^[a-z-]+:", makefile, re.MULTILINE)} == set(listed)
+
+
 def as_an_index_shows_it(readme: str) -> str:
     """What the build makes of the README, by the substitutions in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())

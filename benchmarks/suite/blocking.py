@@ -44,7 +44,9 @@ BENCHMARK = Benchmark(
     "blocking",
     "The blocking client",
     "What `SyncEnclaveClient` takes more than `EnclaveClient`: microseconds for each of `GET /sessions/{id}`, one call "
-    "after the other, and for each frame of one stream, read with a plain loop. Both take turns in one process.",
+    "after the other, and for each frame of one stream, read with a plain loop. Both take turns in one process. "
+    "The columns say how many frames the server writes at once. To a call that does not matter: its columns are two "
+    "runs.",
     cases,
     [
         Table("CPU of a call, us more", number("cpu_a_call"), ".0f"),

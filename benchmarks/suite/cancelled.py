@@ -65,8 +65,8 @@ def targets(results: Results, options: Options) -> list[Target]:
 BENCHMARK = Benchmark(
     "cancel",
     "Cancelling open streams",
-    "CPU of the client per open stream when all are cancelled at the same moment, until the last task has ended. The "
-    "client stays open; the server then counts the sockets that it still sees.",
+    "CPU of the client per open stream when all are cancelled at the same moment, until the server has seen the last "
+    "socket close, or for 10 s. The client stays open. The server counts the sockets that it still sees.",
     cases,
     [Table("client CPU, us per stream", CPU_US, ".0f"), Table("sockets left open", number("sockets_left"), ".0f")],
     targets,

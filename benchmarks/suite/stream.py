@@ -89,7 +89,9 @@ BENCHMARK = Benchmark(
     "Millions of frames a second from a socket to decoded frames, by the number of frames that the server writes at "
     "once (one `send` and one HTTP chunk for each write). In the last column the chunks still hold one frame each, but "
     "are sent 256 KiB at a time: the client is behind, or replays. The last row reads the bytes and drops them: that "
-    "is what the source can give. At one frame a write it is awake before each, and each wake-up slows the source.",
+    "is what the source can give. At one frame a write a client that keeps up is woken for each frame, which slows the "
+    "source too, and one that falls behind finds many at once. So rows of that column may swap places from one machine "
+    "to another.",
     cases,
     [Table("million frames per second", M_FRAMES, ".3f"), Table("client CPU, us per frame", CPU_US, ".2f")],
     targets,

@@ -1,7 +1,7 @@
 """A stream of frames, whole: from a connection's bytes to the loop body. Imports transport, types and errors.
 
 A byte goes down this list and never back:
-_source.py      EventSource: one response that is an event stream
+_source.py      opens a response that is an event stream
 _decoder.py     FrameDecoder: its bytes to frames, in bulk where that can be, event by event everywhere
 _plain.py       which stretches of a stream can be decoded in bulk
 _frames.py      the JSON of one event, or of many, to frames

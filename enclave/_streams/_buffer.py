@@ -25,8 +25,8 @@ class FrameBuffer:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        # A list: an empty deque takes 600 bytes, in each of many streams, and the bound keeps this short.
-        self._batches: list[tuple[list[StreamFrame], int]] = []
+        # A list, and none while nothing waits: an empty deque takes 600 bytes, in each of many streams.
+        self._batches: list[tuple[list[StreamFrame], int]] | None = None
         self._bytes = 0
         self._ended = False
         self._end_error: Exception | None = None
@@ -37,7 +37,10 @@ class FrameBuffer:
         """Add what one network read completed. Never waits. Call `wait_for_room` before the next read."""
         if self._ended:
             return  # a reader that is being cancelled may still have had a read to hand over
-        self._batches.append((batch, wire_bytes))
+        if self._batches is None:
+            self._batches = [(batch, wire_bytes)]
+        else:
+            self._batches.append((batch, wire_bytes))
         self._bytes += wire_bytes
         self._changed.wake()
 
@@ -76,7 +79,7 @@ class FrameBuffer:
 
     def discard(self) -> None:
         """Drop what waits, and what may still be put, and end: the consumer wants no more, and cancels the reader."""
-        self._batches.clear()
+        self._batches = None
         self._end_error = None
         self._ended = True
         self._changed.wake()
@@ -94,6 +97,8 @@ class FrameBuffer:
             await self._changed.wait()
         # No await from here on: a cancellation between taking the batch and returning it would lose it.
         batch, wire_bytes = self._batches.pop(0)
+        if not self._batches:
+            self._batches = None
         self._bytes -= wire_bytes
         if not self.is_full:
             self._changed.wake()

@@ -4,51 +4,48 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from types import TracebackType
-from typing import Self
 
 import anyio
 
+from enclave._loop import clock, current_time
 from enclave.errors import APIStatusError, APITimeoutError, EnclaveError
-from enclave.transport import Http
+from enclave.transport import Body, Http
 
 from ._buffer import FrameBuffer
 from ._decoder import FrameDecoder
 from ._history import History
-from ._source import EventSource
+from ._source import open_source
 from ._warnings import UnknownFrameLog
 
 _STOOD_SECONDS = 0.5
 """A connection that was open for so long before it broke was a good one, though nothing may have come."""
+_DRAIN_SECONDS = 1.0
 
 
 class Dropped(EnclaveError):
     """The server closed the stream before the `end` frame."""
 
 
-class _Clocks:
-    """When something last came, on the event loop's clock."""
-
-    __slots__ = ("asked", "frame", "opened", "read")
-
-    def __init__(self) -> None:
-        self.opened = math.inf
-        self.read = self.frame = self.asked = 0.0
-
-
 class Connection:
-    """Fills a `FrameBuffer` with what one connection has that is new. Use it with ``async with``."""
+    """Fills a `FrameBuffer` with what one connection has that is new. Whoever opens it closes it."""
 
     __slots__ = (
+        "_asked_at",
+        "_body",
         "_buffer",
-        "_clocks",
         "_decoder",
+        "_frame_at",
+        "_got_gateway_timeout",
         "_has_brought_frames",
         "_history",
-        "_source",
+        "_http",
+        "_known_at",
+        "_opened_at",
+        "_path",
+        "_read_at",
+        "_repeated",
         "_timeout",
         "_unfinished_bytes",
-        "_was_given_up_by_proxy",
         "last_event_id",
     )
 
@@ -57,130 +54,183 @@ class Connection:
     ) -> None:
         self.last_event_id = history.resume_id()
         """The id to go on after. None if the session is replayed from its first event."""
-        self._source = EventSource(http, path, self.last_event_id)
+        self._http = http
+        self._path = path
+        self._body: Body | None = None  # once it is open
         self._decoder = FrameDecoder(
-            history, max_event_bytes=http.settings.max_event_bytes, on_unknown=unknown_frames.note
+            history, max_event_bytes=http.settings.max_event_bytes, unknown_frames=unknown_frames
         )
         self._history = history
         self._buffer = buffer
         self._timeout = http.settings.timeout
-        self._clocks = _Clocks()
         self._has_brought_frames = False
-        self._was_given_up_by_proxy = False
+        self._repeated = 0  # events, by the latest read
+        self._got_gateway_timeout = False
         self._unfinished_bytes = 0  # read since the last batch, so they belong to the next one
+        # When something last came, on the event loop's clock.
+        self._asked_at = 0.0
+        self._opened_at = math.inf
+        self._read_at = self._frame_at = 0.0
+        self._known_at = 0.0  # a frame that was known, or a part of a frame
 
-    async def __aenter__(self) -> Self:
-        """Open it. Raises as `EventSource` does."""
-        self._clocks.asked = anyio.current_time()
+    async def open(self) -> None:
+        """Open it. Raises as `open_source` does."""
+        self._asked_at = current_time()
         try:
-            await self._source.__aenter__()
+            self._body = await open_source(self._http, self._path, self.last_event_id)
         except APIStatusError as error:
-            self._was_given_up_by_proxy = error.status == HTTPStatus.GATEWAY_TIMEOUT
+            self._got_gateway_timeout = error.status == HTTPStatus.GATEWAY_TIMEOUT
             raise
-        self._clocks.opened = self._clocks.read = anyio.current_time()
+        self._opened_at = self._known_at = self._read_at = self._frame_at = current_time()
         self._history.connected(asked_to_go_on=self.last_event_id is not None)
-        return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._source.__aexit__(exc_type, exc, traceback)
+    async def aclose(self) -> None:
+        """Close it, cancelled or not, within a deadline."""
+        if self._body is not None:
+            await self._body.aclose()
 
     @property
     def has_opened(self) -> bool:
         """Whether the server answered with a stream."""
-        return self._clocks.opened < math.inf
+        return self._body is not None
+
+    @property
+    def reads_unshielded(self) -> bool:
+        """Whether `Task.cancel` may strike while it reads. A body that is not ours may just be closing, in a shield."""
+        return self._source.read_is_repeatable
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether frames came that were known, or a part of one, and none that was new."""
+        has_come = self._decoder.has_begun_event or self._history.repeated > 0
+        return self.has_opened and has_come and not self._has_brought_frames
 
     @property
     def was_of_use(self) -> bool:
         """Whether this was more than a failed attempt. To be asked as soon as it has ended.
 
-        It brought something new, or nothing came for a while before it closed: that is a quiet session behind a proxy
-        that closes what is quiet, or answers 504 if it holds back the head of a stream until its first event comes. A
-        replay that broke off while its bytes flowed was of no use, however long it took: the next one starts over.
+        It brought something new, or nothing but heartbeats for a while before it closed: that is a quiet session behind
+        a proxy that closes what is quiet, or what is old. A replay that broke off while its bytes flowed was of no use,
+        however long it took: the next one starts over.
         """
-        if self._has_brought_frames:
-            return True
-        enough = min(_STOOD_SECONDS, self._timeout.stream_idle or math.inf)
-        clocks = self._clocks
-        if not self.has_opened:
-            return self._was_given_up_by_proxy and anyio.current_time() - clocks.asked >= enough
+        if self._has_brought_frames or not self.has_opened:
+            return self._has_brought_frames
+        enough = self._enough_seconds
         # A proxy that buffers holds back the head too, and gives out all it has when it closes.
-        was_held_back = clocks.opened - clocks.asked >= enough and not self._history.is_replaying
-        return was_held_back or anyio.current_time() - clocks.read >= enough
+        was_held_back = self._opened_at - self._asked_at >= enough and not self._history.is_replaying
+        return was_held_back or current_time() - self._known_at >= enough
+
+    @property
+    def was_given_up_by_proxy(self) -> bool:
+        """Whether a proxy answered 504 after a silence. To be asked as soon as that has come.
+
+        So it does with a quiet session if it holds back the head of a stream until the first event comes. And so it
+        does for ever where the server behind it is gone.
+        """
+        return self._got_gateway_timeout and current_time() - self._asked_at >= self._enough_seconds
+
+    @property
+    def _enough_seconds(self) -> float:
+        return min(_STOOD_SECONDS, self._timeout.stream_idle or math.inf)
 
     @property
     def retry_ms(self) -> int | None:
         """The reconnection time that the server asked for on this connection, in milliseconds."""
         return self._decoder.retry_ms
 
-    async def read_to_end(self) -> None:
+    async def read_to_end(self, scope: anyio.CancelScope) -> None:
         """Read until the session has ended. Raises if the connection ends before that, or is silent for too long.
 
-        One cancel scope spans many reads, since making one costs as much as a read. Its deadline is only looked at when
-        it has passed: if bytes have come since it was set, it is set anew. The cancelled read has lost nothing.
+        It is called within `scope`, and again in another one whenever the deadline of that has passed. One scope spans
+        many reads, since making one costs as much as a read. Its deadline is only looked at when it has passed: it is
+        set anew if bytes have come since. The cancelled read has lost nothing.
         """
-        self._clocks.read = self._clocks.frame = anyio.current_time()
+        # This loop runs for every read of every stream, so it looks each of these up once.
+        read, buffer, now = self._source.read, self._buffer, clock()
         while True:
-            with anyio.CancelScope(deadline=self._deadline()) as scope:
-                if await self._read(scope):
+            if buffer.is_full:
+                scope.deadline = math.inf
+                await buffer.wait_for_room()
+                self._read_at = self._frame_at = now()
+            if self._has_waited_for_the_end(now()):
+                return
+            scope.deadline = self._deadline()
+            while data := await read():
+                if self._take(data, now()):
                     return
-            if self._buffer.is_full:
-                await self._buffer.wait_for_room()
-                self._clocks.read = self._clocks.frame = anyio.current_time()
-                continue
-            now = anyio.current_time()
-            if now >= self._end_deadline():
-                return  # silence after a terminal phase: nothing more will come
-            if now >= self._idle_deadline():
-                raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
+                if buffer.is_full:
+                    break
+                if self._history.has_ended_workload:
+                    # The deadline was set by the idle timeout, which is much longer than the wait for the last frames.
+                    scope.deadline = self._deadline()
+                del data  # 64 KiB may have come before the server fell silent
+            else:
+                if self._is_all_there:
+                    return  # the server closed in good order, only without its `end` frame
+                raise Dropped("the server closed the stream before its end frame")
 
-    async def drain(self) -> None:
-        """Let the server finish in good order, if it was about to."""
+    def _take(self, data: bytes, now: float) -> bool:
+        """Take in what one read gave. Gives whether it was the last. Raises if what came is out of bounds."""
+        self._read_at = now
+        self._unfinished_bytes += len(data)
+        decoder = self._decoder
+        frames = decoder.feed(data)
+        if frames:
+            self._frame_at = now
+            self._has_brought_frames = True
+            self._buffer.put(frames, self._unfinished_bytes)
+            self._unfinished_bytes = 0
+        elif decoder.has_begun_event or self._history.repeated > self._repeated:
+            self._known_at = now
+            self._repeated = self._history.repeated
+        if decoder.failure is not None:
+            raise decoder.failure
+        return decoder.ended
+
+    async def drain(self, scope: anyio.CancelScope) -> None:
+        """After the last frame, read on to the end that the server is about to send, so that it is not cut off.
+
+        The deadline of `scope` ends this, if the server does not.
+        """
         # Without an `end` frame the server has either closed already, or was silent for long enough.
-        if self._decoder.ended:
-            await self._source.drain()
+        if not self._decoder.ended or self._source.is_complete:
+            return
+        scope.deadline = current_time() + _DRAIN_SECONDS
+        while await self._source.read():
+            pass
+
+    @property
+    def _source(self) -> Body:
+        if self._body is None:
+            raise RuntimeError("the connection was not opened")
+        return self._body
+
+    def _has_waited_for_the_end(self, now: float) -> bool:
+        """Whether it was silent for so long after a terminal phase that nothing more will come.
+
+        Raises:
+            APITimeoutError: it was silent for too long before that.
+        """
+        if now >= self._end_deadline():
+            return True
+        if now >= self._idle_deadline():
+            raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
+        return False
 
     def _deadline(self) -> float:
         return min(self._idle_deadline(), self._end_deadline())
 
     def _idle_deadline(self) -> float:
-        seconds = self._source.idle_seconds
-        return math.inf if seconds is None else self._clocks.read + seconds
+        # A read of a transport that is not ours cannot be cancelled and done again, and keeps the idle timeout itself.
+        seconds = self._timeout.stream_idle if self._source.read_is_repeatable else None
+        return math.inf if seconds is None else self._read_at + seconds
 
     def _end_deadline(self) -> float:
         # Counted from the last frame and not from the last byte, for heartbeats may go on for ever.
         seconds = self._timeout.stream_end
-        return self._clocks.frame + seconds if seconds is not None and self._is_all_there else math.inf
+        return self._frame_at + seconds if seconds is not None and self._is_all_there else math.inf
 
     @property
     def _is_all_there(self) -> bool:
         """Whether the workload has ended, and all that is left of the stream are its last frames."""
         return self._history.has_ended_workload and not self._history.is_replaying
-
-    async def _read(self, scope: anyio.CancelScope) -> bool:
-        """Read until the session has ended (True) or the buffer is full (False)."""
-        # This loop runs for every read of every stream, so it looks each of these up once.
-        clocks, decoder, buffer = self._clocks, self._decoder, self._buffer
-        while data := await self._source.read():
-            clocks.read = anyio.current_time()
-            self._unfinished_bytes += len(data)
-            frames = decoder.feed(data)
-            if frames:
-                clocks.frame = clocks.read
-                self._has_brought_frames = True
-                buffer.put(frames, self._unfinished_bytes)
-                self._unfinished_bytes = 0
-            if decoder.ended:
-                if decoder.failure is not None:
-                    raise decoder.failure
-                return True
-            if buffer.is_full:
-                return False
-            if self._history.has_ended_workload:
-                # The scope was opened with the idle timeout, which is much longer than the wait for the last frames.
-                scope.deadline = self._deadline()
-            del data, frames  # 64 KiB of them may have come before the server fell silent
-        if self._is_all_there:
-            return True  # the server closed in good order, only without its `end` frame
-        raise Dropped("the server closed the stream before its end frame")

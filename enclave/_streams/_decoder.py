@@ -12,8 +12,6 @@ holds at least one value, and as many values as texts means exactly one value in
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from enclave.errors import ProtocolError
 from enclave.transport import DEFAULT_MAX_EVENT_BYTES, Block, BlockDecoder
 from enclave.types import EndFrame, PhaseFrame, StreamFrame, UnknownFrame
@@ -21,6 +19,7 @@ from enclave.types import EndFrame, PhaseFrame, StreamFrame, UnknownFrame
 from . import _plain
 from ._frames import decode_frame, decode_frames
 from ._history import REPLAYING, History, HistoryMismatch, UnprovenContinuation
+from ._warnings import UnknownFrameLog
 
 _MAX_HELD_BYTES = 128 * 1024  # of an unfinished block that waits to be decoded in bulk with its end
 _MIN_BULK_BYTES = 2048  # a smaller stretch that does not decode in bulk is not halved any further
@@ -33,7 +32,7 @@ class FrameDecoder:
     Args:
         history: what the stream has received so far. The decoder brings it up to date.
         max_event_bytes: bound of one event, as for `SSEDecoder`.
-        on_unknown: is told of every frame that cannot be read, and how many frames came before it.
+        unknown_frames: is told of every frame that cannot be read, and how many frames came before it.
     """
 
     __slots__ = (
@@ -44,8 +43,8 @@ class FrameDecoder:
         "_history",
         "_max_event_bytes",
         "_max_held_bytes",
-        "_on_unknown",
         "_shape",
+        "_unknown_frames",
         "ended",
         "failure",
     )
@@ -55,7 +54,7 @@ class FrameDecoder:
         history: History,
         *,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
-        on_unknown: Callable[[UnknownFrame, int], None] | None = None,
+        unknown_frames: UnknownFrameLog | None = None,
     ) -> None:
         self.ended = False
         """Whether nothing can follow what was given out: an `EndFrame` was, or `failure` says why not."""
@@ -64,18 +63,23 @@ class FrameDecoder:
         self._history = history
         self._max_event_bytes = max_event_bytes
         self._max_held_bytes = min(_MAX_HELD_BYTES, max_event_bytes)
-        self._on_unknown = on_unknown
+        self._unknown_frames = unknown_frames
         self._blocks = BlockDecoder(max_event_bytes)
         self._held = b""  # the start of a block that waits for the rest
         self._shape: _plain.Shape | None = None  # of the latest plain region, None after anything else
         # Whether the next bytes must go event by event: the rest of a block, or an event that is to prove something.
         self._goes_alone = True
-        self._frames: list[StreamFrame] = []
+        self._frames: list[StreamFrame] | None = None  # what the read under way has completed
 
     @property
     def retry_ms(self) -> int | None:
         """The reconnection time the server asked for on this connection, in milliseconds."""
         return self._blocks.retry_ms
+
+    @property
+    def has_begun_event(self) -> bool:
+        """Whether a part of an event has come, and its end has not."""
+        return bool(self._held) or self._blocks.has_begun_block
 
     def feed(self, data: bytes) -> list[StreamFrame]:
         """Take in the next bytes and give the frames that they complete, in order. Look at `ended` afterwards."""
@@ -89,8 +93,8 @@ class FrameDecoder:
         except (HistoryMismatch, UnprovenContinuation) as error:
             self._fail(error)
         # Not kept, for a stream may be silent for hours after its latest frames.
-        frames, self._frames = self._frames, []
-        return frames
+        frames, self._frames = self._frames, None
+        return frames or []
 
     def _take(self, data: bytes) -> None:
         held, self._held = self._held, b""
@@ -202,10 +206,13 @@ class FrameDecoder:
         if not self._history.admit(data, block.event, block.event_id):
             return
         frame = decode_frame(data, event)
-        if self._on_unknown is not None and isinstance(frame, UnknownFrame):
-            self._on_unknown(frame, self._history.count - 1)
+        if self._unknown_frames is not None and isinstance(frame, UnknownFrame):
+            self._unknown_frames.note(frame, self._history.count - 1)
         self._is_end(frame)
-        self._frames.append(frame)
+        if self._frames is None:
+            self._frames = [frame]
+        else:
+            self._frames.append(frame)
 
     def _fail(self, error: ProtocolError) -> None:
         self.failure = error

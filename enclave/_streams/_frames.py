@@ -62,7 +62,7 @@ def _decode_uncommon(data: bytes, event: str) -> StreamFrame:
         elif not kind:
             return UnknownFrame("", data, "Object missing required field `kind`, and the event has no name")
         decoder = _by_kind.get(kind)
-        return decoder.decode(text) if decoder else UnknownFrame(kind, data)
+        return decoder.decode(bytes(text)) if decoder else UnknownFrame(kind, data)
     except RecursionError:
         return UnknownFrame(kind, data, "JSON is nested too deeply")
     except msgspec.DecodeError as error:

@@ -29,7 +29,7 @@ from zlib import crc32
 
 from enclave.errors import ProtocolError
 
-from ._ids import EventIds
+from ._ids import MAX_ID_BYTES, EventIds
 from ._plain import Shape
 
 
@@ -52,32 +52,19 @@ class HistoryState(enum.Enum):
 FOLLOWING, PROVING, REPLAYING = HistoryState
 
 
-class Progress:
-    """A number of events, and a checksum over the data of them all."""
-
-    __slots__ = ("checksum", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.checksum = 0
-
-    def add(self, joined: bytes, count: int) -> None:
-        """Add events, the data of each with a newline after it."""
-        self.count += count
-        self.checksum = crc32(joined, self.checksum)
-
-
 class History:
     """The events of one session that a stream has received, over all its connections."""
 
     __slots__ = (
+        "_checksum",
         "_first_hash",
         "_first_id",
         "_ids",
-        "_known",
         "_last_hash",
-        "_replayed",
+        "_replayed_checksum",
+        "_replayed_count",
         "_was_asked_to_replay",
+        "count",
         "has_ended_workload",
         "state",
     )
@@ -86,17 +73,15 @@ class History:
         self.state = FOLLOWING
         self.has_ended_workload = False
         """Whether a terminal phase was among the events."""
-        self._known = Progress()
-        self._replayed = self._known  # counted anew by every replay
+        self.count = 0
+        """How many events have been received, each counted once."""
+        self._checksum = 0  # over the data of them all
+        # The same of what the latest replay has repeated.
+        self._replayed_count = self._replayed_checksum = 0
         self._was_asked_to_replay = False
         self._ids = EventIds()
         self._first_hash = self._last_hash = 0  # of the data of the first and the last event
         self._first_id: bytes | None = None
-
-    @property
-    def count(self) -> int:
-        """How many events have been received, each counted once."""
-        return self._known.count
 
     @property
     def is_replaying(self) -> bool:
@@ -104,13 +89,18 @@ class History:
         return self.state is REPLAYING
 
     @property
+    def repeated(self) -> int:
+        """How many of the events a connection has repeated that has brought no new one so far."""
+        return 0 if self.state is PROVING else self._replayed_count
+
+    @property
     def wants_single_event(self) -> bool:
         """Whether the next event must be looked at alone: the very first one, or the one that is to prove something."""
-        return self.state is PROVING or not self._known.count
+        return self.state is PROVING or not self.count
 
     def resume_id(self) -> bytes | None:
         """What the next connection should be asked to go on after, as ``Last-Event-ID``. None for a replay."""
-        return self._ids.resume_id() if self._known.count else None
+        return self._ids.resume_id() if self.count else None
 
     def distrust_ids(self) -> None:
         """Resume by replays only from here on."""
@@ -118,7 +108,7 @@ class History:
 
     def connected(self, *, asked_to_go_on: bool) -> None:
         """A connection begins."""
-        if not self._known.count:
+        if not self.count:
             self.state = FOLLOWING
         elif asked_to_go_on:
             self.state = PROVING
@@ -147,19 +137,19 @@ class History:
             self._replay(line, 1)
             return False
         self._last_hash = hash(data)
-        if not self._known.count:
+        if not self.count:
             self._first_hash = self._last_hash
-            self._first_id = event_id
-        self._known.add(line, 1)
+            # One that is too long proves nothing, like all ids after it, and may be of many megabytes.
+            self._first_id = event_id if event_id is not None and len(event_id) <= MAX_ID_BYTES else None
+        self.count += 1
+        self._checksum = crc32(line, self._checksum)
         self._ids.note(event_id)
         return True
 
     def admit_region(self, region: bytes, shape: Shape, joined: bytes, count: int, last: bytes) -> None:
         """Take the new events of a plain region, with their data joined and the data of the last one alone."""
-        # Not `self._known.add`, since this runs for every read and a call costs as much as a checksum.
-        known = self._known
-        known.count += count
-        known.checksum = crc32(joined, known.checksum)
+        self.count += count
+        self._checksum = crc32(joined, self._checksum)
         self._last_hash = hash(last)
         self._ids.note_region(region, shape, count)
 
@@ -170,7 +160,7 @@ class History:
             HistoryMismatch: they differ.
         """
         # The last known event and new ones in one region: it is cut between them, event by event.
-        if self._replayed.count + count > self._known.count:
+        if self._replayed_count + count > self.count:
             return False
         self._replay(joined, count)
         return True
@@ -181,12 +171,12 @@ class History:
         Raises:
             HistoryMismatch, UnprovenContinuation: one of the two, always.
         """
-        came, count = self._replayed.count, self._known.count
+        came, count = self._replayed_count, self.count
         self._refuse_replay(f"the server's replay has {came} of the {count} frames received before")
 
     def _start_replay(self, *, was_asked: bool) -> None:
         self.state = REPLAYING
-        self._replayed = Progress()
+        self._replayed_count = self._replayed_checksum = 0
         self._was_asked_to_replay = was_asked
 
     def _refuse_replay(self, reason: str) -> NoReturn:
@@ -196,10 +186,11 @@ class History:
         raise UnprovenContinuation(reason)
 
     def _replay(self, joined: bytes, count: int) -> None:
-        self._replayed.add(joined, count)
-        if self._replayed.count == self._known.count:
+        self._replayed_count += count
+        self._replayed_checksum = crc32(joined, self._replayed_checksum)
+        if self._replayed_count == self.count:
             # The checksum is one of all events, so it can be compared only when the last of them is there.
-            if self._replayed.checksum != self._known.checksum:
+            if self._replayed_checksum != self._checksum:
                 self._refuse_replay("the server's replay differs from the frames received before")
             self.state = FOLLOWING
 

@@ -1,8 +1,8 @@
 """`FrameStream`: the live frames of one session, as an async context manager and iterator.
 
-Entering starts one task, the `StreamReader`, in a task group of the stream's own. Leaving ends it. The reader never
-raises into the group: it records why it ended, and the consumer raises that. So callers get one plain exception, never
-a group, and an exception of the body passes through as it is.
+Entering starts one task, the `StreamReader`, which belongs to the stream. Leaving ends it. The reader raises nothing:
+it records why it ended, and the consumer raises that. So callers get one plain exception, never a group, and an
+exception of the body passes through as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Self
 from enclave._loop import uninterrupted
 from enclave._pace import begin_in_turn
 from enclave._routes import session_path
-from enclave._tasks import BackgroundTask
 from enclave.errors import UsageError
 from enclave.types import StreamFrame
 
@@ -56,14 +55,14 @@ class FrameStream:
         self._http = http
         self._buffer = FrameBuffer(http.settings.max_buffered_bytes)
         self._reader: StreamReader | None = None
-        self._task: BackgroundTask[None] | None = None
         self._watch = watch  # is shown each batch that the consumer takes
         self._state = _State.NEW
         self._taken = 0  # frames that left the buffer, those that are still in `_left` included
-        self._left: list[StreamFrame] = []  # of the batch that is given out one by one, the last frame first
+        # Of the batch that is given out one by one, the last frame first. None: thousands of streams have nothing left.
+        self._left: list[StreamFrame] | None = None
 
     def __repr__(self) -> str:
-        given = self._taken - len(self._left)
+        given = self._taken - len(self._left or ())
         return f"<FrameStream session={self.session_id!r} {self._state.value} frames={given} resumes={self.resumes}>"
 
     @property
@@ -73,8 +72,8 @@ class FrameStream:
 
     def cancel(self) -> None:
         """Stop the stream: iteration ends without an error, frames not yet taken are dropped. From any task."""
-        if self._task:
-            self._task.cancel()
+        if self._reader:
+            self._reader.cancel()
         self._discard()
 
     @uninterrupted
@@ -83,7 +82,8 @@ class FrameStream:
 
         Raises:
             UsageError: the client is closed, or the stream was entered before.
-            APIStatusError: the server refuses, as with `NotFoundError`. APIConnectionError: it cannot be reached.
+            APIStatusError: the server refuses, as with `NotFoundError`.
+            APIConnectionError: it cannot be reached.
             ProtocolError: it answers something that is no event stream.
         """
         if self._state is not _State.NEW:
@@ -94,14 +94,14 @@ class FrameStream:
         await begin_in_turn()
         from ._reader import StreamReader  # noqa: PLC0415 - brings in what only a stream needs
 
-        self._reader = reader = StreamReader(self._http, self.session_id, self._buffer)
-        self._task = BackgroundTask(reader.run, f"stream of session {self.session_id}")
+        self._reader = StreamReader(self._http, self.session_id, self._buffer)
         try:
-            await self._task.start()
+            await self._reader.start()
             await self._buffer.wait_until_open()
         except BaseException:
             # `__aexit__` is not called for a block that was not entered.
-            await self._close()
+            self._close()
+            await self._reader.aclose()
             raise
         return self
 
@@ -109,18 +109,18 @@ class FrameStream:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._close()
+        self._close()
+        if self._reader:
+            await self._reader.aclose()
 
-    async def _close(self) -> None:
+    def _close(self) -> None:
         self._state = _State.CLOSED
         self._discard()
-        if self._task:
-            await self._task.aclose()
 
     def _discard(self) -> None:
         self._buffer.discard()
-        self._taken -= len(self._left)
-        self._left = []
+        self._taken -= len(self._left or ())
+        self._left = None
 
     def __aiter__(self) -> Self:
         self._check_open()
@@ -133,12 +133,16 @@ class FrameStream:
             StreamInterrupted: the stream broke and could not be resumed exactly.
             EventTooLargeError: an event exceeds the client's `max_event_bytes`.
         """
-        if not self._left:
+        left = self._left
+        if not left:
             self._check_open()
             batch = self._took(await self._buffer.get())
             # Another task may have taken a batch meanwhile. What is left of that comes first, and this goes behind it.
-            self._left = batch[::-1] + self._left
-        return self._left.pop()
+            left = self._left = batch[::-1] + (self._left or [])
+        frame = left.pop()
+        if not left:
+            self._left = None
+        return frame
 
     def batches(self) -> FrameBatches:
         """The same frames in lists, as they arrived together: the fast lane for much output.
@@ -154,7 +158,7 @@ class FrameStream:
 
     async def _next_batch(self) -> list[StreamFrame]:
         if self._left:
-            rest, self._left = self._left[::-1], []
+            rest, self._left = self._left[::-1], None
             return rest
         self._check_open()
         return self._took(await self._buffer.get())
@@ -170,14 +174,19 @@ class FrameStream:
     def _check_open(self) -> None:
         if self._state is _State.NEW:
             raise UsageError(
-                "this stream is not open. Write: async with session.stream() as frames: async for frame in frames: ..."
+                "this stream is not open. Write 'async with session.stream() as frames:', and in that block "
+                "'async for frame in frames:'"
             )
         if self._state is _State.CLOSED:
             raise UsageError("this stream is closed. Iterate inside its async with block")
 
 
 class FrameBatches:
-    """An async iterator over lists of frames. Not a generator: what cancels a wait for a batch does not end it."""
+    """An async iterator over lists of frames.
+
+    A wait for a batch may be cancelled, by a timeout for example. The next wait goes on where that one stood, and no
+    frame is lost.
+    """
 
     def __init__(self, next_batch: Callable[[], Awaitable[list[StreamFrame]]]) -> None:
         self._next_batch = next_batch

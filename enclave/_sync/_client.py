@@ -12,6 +12,7 @@ import anyio
 from enclave._client import EnclaveClient
 from enclave._session import SessionBlock, SessionHandle
 from enclave.transport import Secret
+from enclave.types import Listing
 
 from ._driver import Driver, reworded
 from ._fan_out import fanning_out
@@ -36,7 +37,7 @@ def _mapping(method: Callable[Concatenate[Any, P], Awaitable[T]]) -> Callable[Co
     @like(method)
     def call(self: SyncEnclaveClient, /, *args: Any, **options: Any) -> Any:
         with self.fan_out(*args, **options) as outcomes:
-            return sorted(outcomes, key=lambda outcome: outcome.index)
+            return Listing(sorted(outcomes, key=lambda outcome: outcome.index))
 
     return cast("Callable[Concatenate[Any, P], T]", call)
 

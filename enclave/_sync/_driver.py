@@ -88,18 +88,13 @@ class Driver:
 
     def close(self) -> None:
         """End all work, close all connections, and end the loop. Harmless when called twice."""
-        if not self._is_usable_here():
-            return
         with suppress(UsageError):  # it is closed, or there can be none here
             loop = self.loop()
             _running.discard(loop)
             loop.close(self._client.aclose)
 
-    def _is_usable_here(self) -> bool:
-        return self._can_move or os.getpid() == self._home
-
     def _enter_process(self) -> _Process:
-        if not self._is_usable_here():
+        if not self._can_move and os.getpid() != self._home:
             raise UsageError(
                 "this client was made in another process, whose connections are in its transport=... "
                 "Make a client in this process, with a transport of its own"

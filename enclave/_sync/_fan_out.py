@@ -69,7 +69,6 @@ class SyncFanOut(IteratedBlock[FanOut[T]], Generic[T]):
         return self
 
     def __iter__(self) -> Self:
-        self._check_process()
         if self._held is None:
             self._enter()
         elif not self._is_through:
@@ -194,11 +193,9 @@ class CallersInput:
     def end(self) -> None:
         """Close the input, where it can be closed, and no other thread is about to take a request from it."""
         close = getattr(self._requests if self._items is None else self._items, "close", None)
+        # The lock is kept, since nothing may be taken from the input any more.
         if callable(close) and self._taking.acquire(blocking=False):
-            try:
-                close()
-            finally:
-                self._taking.release()
+            close()
 
     # An errand that refers to no call: one that nobody runs any more would keep the call, and with it the fan-out.
     def _take(self) -> None:

@@ -96,6 +96,7 @@ def like(original: object) -> Callable[[F], F]:
     source: Any = original.fget if isinstance(original, property) else original
 
     def described(function: F) -> F:
+        # Not `functools.wraps`, for what unwraps a function would take this one for the coroutine function behind it.
         signature = inspect.signature(source)
         target: Any = function
         target.__signature__ = signature.replace(

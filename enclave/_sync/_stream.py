@@ -19,11 +19,12 @@ class SyncFrameStream(IteratedBlock[FrameStream]):
 
     ::
 
-        for frame in client.stream(session_id):
-            ...
+        with client.stream(session_id) as frames:
+            for frame in frames:
+                ...
 
-    So it is closed when it has ended, and soon after the loop was left before that. ``with client.stream(session_id) as
-    frames`` closes it for sure when the block is left.
+    Leaving the block closes the stream. ``for frame in client.stream(session_id)`` works without a block too. Then the
+    stream is closed when it has ended, and soon after the loop was left before that.
 
     Connections that break are resumed. If that cannot be done exactly, iterating raises `StreamInterrupted`.
     A frame that cannot be read is an `UnknownFrame` in its place.
@@ -110,7 +111,7 @@ class SyncFrameStream(IteratedBlock[FrameStream]):
 
 
 class SyncFrameBatches:
-    """An iterator over lists of frames. What interrupts a wait for a batch does not end it."""
+    """An iterator over lists of frames. A wait for a batch may be interrupted, and no frame is lost by that."""
 
     def __init__(self, next_batch: Callable[[], list[StreamFrame]]) -> None:
         self._next_batch = next_batch

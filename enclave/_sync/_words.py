@@ -11,6 +11,7 @@ _WORDS = [
         (r"\basync (with|for|context manager)\b", r"\1"),
         (r"\b([Aa])n (context manager)\b", r"\1 \2"),
         (r"\bawait ", ""),
+        (rf"\b([Aa])n (?=(?:{_MIRRORED})\b)", r"\1 "),
         (rf"\b(?=(?:{_MIRRORED})\b)", "Sync"),
         (r"\bAbstractAsyncContextManager\b", "AbstractContextManager"),
         (r"\bAn async iterator\b", "An iterator"),

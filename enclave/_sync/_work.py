@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from enclave._log import logger
-from enclave._tasks import cut_short
+from enclave._owned_task import cut_short
 from enclave.errors import UsageError
 
 from ._loop import Cancelled, Errand, EventLoop, Mail, Task, closed

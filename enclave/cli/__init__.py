@@ -14,6 +14,7 @@ _output.py      standard output and standard error
 _tables.py      tables and the progress bar, the one module that needs Rich
 _text.py        control characters made visible, and JSON
 _errors.py      exit codes, and the line that an error becomes
+_usage.py       what is said of arguments that make no sense
 
 Each command is a coroutine function that Typer calls through `_runtime.runs`. Its exit code is the program's own for
 `run`, and otherwise as `_errors.py` and docs/cli.md have it.

@@ -22,6 +22,7 @@ from ._options import epilog
 from ._output import Screen, leave_if_stuck
 from ._runtime import Context, Invocation
 from ._text import visible
+from ._usage import usage_problem
 
 app = typer.Typer(
     name="enclave",
@@ -104,21 +105,12 @@ def _exit_code(arguments: list[str] | None, screen: Screen) -> int:
 
 def _report(error: Exception, screen: Screen) -> int:
     # The traceback holds what a server or a workload said, and must not act on the terminal.
-    usage = _usage_problem(error)
+    usage = usage_problem(error)
     with suppress(CommandError, OutputClosed):  # without standard error, the exit code still tells
         if os.environ.get("ENCLAVE_DEBUG") == "1":
             screen.err.write_now(visible("".join(traceback.format_exception(error))))
         screen.fail_now(usage or described(error))
     return int(getattr(error, "exit_code", EXIT_ERROR)) if usage or isinstance(error, CommandError) else EXIT_ERROR
-
-
-def _usage_problem(error: Exception) -> str | None:
-    """What Typer says about the arguments. The module of its exceptions differs between its versions."""
-    explain = getattr(error, "format_message", None)
-    if explain is None:
-        return None
-    command = getattr(getattr(error, "ctx", None), "command_path", None) or "enclave"
-    return f"{str(explain()).rstrip('.')}. See `{command} --help`"
 
 
 @contextmanager

@@ -92,7 +92,7 @@ async def result(
         if json or not screen.out.is_terminal:
             await screen.document(as_sent(found))
         else:
-            await _details(screen, {**_result_fields(found), "kill reason": found.kill_reason})
+            await _details(screen, {"kill reason": found.kill_reason, **_result_fields(found)})
     return 0
 
 

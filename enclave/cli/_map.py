@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import stat
@@ -138,7 +139,7 @@ class Requests:
             try:
                 request = _parse_line(line)
             except BadLine as error:
-                await self._output.rejected(self._line, str(error))
+                await self._output.rejected(self._line, f"line {self._line + 1}: {error}")
                 continue
             # `fan_out` counts the requests that it was given, and those are fewer than the lines.
             self.lines[self._given] = self._line
@@ -177,7 +178,10 @@ def _parse_line(line: bytes) -> CreateSessionRequest:
     try:
         document = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadLine(f"not JSON: {error}") from None
+        half = _half_of_a_pair(line)
+        raise BadLine(
+            f"{half} is half of a character, and the other half is missing" if half else f"not JSON: {error}"
+        ) from None
     try:
         if isinstance(document, str):
             return CreateSessionRequest(code=document)
@@ -186,6 +190,20 @@ def _parse_line(line: bytes) -> CreateSessionRequest:
     except ValueError as error:
         raise BadLine(str(error)) from None
     raise BadLine("expected a request, or a string with its code")
+
+
+def _half_of_a_pair(line: bytes) -> str | None:
+    r"""The escape of a lone surrogate in a line that is JSON besides, as `\ud83d`.
+
+    msgspec refuses such a line as one that was cut off, or as malformed.
+    """
+    try:
+        json.dumps(json.loads(line), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"\\u{ord(error.object[error.start]):04x}"
+    except (ValueError, RecursionError):
+        return None
+    return None
 
 
 @contextmanager

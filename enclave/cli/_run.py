@@ -95,8 +95,8 @@ async def run(
 ) -> int:
     """Run a program and show its output as it comes.
 
-    The exit code is the program's own. It is 137 if the platform kills the program. The session is torn down in the
-    end, whatever happens, also at Ctrl-C.
+    The exit code is the program's own. It is 137 if the platform kills the program. Without --detach, the session
+    is torn down in the end, whatever happens, also at Ctrl-C.
     """
     # All wrong usage is found before there is a client: nothing is sent, and no simulator is started.
     timeout_seconds = seconds("--timeout", timeout)

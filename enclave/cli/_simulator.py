@@ -40,8 +40,8 @@ async def simulator(
 ) -> int:
     """Serve a control plane on this machine until Ctrl-C.
 
-    It prints the exports to use it with. The API key is a new one unless one is given. It is convenient, and NOT a
-    security boundary: programs run as your user.
+    It prints the exports to use it with, from another terminal. The API key is a new one unless one is given. It is
+    convenient, and NOT a security boundary: programs run as your user.
     """
     screen = ctx.obj.screen
     given = _given_key(ctx.obj.options)
@@ -68,6 +68,11 @@ async def simulator(
         # stop it at once, so they are written in here too.
         with ctx.obj.interruptible():
             await screen.out.write("".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()))
+            await screen.warn("to use it, run these exports in another terminal")
+            if given is not None:
+                # The simulator has seen that it is ek_<id>_<secret>.
+                source = "--api-key-file" if ctx.obj.options.api_key_file else "ENCLAVE_API_KEY"
+                await screen.warn(f"the API key is that of {source}, with the id {given.split('_')[1]}")
             await screen.warn(f"console: {served.console_url if given is None else served.base_url}")
             await screen.warn("convenient, NOT a security boundary: programs run as your user. Ctrl-C ends it")
             await anyio.sleep_forever()

@@ -6,6 +6,7 @@ bounded, and say what was left out. Unknown arguments are refused, so that a mis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -70,6 +71,10 @@ class RunCode(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_
         if self.limits is not None:
             fields["limits"] = _limits(self.limits)
         if self.egress is not None:
+            if self.egress.mode == "deny_all" and self.egress.allow:
+                raise ValueError(
+                    'egress.allow: mode "deny_all" takes no networks. Leave the mode out, or set it to "allowlist"'
+                )
             mode = self.egress.mode or ("allowlist" if self.egress.allow else "deny_all")
             fields["egress"] = EgressPolicy(mode, self.egress.allow)
         return CreateSessionRequest(**fields)
@@ -92,6 +97,17 @@ class SessionId(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbi
     """The arguments of the tools that are about one session."""
 
     session_id: Annotated[str, Meta(description="A session's id, as run_code and list_sessions give it.")]
+
+
+_ARGUMENTS = SessionLimits.wire_names() | {
+    field.name: field.encode_name for struct in (RunCode, SessionId) for field in msgspec.structs.fields(struct)
+}
+
+
+def in_arguments(message: str) -> str:
+    """A message of the SDK that begins with one of its names, with the name of the tool's argument in its place."""
+    path = re.split(r"[^\w.]", message, maxsplit=1)[0]
+    return ".".join(_ARGUMENTS.get(name, name) for name in path.split(".")) + message[len(path) :]
 
 
 class ListSessions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ from ._schema import (
     SessionList,
     SessionSummary,
     TornDown,
+    in_arguments,
 )
 
 MAX_AUDIT_EVENTS = 200
@@ -56,7 +57,7 @@ def _checked() -> Generator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise BadArguments(str(error)) from None
+        raise BadArguments(in_arguments(str(error))) from None
 
 
 async def _run_code(client: EnclaveClient, arguments: RunCode, listener: Listener) -> Outcome:

@@ -1,5 +1,12 @@
 """Sessions on a Ray cluster: Ray schedules, this package runs sessions and leaves none behind (extra `ray`).
 
+::
+
+    with enclave.ray.run({"job": "grading"}, wall_clock_ms=60_000) as run:
+        table = dataset.map_batches(enclave.ray.RunCode, fn_constructor_args=(run,), compute=...)
+
+The modules:
+
 _labels.py    the labels that say which run and which worker a session belongs to
 _sweeping.py  tear down by these labels until nothing shows up any more. Without Ray
 _watcher.py   the process that sweeps when the driver is gone. Without Ray

@@ -7,7 +7,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
@@ -29,13 +29,17 @@ _STOP_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run, for the workers of it. Ray may pickle and store it: it holds no secret."""
+    """What a block of `run` gives, to be passed on to `RunCode` and `SandboxActor`.
+
+    It holds no secret, so Ray may pickle and store it.
+    """
 
     labels: Mapping[str, str]
     """On every session of the run. One of them is unique to the run."""
     wall_clock_ms: int
-    """The most that a session may run, in milliseconds. The last resort where nobody is left to sweep."""
+    """The most that a session may run, in milliseconds. It ends sessions that nobody is left to sweep."""
     quiet_seconds: float
+    """How long no session of the run may have shown up, in seconds, before a sweep is complete."""
     access: Access = field(repr=False)
     lifeline: LifelineName = field(repr=False)
 
@@ -82,15 +86,17 @@ def run(
         labels: for every session of the run, beside one that is unique to it.
         wall_clock_ms: the most that a session may run, in milliseconds. It ends sessions that nobody is left to sweep,
             as when the driver's machine and the cluster die together.
-        quiet_seconds: longer than the control plane takes to create a session.
-        base_url: the control plane. By default ``ENCLAVE_BASE_URL``, of each process by itself.
+        quiet_seconds: how long no session of the run may have shown up before a sweep is complete. Choose it longer
+            than the control plane takes to create a session.
+        base_url: the control plane. By default each process takes it from its own ``ENCLAVE_BASE_URL``.
         credential: gives the API key in each process that needs it. By default that is ``ENCLAVE_API_KEY`` of its
             environment. A key never travels through Ray.
 
     Raises:
         UsageError: Ray is not initialised.
         TypeError, ValueError: an argument cannot be used. The message names it.
-        EnclaveError: the control plane could not be swept. The watcher goes on trying.
+        EnclaveError: the sweep failed. A process of its own goes on trying.
+        TimeoutError: sessions of the run kept showing up for two minutes. A process of its own goes on trying.
     """
     access = Access(base_url, credential)
     _check(wall_clock_ms, quiet_seconds)
@@ -141,14 +147,17 @@ def _watched(access: Access, labels: dict[str, str], quiet_seconds: float) -> Ge
     pipe.flush()
 
     def swept() -> None:
-        pipe.write(DONE)
-        pipe.close()
-        watcher.wait(_STOP_SECONDS)
+        # A watcher that somebody has killed is no fault of the run's, for the driver itself has swept.
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            pipe.write(DONE)
+            pipe.flush()
+            watcher.wait(_STOP_SECONDS)
 
     try:
         yield swept
     finally:
-        pipe.close()
+        with suppress(BrokenPipeError):  # of what could not be written above
+            pipe.close()
         if watcher.poll() is None:
             # It sweeps on by itself. Somebody has to collect its exit status, and nobody should wait for that here.
             threading.Thread(target=watcher.wait, name="enclave-watcher", daemon=True).start()

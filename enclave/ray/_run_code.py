@@ -50,7 +50,7 @@ class RunCode:
             as plain Python types. Without a type it has JSON text.
         max_concurrency: how many sessions one batch runs at once.
         creates_per_second: how many sessions one batch creates in a second at most.
-        columns: which columns to add. By default all but ``stdout`` and ``stderr``, which have the last `TAIL_CHARS`
+        columns: which columns to add. By default all but ``stdout`` and ``stderr``, which have the last 4,000
             characters.
 
     Raises:
@@ -170,7 +170,8 @@ def _cells(outcome: Outcome[Any], value_type: Any) -> Row:
     cells["duration_seconds"] = outcome.duration_seconds
     error = outcome.error if isinstance(outcome, Errored) else outcome.teardown_error
     if error is not None:
-        cells["error"] = f"{type(error).__name__}: {error}"
+        # Arrow takes no half of a surrogate pair, which may stand in an error of the caller's own.
+        cells["error"] = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
     if isinstance(outcome, Completed):
         result = outcome.result
         cells["value"] = _plain(result.value, value_type)

@@ -15,19 +15,7 @@ from ._worker import Worker, run_has_ended
 
 
 class Sandbox:
-    """Runs sessions, many at once, each for one call.
-
-    ::
-
-        actor = enclave.ray.SandboxActor.remote(run)
-        outcome = await actor.run.remote("enclave.result(6 * 7)", type=int)
-
-    `ray.cancel` of what `run.remote` gives tears that session down, within milliseconds. `ray.kill` of the actor and
-    `ray.get(timeout=...)` do not: what they leave is swept when the run ends.
-
-    Args:
-        run: what `enclave.ray.run` gives.
-    """
+    """What `SandboxActor` is an actor of."""
 
     def __init__(self, run: Run) -> None:
         self._worker = Worker(run)
@@ -35,15 +23,7 @@ class Sandbox:
         self._scopes: set[anyio.CancelScope] = set()
 
     async def run(self, request: CreateSessionRequest | str, *, type: Any = Any) -> Outcome[Any]:
-        """Run a request in a session of its own, and give its outcome.
-
-        Args:
-            request: source text or a `CreateSessionRequest`.
-            type: what the result's value is decoded into, as for `EnclaveClient.result`.
-
-        Raises:
-            TypeError: an argument cannot be used. WorkInterrupted: the run has ended.
-        """
+        """Run a request in a session of its own, and give its outcome. See `SandboxActor`."""
         request = self._worker.run.bounded(request)
         client = self._client or self._start()
         with anyio.CancelScope() as scope:
@@ -71,4 +51,19 @@ class Sandbox:
 
 
 SandboxActor = ray.remote(num_cpus=0, max_restarts=-1)(Sandbox)
-"""`Sandbox` as an actor of Ray's."""
+"""An actor of Ray's that runs sessions, many at once, each for one call.
+
+::
+
+    actor = enclave.ray.SandboxActor.remote(run)
+    outcome = await actor.run.remote("enclave.result(6 * 7)", type=int)
+
+``SandboxActor.remote(run)`` takes what `enclave.ray.run` gives.
+
+``actor.run.remote(request, *, type=Any)`` takes source text or a `CreateSessionRequest`, and what the result's value is
+decoded into, as for `EnclaveClient.result`. Awaited, it gives an `Outcome`. It raises TypeError if an argument cannot
+be used, and `WorkInterrupted` if the run has ended.
+
+`ray.cancel` of what ``actor.run.remote`` gives tears that session down, within milliseconds. `ray.kill` of the actor
+and `ray.get(timeout=...)` do not: what they leave is swept when the run ends.
+"""

@@ -12,6 +12,7 @@ workload leaves can outlive it. There is no Windows version. Needs the extra `en
 
 _simulator.py      Simulator: keys, scripts, faults, `serve()`
 _sync.py           SyncSimulator: the same from a thread of its own
+_wakeup.py         what those wait on who wait for a change
 _remote.py         an object's methods, called on the event loop that it belongs to
 _checks.py         checks of arguments
 _settings.py       Bounds, and all else that a simulator is made with
@@ -25,6 +26,7 @@ _framing.py        how a frame is written as an event
 _faults.py         faults on request
 _differences.py    answers and frames of a server that differs from the documented one
 _script.py         scripted workloads
+_told.py           how a scripted run ends, by what its own frames say
 _fleet.py          all sessions and their tasks
 _workload.py       one run of real code, seen from the event loop
 _supervisor/       the process between simulator and workload: limits, isolation, leaving nothing behind

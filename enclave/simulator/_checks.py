@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from http import HTTPMethod
 from typing import TypeVar, cast
 
 T = TypeVar("T")
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PLAIN_PATH = re.compile(r"[\w/-]+")
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -94,3 +96,31 @@ def headers(values: object) -> dict[str, str]:
         if not _HEADER_TEXT.fullmatch(value):
             raise ValueError(f"headers[{name!r}]: {value!r} cannot be sent in a header")
     return {name.lower(): value for name, value in fields.items()}
+
+
+def method(name: str, value: object) -> None:
+    """The method of a request, in any case."""
+    if text(name, value).upper() not in HTTPMethod.__members__:
+        raise ValueError(f"{name}: expected one of {', '.join(HTTPMethod)}, got {value!r}")
+
+
+def path(name: str, value: object) -> None:
+    """A regular expression that the path of a request can match."""
+    pattern = text(name, value)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
+    if not pattern or pattern[0].isalnum():  # and not one like ".*/stream"
+        raise ValueError(f"{name}: must begin with '/', as every path does, got {pattern!r}")
+    if "/*" in pattern:
+        raise ValueError(
+            f"{name}: {pattern!r} is a regular expression, in which '/*' stands for any number of slashes. "
+            "Write '/[^/]+' for one part of a path, or '/.*' for all that follows"
+        )
+
+
+def stream_path(name: str, pattern: str) -> None:
+    """A `path` that a stream can have."""
+    if _PLAIN_PATH.fullmatch(pattern) and not pattern.endswith("/stream"):
+        raise ValueError(f"{name}: expected the path of a stream, '/sessions/<id>/stream', got {pattern!r}")

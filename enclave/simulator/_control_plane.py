@@ -35,9 +35,13 @@ class RecordedRequest(msgspec.Struct, frozen=True):
     """A request that the simulator was sent, without its credentials."""
 
     method: str
+    """The HTTP method."""
     path: str
+    """The path, without its query."""
     query: str
+    """What follows the question mark, as it was sent. Empty if nothing does."""
     headers: dict[str, str]
+    """The headers by their names, which are in lower case."""
 
 
 class ApiError(Exception):

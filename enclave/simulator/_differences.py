@@ -37,6 +37,7 @@ Difference = Literal[
     "exit_code_137_when_killed",
     "health_503",
 ]
+"""A way to differ, for `Faults.differ`. [The guide][playing-a-server-that-differs] says what each of them does."""
 Kind = Literal["create", "session", "sessions", "result", "audit", "health", "stream"]
 """What an answer holds: one session, a list of them, and so on."""
 Object = Literal["created", "newest", "session", "result", "event", "frame", "health", "result_body"]

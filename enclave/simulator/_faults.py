@@ -1,10 +1,4 @@
-"""Faults on request: what the simulator does wrong, for tests of clients. No I/O here.
-
-Each call arms a fault for the next `times` requests, or streams, that match. After that the fault is gone. A request
-meets the first armed fault of each kind: a delay, a loss, an answer, a rewriting. A stream meets the first armed fault
-that matches, and every one behind it that was armed with `also=True`. So two calls of `drop_stream` cut two
-connections, one after the other. Differences all apply at once.
-"""
+"""Faults on request: what the simulator does wrong, for tests of clients. No I/O here."""
 
 from __future__ import annotations
 
@@ -109,13 +103,22 @@ R = TypeVar("R", bound=RequestFault)
 
 
 class Faults:
-    """Arms faults. A path is a regular expression for the whole path, as in ``r"/sessions/[^/]+/stream"``.
+    """Arms faults. Each call arms one, for the next requests or streams that match.
 
-    Each call returns the `Fault`, which counts its `hits`. `times` is how often it happens, and None is every time.
+    `times` says how often it happens, and None stands for every time. After that it is gone. `method` and `path` say
+    which requests match, and None stands for any. Each call but `differ` returns the `Fault`, which counts its `hits`.
+
+    A `path` is a regular expression that must match the whole path of the request, without its query.
+    ``"/sessions"`` matches creates and the list and nothing below, ``"/sessions/[^/]+"`` matches every single
+    session, and ``"/sessions/[^/]+/stream"`` every stream.
+
+    A request meets the first armed fault of each kind: a delay, a loss, an answer, a rewriting. A stream meets the
+    first armed fault that matches, and every one after it that was armed with ``also=True``. So two calls of
+    `drop_stream` cut two connections, one after the other. Differences all apply at once.
 
     Raises:
-        TypeError, ValueError: an argument cannot be meant, as a path that is no regular expression. The message names
-            it, and nothing is armed.
+        TypeError, ValueError: an argument makes no sense, as a method that HTTP does not have, or a path that no
+            request has. The message names it, and nothing is armed.
     """
 
     def __init__(self) -> None:
@@ -169,13 +172,28 @@ class Faults:
         method: str | None = None,
         path: str | None = None,
     ) -> Fault:
-        """Wait ``"before"`` the route sees the request, or ``"after"`` it did its work and has an answer."""
+        """Let a request wait.
+
+        Args:
+            seconds: how long.
+            when: ``"before"`` the route sees the request, or ``"after"`` it did its work and has an answer.
+            times: how often.
+            method: the method to wait for.
+            path: the path to wait for.
+        """
         return self._arm(DelayFault(when=when, method=method, path=path, times=times, seconds=seconds))
 
     def refuse(
         self, *, times: int | None = 1, method: str | None = None, path: str | None = None, reset: bool = False
     ) -> Fault:
-        """Close the connection without an answer. The route never sees the request."""
+        """Close the connection without an answer. The route never sees the request.
+
+        Args:
+            times: how often.
+            method: the method to wait for.
+            path: the path to wait for.
+            reset: whether a TCP reset ends the connection, instead of an orderly close.
+        """
         return self._arm(LossFault(when="before", method=method, path=path, times=times, reset=reset))
 
     def lose_response(
@@ -187,7 +205,15 @@ class Faults:
         path: str | None = None,
         reset: bool = False,
     ) -> Fault:
-        """Do the work, then close the connection: before the answer, or after so many bytes of its body."""
+        """Do the work, then close the connection.
+
+        Args:
+            after_bytes: how many bytes of the answer's body are sent before. 0 sends no answer at all.
+            times: how often.
+            method: the method to wait for.
+            path: the path to wait for.
+            reset: whether a TCP reset ends the connection, instead of an orderly close.
+        """
         return self._arm(
             LossFault(when="after", method=method, path=path, times=times, after_bytes=after_bytes, reset=reset)
         )
@@ -218,8 +244,10 @@ class Faults:
     def differ(self, *differences: Difference, times: int | None = None, path: str | None = None) -> None:
         """Be a server that differs from the documented one in these ways, in all answers that can show it.
 
-        docs/simulator.md has a table of the differences. They last until `clear`, unless `times` says how many answers
-        and streams show each of them.
+        Args:
+            *differences: what differs. [A table of them][playing-a-server-that-differs] is in the guide.
+            times: how many answers and streams show each of them. By default they last until `clear`.
+            path: the path to wait for.
 
         Raises:
             ValueError: there is no such difference, or none is named.
@@ -244,7 +272,16 @@ class Faults:
         reset: bool = False,
         also: bool = False,
     ) -> Fault:
-        """Cut the connection after so many frames and, inside the next one, so many bytes of its event."""
+        """Cut the connection of a stream, between two frames or inside one.
+
+        Args:
+            after_frames: how many frames the connection carries before.
+            after_bytes: how many bytes of the next frame's event are sent as well.
+            times: how often.
+            path: the path to wait for.
+            reset: whether a TCP reset ends the connection, instead of an orderly close.
+            also: whether it happens together with the faults armed before it, on the same connection.
+        """
         return self._arm(
             StreamFault(
                 path=path,
@@ -259,7 +296,14 @@ class Faults:
     def end_stream(
         self, *, after_frames: int = 0, times: int | None = 1, path: str | None = None, also: bool = False
     ) -> Fault:
-        """Close the response in good order after so many frames, without an `end` frame."""
+        """Close the response in good order, without an `end` frame.
+
+        Args:
+            after_frames: how many frames the connection carries before.
+            times: how often.
+            path: the path to wait for.
+            also: whether it happens together with the faults armed before it, on the same connection.
+        """
         return self._arm(StreamFault(path=path, times=times, action="end", after_frames=after_frames, also=also))
 
     def stall_stream(
@@ -271,7 +315,15 @@ class Faults:
         path: str | None = None,
         also: bool = False,
     ) -> Fault:
-        """Send nothing for so long after so many frames, not even heartbeats. Then go on."""
+        """Send nothing for a while, not even heartbeats. Then go on.
+
+        Args:
+            after_frames: how many frames the connection carries before.
+            seconds: how long. A day by default.
+            times: how often.
+            path: the path to wait for.
+            also: whether it happens together with the faults armed before it, on the same connection.
+        """
         return self._arm(
             StreamFault(path=path, times=times, action="go_on", after_frames=after_frames, seconds=seconds, also=also)
         )
@@ -285,7 +337,15 @@ class Faults:
         path: str | None = None,
         also: bool = False,
     ) -> Fault:
-        """Send these bytes after so many frames. They are sent as they are, so they must end the event themselves."""
+        """Send bytes of your own between two frames.
+
+        Args:
+            data: the bytes. They are sent as they are, so they must end the event themselves.
+            after_frames: how many frames the connection carries before.
+            times: how often.
+            path: the path to wait for.
+            also: whether it happens together with the faults armed before it, on the same connection.
+        """
         return self._arm(
             StreamFault(path=path, times=times, action="go_on", after_frames=after_frames, data=data, also=also)
         )
@@ -333,6 +393,8 @@ class Faults:
             value = getattr(fault, field.name)
             if field.name in _CHECKS and (value is not None or field.name not in _OPTIONAL):
                 _CHECKS[field.name](field.name, value)
+        if isinstance(fault, StreamFault) and fault.path is not None:
+            _checks.stream_path("path", fault.path)
         self._faults = [*self.armed, fault]
         return fault
 
@@ -342,13 +404,6 @@ def _check_times(name: str, value: object) -> None:
         raise ValueError(f"{name}: must be at least 1, or None for every time, got {value}")
 
 
-def _check_path(name: str, value: object) -> None:
-    try:
-        re.compile(_checks.text(name, value))
-    except re.error as error:
-        raise ValueError(f"{name}: {value!r} is no regular expression: {error}") from None
-
-
 def _check_when(name: str, value: object) -> None:
     if value not in get_args(When):
         raise ValueError(f"{name}: expected one of {', '.join(get_args(When))}, got {value!r}")
@@ -356,8 +411,8 @@ def _check_when(name: str, value: object) -> None:
 
 _OPTIONAL = {"method", "path", "times"}
 _CHECKS: dict[str, Callable[[str, object], object]] = {
-    "method": _checks.text,
-    "path": _check_path,
+    "method": _checks.method,
+    "path": _checks.path,
     "times": _check_times,
     "when": _check_when,
     "seconds": _checks.seconds,

@@ -185,7 +185,20 @@ async def _play(session: SimulatedSession, script: Script) -> Exit:
         else:
             session.play(step)
             await anyio.sleep(script.delay_seconds)
-    if script.result is not msgspec.UNSET:
-        session.returned(script.result)
-    elapsed_ms = (anyio.current_time() - started) * 1000
-    return Exit(exit_code=script.exit_code, kill_reason=script.kill_reason, duration_ms=round(elapsed_ms, 3))
+    elapsed_ms = round((anyio.current_time() - started) * 1000, 3)
+    return _scripted_end(session, script, elapsed_ms)
+
+
+def _scripted_end(session: SimulatedSession, script: Script, duration_ms: float) -> Exit:
+    """The script's own options decide. What they leave open, its frames may tell."""
+    told = session.told
+    value = script.result
+    if value is msgspec.UNSET and told.result is not None:
+        value = told.result.json
+    if value is not msgspec.UNSET:
+        session.returned(value)
+    if script.exit_code is not None or script.kill_reason is not None:
+        return Exit(exit_code=script.exit_code, kill_reason=script.kill_reason, duration_ms=duration_ms)
+    if told.is_torn_down:
+        session.tear_down()
+    return Exit(exit_code=told.exit_code, kill_reason=told.kill_reason, phase=told.outcome, duration_ms=duration_ms)

@@ -11,7 +11,7 @@ class Framing(msgspec.Struct, frozen=True, kw_only=True):
     """How frames are written as Server-Sent Events. Every choice is valid, so a client must cope with all of them.
 
     Raises:
-        TypeError, ValueError: a field cannot be meant, as a `newline` that is none of LF, CR and CRLF, or a negative
+        TypeError, ValueError: a field makes no sense, as a `newline` that is none of LF, CR and CRLF, or a negative
             number. The message names it.
     """
 

@@ -1,11 +1,11 @@
-"""The recorded frames of one session. Any number of readers follow them by index. Imports anyio only.
+"""The recorded frames of one session. Any number of readers follow them by index.
 
 A reader owns an integer and no queue, so a slow reader, or one that vanished, costs the session nothing.
 """
 
 from __future__ import annotations
 
-import anyio
+from ._wakeup import Wakeup
 
 FRAME_OVERHEAD_BYTES = 64
 """What keeping one frame costs besides its text. It is counted, so that many tiny frames are bounded too."""
@@ -22,7 +22,7 @@ class FrameLog:
         """What all of its frames cost."""
         self._frames: list[bytes] = []
         self._output_bytes = 0
-        self._grown: anyio.Event | None = None
+        self._grown = Wakeup()
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -32,7 +32,7 @@ class FrameLog:
         if not self.closed:
             self._frames.append(frame)
             self.size_bytes += len(frame) + FRAME_OVERHEAD_BYTES
-            self._wake()
+            self._grown.wake()
 
     def append_output(self, frame: bytes) -> bool:
         """Record a frame of output. Returns False, with nothing recorded, where it would exceed the bound."""
@@ -46,7 +46,7 @@ class FrameLog:
     def close(self) -> None:
         """No frame follows. Readers that have them all are done."""
         self.closed = True
-        self._wake()
+        self._grown.wake()
 
     def read(self, index: int, *, max_bytes: int, max_frames: int) -> list[bytes]:
         """Frames from `index` on, at least one if there is one."""
@@ -62,12 +62,4 @@ class FrameLog:
     async def wait_beyond(self, index: int) -> None:
         """Wait until there is a frame at `index`, or the log is closed."""
         while index >= len(self._frames) and not self.closed:
-            if self._grown is None:
-                self._grown = anyio.Event()
             await self._grown.wait()
-
-    def _wake(self) -> None:
-        # An event cannot be cleared, so each round of waiting readers gets a new one.
-        if self._grown is not None:
-            self._grown.set()
-            self._grown = None

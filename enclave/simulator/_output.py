@@ -1,8 +1,9 @@
 """From the bytes a workload writes to pieces of text and runner reports. Pure: no I/O, no clock.
 
-Text comes out line by line as printed. A line longer than `MAX_PIECE_BYTES` comes in pieces, and `flush` gives out a
-line that is not complete yet. Where very many lines come at once, all but the first come together, because each piece
-costs the event loop as much as a hundred lines of text. Bytes that are not UTF-8 become U+FFFD.
+Text comes out line by line as printed. A line longer than `MAX_PIECE_BYTES` comes in pieces. `flush` gives out a line
+that is not complete yet, and `LineStarts` says when. Where very many lines come at once, all but the first come
+together, because each piece costs the event loop as much as a hundred lines of text. Bytes that are not UTF-8 become
+U+FFFD.
 
 A report is a line of standard output that starts with `__ENCLAVE__ ` and holds one JSON object. Our own runners put a
 NUL before it, so that a report need not start a line, and code that printed half a line keeps it whole. A workload can
@@ -12,6 +13,7 @@ forge reports, so they are bounded, and their values stay encoded.
 from __future__ import annotations
 
 import codecs
+import math
 import re
 
 import msgspec
@@ -24,9 +26,12 @@ MAX_PIECE_BYTES = 65_536
 MAX_REPORT_BYTES = 4 * 1024 * 1024
 MAX_SINGLE_LINES = 32
 """How many lines of those that come at once are pieces of their own."""
+LINE_START_SECONDS = 0.25
+"""How long the start of a line waits for its end."""
 MAX_LEVELS = 100
 MAX_DIGITS = 1000
 _LONG_NUMBER = re.compile(rb"[-+.0-9eE]{%d}" % (MAX_DIGITS + 1))
+_LARGE_NUMBER = re.compile(rb"[eE]\+?[0-9]{2}|[0-9]{300}")
 _NULL = msgspec.Raw(b"null")
 _ONE_KIND_OF_BRACKET = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -52,6 +57,37 @@ class OversizedReport(msgspec.Struct, frozen=True):
 Piece = str | Report | OversizedReport
 
 _report = msgspec.json.Decoder(Report)
+_anything = msgspec.json.Decoder()
+
+
+class LineStarts:
+    """Which output streams have a line that is not complete, and when its start is to be given out. Pure: no clock.
+
+    A program shows a prompt or its progress without a line's end, so that comes soon. Python writes the end of what it
+    prints on its own, and on a busy machine some time after the line. So it does not come at once.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[str, float] = {}
+
+    def note(self, stream: str, data: bytes, *, is_open: bool, now: float) -> None:
+        """Count output of a stream. `is_open` says whether there is a line to complete after it."""
+        if not is_open:
+            self._due.pop(stream, None)
+        elif b"\n" in data or stream not in self._due:
+            self._due[stream] = now + LINE_START_SECONDS
+
+    @property
+    def deadline(self) -> float:
+        """When the first of them is due."""
+        return min(self._due.values(), default=math.inf)
+
+    def due(self, now: float) -> list[str]:
+        """The streams whose time has come. Each is told once, and again when there is more of its line."""
+        streams = [stream for stream, due in self._due.items() if due <= now]
+        for stream in streams:
+            del self._due[stream]
+        return streams
 
 
 class OutputDecoder:
@@ -69,7 +105,7 @@ class OutputDecoder:
     @property
     def has_partial_line(self) -> bool:
         """Whether `flush` could give out something."""
-        return bool(self._pending)
+        return bool(self._pending) and not self._dropping
 
     def feed(self, data: bytes) -> list[Piece]:
         """The pieces that are complete with this data."""
@@ -86,7 +122,7 @@ class OutputDecoder:
         return pieces
 
     def flush(self, *, final: bool = False) -> list[Piece]:
-        """The incomplete line, unless it is or may become a report. With `final`, everything."""
+        """The incomplete line, unless it is, may become or was a report. With `final`, everything."""
         pieces: list[Piece] = []
         if final:
             rest = bytes(self._pending)
@@ -94,7 +130,7 @@ class OutputDecoder:
             if rest and not self._dropping:
                 self._take_line(rest, pieces)
             self._emit(b"", pieces, final=True)
-        else:
+        elif not self._dropping:
             self._emit(self._take_text(), pieces)
         return pieces
 
@@ -125,18 +161,20 @@ class OutputDecoder:
         self._emit(line, pieces)
 
     def _take_report(self, document: bytes, pieces: list[Piece]) -> bool:
+        # What stays encoded is not looked at here, and bytes that are no text would spoil every answer that holds it.
+        document = _as_utf8(document)
         try:
             pieces.append(_report.decode(document))
         except RecursionError:
             pieces.append(OversizedReport())
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except msgspec.DecodeError:
             return self._take_repaired_report(document, pieces)
         return True
 
     def _take_repaired_report(self, document: bytes, pieces: list[Piece]) -> bool:
         try:
             pieces.append(decode_text(_report, document))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except msgspec.DecodeError:
             return False
         return True
 
@@ -194,6 +232,14 @@ class OutputDecoder:
                 pieces.append(text)
 
 
+def _as_utf8(document: bytes) -> bytes:
+    try:
+        document.decode()
+    except UnicodeDecodeError:
+        return document.decode("utf-8", "replace").encode()
+    return document
+
+
 def problem_of(document: bytes) -> str | None:
     """Why a result is one that common JSON parsers refuse, and with it all else in an answer that holds it.
 
@@ -209,4 +255,14 @@ def problem_of(document: bytes) -> str | None:
         if not brackets:
             break
         brackets = brackets.replace(b"[]", b"")  # the innermost ones
-    return f"more than {MAX_LEVELS} levels" if brackets else None
+    if brackets:
+        return f"more than {MAX_LEVELS} levels"
+    return "a number that is out of range" if _LARGE_NUMBER.search(outside) and not _decodes(document) else None
+
+
+def _decodes(document: bytes) -> bool:
+    try:
+        decode_text(_anything, document)
+    except msgspec.DecodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Scripted workloads: what a session plays instead of running code. Imports anyio and the types."""
+"""Scripted workloads: what a session plays instead of running code. Imports the types."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-import anyio
 import msgspec
 
 from enclave.types import KillReason, KnownFrame, StreamFrame, UnknownFrame
 from enclave.types._json import decode_text
 
 from . import _checks
+from ._wakeup import Wakeup
 
 ScriptStep = StreamFrame | Mapping[str, Any] | bytes | str | float | int
 """A frame (a type of `enclave.types`, a dict, or its JSON), bytes that are sent as they are, or a pause in seconds."""
@@ -30,7 +30,7 @@ class Script:
     """One scripted run. With `hold` it keeps running after its frames until `release`, and takes more by `push`.
 
     Like all of `Simulator` it is not thread-safe: call its methods in the event loop that the simulator is served in.
-    What the pytest fixture `enclave_simulator` gives out may be called from any thread.
+    What a `SyncSimulator` or the pytest fixture `enclave_simulator` gives out may be called from any thread.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Script:
         frames: Iterable[ScriptStep],
         *,
         result: Any,
-        exit_code: int,
+        exit_code: int | None,
         kill_reason: str | None,
         delay_seconds: float,
         raw: bool,
@@ -55,7 +55,7 @@ class Script:
             raise ValueError(f"kill_reason: expected one of {known}, or a KillReason(...), got {kill_reason!r}")
         self.result = _as_json(result)
         """The JSON of the value that the run returns."""
-        self.exit_code = _checks.whole("exit_code", exit_code)
+        self.exit_code = None if exit_code is None else _checks.whole("exit_code", exit_code)
         self.kill_reason = kill_reason
         self.delay_seconds = _checks.seconds("delay_seconds", delay_seconds)
         self.raw = _checks.flag("raw", raw)
@@ -64,29 +64,29 @@ class Script:
         self._steps: deque[bytes | float] = deque()
         self._add(frames)
         self._held = _checks.flag("hold", hold)
-        self._changed: anyio.Event | None = None
+        self._changed = Wakeup()
 
     def push(self, *frames: ScriptStep) -> None:
         """Add frames to a script that holds.
 
         Raises:
             RuntimeError: the script does not hold, or was released.
+            TypeError, ValueError: a frame cannot be used, as in `Simulator.script`. None is added then.
         """
         if not self._held:
             raise RuntimeError("push: this script does not hold, so make it with hold=True and push before release()")
         self._add(frames)
-        self._wake()
+        self._changed.wake()
 
     def release(self) -> None:
         """Let the run end once its frames are played."""
         self._held = False
-        self._wake()
+        self._changed.wake()
 
     async def next_step(self) -> bytes | float | None:
         """The next frame or pause, or None at the end. It waits while the script holds."""
         # `push` and `release` both wake this up, and only one of them brings a step.
         while not self._steps and self._held:
-            self._changed = anyio.Event()
             await self._changed.wait()
         return self._steps.popleft() if self._steps else None
 
@@ -94,10 +94,6 @@ class Script:
         # All frames are encoded before one is added, so that a wrong one adds none.
         steps = [_encode(f"frames[{index}]", step) for index, step in enumerate(frames)]
         self._steps.extend(steps)
-
-    def _wake(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
 
 
 def _encode(name: str, step: ScriptStep) -> bytes | float:

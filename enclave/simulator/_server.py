@@ -26,14 +26,19 @@ from ._settings import Bounds
 
 logger = logging.getLogger(__name__)
 request_log = logging.getLogger("enclave.simulator.requests")
-"""One line at level INFO for each request, once it is over."""
+"""One line for each request, once it is over, at level INFO. The polls of a console are at level DEBUG."""
+POLL_HEADER = "x-enclave-poll"
+"""The console sends it when it looks for news, each second."""
 # A simulator often lives in the process of the program that it serves, and that program's log is not its own. So a
 # level must be set on purpose, as `--log` does.
 request_log.setLevel(logging.WARNING)
 
 
 def log_requests() -> None:
-    """Write a line for each request to standard error, from now on and for every simulator of this process."""
+    """Write a line for each request to standard error, from now on and for every simulator of this process.
+
+    The requests that an open console sends each second to stay up to date are left out, unless one fails.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     request_log.addHandler(handler)
@@ -263,7 +268,10 @@ class _Connection:
             await self._handle(exchange)
         finally:
             elapsed_ms = (anyio.current_time() - started) * 1000
-            request_log.info("%s %s %s %.1f ms", exchange.method, exchange.target, exchange.status or "-", elapsed_ms)
+            is_poll = POLL_HEADER in exchange.headers and exchange.status == http.HTTPStatus.OK
+            line = "%s %s %s %.1f ms"
+            level = logging.DEBUG if is_poll else logging.INFO
+            request_log.log(level, line, exchange.method, exchange.target, exchange.status or "-", elapsed_ms)
         await self._drain()
         return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
 

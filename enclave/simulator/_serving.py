@@ -7,9 +7,9 @@ callers never get an ExceptionGroup of ours.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import anyio
 import anyio.abc
@@ -34,8 +34,13 @@ class Served(Protocol):
         """Note where it is served, or that it is served no longer."""
         ...
 
-    async def streams_closed(self) -> None:
-        """Wait until no stream is open."""
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        ...
+
+    async def until(self, condition: Callable[[Any], bool]) -> None:
+        """Wait until a condition on the simulator's state holds."""
         ...
 
 
@@ -113,7 +118,7 @@ class Serving(Generic[S]):
                 await self._fleet.close()
                 # Readers still get the phase torn_down and the end.
                 with anyio.move_on_after(STREAM_GRACE_SECONDS):
-                    await self._simulator.streams_closed()
+                    await self._simulator.until(lambda simulator: simulator.open_streams == 0)
         finally:
             await self._end()
 

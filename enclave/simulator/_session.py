@@ -40,12 +40,12 @@ from enclave.types import (
     StderrFrame,
     StdoutFrame,
 )
-from enclave.types._json import decode_text
 
 from ._auth import Principal
 from ._log import FrameLog
 from ._output import OversizedReport, Piece, Report, problem_of
 from ._settings import Bounds
+from ._told import Told
 
 BACKEND = "simulator"
 MAX_EGRESS_ENTRIES = 1000
@@ -69,7 +69,6 @@ def _document_type(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct
 _session_document = _document_type(Session)
 _result_document = _document_type(SessionResult)
 _FRAMES: dict[str, type[StdoutFrame | StderrFrame]] = {"stdout": StdoutFrame, "stderr": StderrFrame}
-_known_frames: msgspec.json.Decoder[KnownFrame] = msgspec.json.Decoder(KnownFrame)
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +76,8 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
     exit_code: int | None
     kill_reason: str | None = None
+    phase: SessionPhase | None = None
+    """What it ended as, if that is known and does not follow from the two above."""
     duration_ms: float = 0.0
     detail: dict[str, Any] = {}
 
@@ -139,7 +140,8 @@ class SimulatedSession:
         self._value: Any = ABSENT
         self._value_is_forgeable = False
         self._captured = {name: Capture(bounds.max_capture_bytes) for name in _FRAMES}
-        self._scripted_texts: dict[str, str] = {}
+        self.told = Told()
+        """What the frames of a script have said so far of how it ends."""
         self._egress_entries = 0
         self._output_dropped = False
         self._scripted = False
@@ -177,15 +179,8 @@ class SimulatedSession:
     def play(self, frame: bytes) -> None:
         """A scripted frame. What it prints is captured like any output. Texts in a result frame replace that."""
         self.log.append(frame)
-        try:
-            played = decode_text(_known_frames, frame)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # a frame of another kind, or one that is malformed on purpose, prints nothing
-        if isinstance(played, StdoutFrame | StderrFrame):
-            self._captured[played.kind].add(played.data)
-        elif isinstance(played, ResultFrame):
-            texts = {name: getattr(played.result, name) for name in _FRAMES}
-            self._scripted_texts = {name: text for name, text in texts.items() if text is not None}
+        if output := self.told.take(frame):
+            self._captured[output.kind].add(output.data)
 
     def returned(self, value: msgspec.Raw) -> None:
         """A script gives this JSON as the result. Unlike a workload's it may be anything."""
@@ -206,11 +201,11 @@ class SimulatedSession:
         if self._value_is_forgeable and (problem := problem_of(bytes(self._value))):
             self._value = ABSENT
             self._say(f"a result with {problem} was dropped")
-        texts = {name: capture.text() for name, capture in self._captured.items()} | self._scripted_texts
+        texts = {name: capture.text() for name, capture in self._captured.items()} | self.told.texts
         self.result = _result_document(exit_code=exit_code, value=self._value, duration_ms=end.duration_ms, **texts)
         self.record(AuditType.RESULT_COLLECTED, {"hasValue": self._value is not ABSENT})
         self._append(ResultFrame(self.result))
-        self._enter(_outcome(exit_code, self.kill_reason))
+        self._enter(end.phase or _outcome(exit_code, self.kill_reason))
         self._end()
 
     def tear_down(self) -> None:
@@ -286,7 +281,9 @@ class SimulatedSession:
             self._say(f"output beyond max_log_bytes={self.log.max_output_bytes} is dropped")
 
     def _say(self, text: str) -> None:
-        self._append(StderrFrame(f"[enclave simulator] {text}\n"))
+        line = f"[enclave simulator] {text}\n"
+        self._captured["stderr"].add(line)
+        self._append(StderrFrame(line))
 
     def _enter(self, phase: SessionPhase) -> None:
         self.phase = phase

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import anyio
 import msgspec
 
-from enclave.types import SessionLimits
+from enclave.types import SessionLimits, SessionPhase
 
 from . import _checks
 from ._auth import Authority
@@ -25,6 +24,7 @@ from ._script import Script, ScriptStep
 from ._server import HTTPServer
 from ._serving import Serving
 from ._settings import Bounds, Settings
+from ._wakeup import Wakeup
 
 MAX_RECORDED_REQUESTS = 4096
 PORTS = range(65_536)
@@ -41,7 +41,7 @@ class Simulator:
             client = EnclaveClient(sim.base_url, api_key=sim.api_key)
 
     Args:
-        api_key: the key to accept, ``ek_<id>_<secret>``. By default a new one, see `api_key`.
+        api_key: the key to accept, ``ek_<id>_<secret>``. By default a new one.
         jwt_secret: the secret that user tokens are signed with. By default a new one.
         org_ids: the organisations. The first one is that of `api_key`.
         service_bindings: the base URL of each service that a request may bind, by the service's name.
@@ -77,8 +77,8 @@ class Simulator:
         self.faults = Faults()
         """Arms faults for the requests and streams to come."""
         self.requests: deque[RecordedRequest] = deque(maxlen=MAX_RECORDED_REQUESTS)
-        """The latest requests, without credentials."""
-        self._changed: anyio.Event | None = None
+        """The latest 4,096 requests, without credentials. The oldest one comes first."""
+        self._changed = Wakeup()
         self._base_url: str | None = None
         self._authority = Authority(org_ids, jwt_secret)
         self._api_key = self._authority.add_key(org_id=None, role="owner", key=api_key)
@@ -91,16 +91,16 @@ class Simulator:
             auto_teardown=_checks.flag("auto_teardown", auto_teardown),
             namespaces=_checks.flag("namespaces", namespaces),
         )
-        self._fleet = Fleet(self._settings, on_change=self._touch)
+        self._fleet = Fleet(self._settings, on_change=self._changed.wake)
         self._plane = ControlPlane(
             self._fleet,
             self._authority,
             self.faults,
             self._settings,
             requests=self.requests,
-            on_change=self._touch,
+            on_change=self._changed.wake,
         )
-        self._http = HTTPServer(self._plane.handle, bounds, on_change=self._touch)
+        self._http = HTTPServer(self._plane.handle, bounds, on_change=self._changed.wake)
 
     # Serving
 
@@ -214,7 +214,13 @@ class Simulator:
         role: str = "developer",
         lifetime_seconds: float = 3600.0,
     ) -> str:
-        """A user JWT (HS256), for the first org unless given. A lifetime below zero gives one that has expired.
+        """A user JWT (HS256), for the first org unless given.
+
+        Args:
+            org_id: its org.
+            user_id: the user, which is the token's ``sub``. It is the `created_by` of the user's sessions.
+            role: owner, admin, developer or viewer.
+            lifetime_seconds: after how long it expires. One below zero gives a token that has expired.
 
         Raises:
             TypeError, ValueError: the org or the role is unknown, or an argument is of another type.
@@ -237,7 +243,7 @@ class Simulator:
         frames: Iterable[ScriptStep] = (),
         *,
         result: Any = msgspec.UNSET,
-        exit_code: int = 0,
+        exit_code: int | None = None,
         kill_reason: str | None = None,
         delay_seconds: float = 0.0,
         raw: bool = False,
@@ -248,15 +254,17 @@ class Simulator:
         They come between phase running and the result, which holds what they print.
 
         Args:
-            frames: what it prints and reports: frames of `enclave.types`, dicts, or pauses in seconds. Bytes are sent
-                as they are, also where they are no frame.
-            result: the value that it gives to ``enclave.result``. It gives none unless this is set.
-            exit_code: its exit code, unless there is a `kill_reason`.
-            kill_reason: why the platform kills it, as in ``"memory_exceeded"``.
+            frames: what it prints and reports: frames of `enclave.types`, as dicts or as JSON text too, or pauses in
+                seconds. Bytes are sent as they are, also where they are no frame.
+            result: the value that it gives to ``enclave.result``. By default that of a result frame among them, if
+                there is one.
+            exit_code: its exit code, unless there is a `kill_reason`. By default that of a result frame, else 0.
+            kill_reason: why the platform kills it, as in ``"memory_exceeded"``. By default that of a phase frame among
+                them, if there is one and no `exit_code`.
             delay_seconds: a pause after each frame.
-            raw: whether `frames` are the whole stream, so that no phases, trail and result are added. A result frame
-                among them may give the result's `stdout` and `stderr`.
-            hold: whether it keeps running after its frames, until ``release()``. ``push(...)`` adds frames meanwhile.
+            raw: whether `frames` are the whole stream, as they are in a recording. Then no phases, trail and result are
+                added to it.
+            hold: whether it keeps running after its frames, until ``release()``. Meanwhile ``push(...)`` adds frames.
 
         Raises:
             TypeError: something among them is neither a frame nor a pause, or JSON cannot express it.
@@ -292,25 +300,23 @@ class Simulator:
         return {session.id: session.phase.value for session in self._fleet.sessions.values()}
 
     @property
+    def running_sessions(self) -> list[str]:
+        """The ids of the sessions that have not ended. A service that cleans up after itself leaves none."""
+        return [id_ for id_, phase in self.phases.items() if not SessionPhase(phase).is_terminal]
+
+    @property
     def unreclaimed_sessions(self) -> int:
         """How many sessions have a workload that runs, waits to run, or is being reclaimed."""
         return self._fleet.unreclaimed
 
     async def until(self, condition: Callable[[Simulator], bool]) -> None:
-        """Wait until a condition on the simulator's state holds. It is asked again at every change."""
-        while not condition(self):
-            if self._changed is None:
-                self._changed = anyio.Event()
-            await self._changed.wait()
+        """Wait until a condition on the simulator's state holds.
 
-    async def streams_closed(self) -> None:
-        """Wait until no stream is open."""
-        await self.until(lambda simulator: simulator.open_streams == 0)
+        Args:
+            condition: takes this simulator. It is called again at every change.
+        """
+        while not condition(self):
+            await self._changed.wait()
 
     def __repr__(self) -> str:
         return f"<Simulator {self._base_url or 'not served'} sessions={len(self._fleet.sessions)}>"
-
-    def _touch(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import threading
@@ -14,8 +15,6 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import anyio
 from anyio.from_thread import BlockingPortal
-
-from enclave.types import SessionPhase
 
 from ._control_plane import RecordedRequest
 from ._faults import Faults
@@ -62,7 +61,7 @@ class SyncSimulator:
     def __init__(self, **options: Any) -> None:
         self.simulator = Simulator(**options)
         """The simulator itself, which only its own event loop may use. What `wait_until` takes is called there."""
-        self.faults = cast(Faults, Remote(self.call, self.simulator.faults))
+        self.faults: Faults = cast(Faults, Remote(self.call, self.simulator.faults))
         """Arms faults for the requests and streams to come. See `enclave.simulator.Faults`."""
         self._process = os.getpid()
         self._portal: BlockingPortal | None = None
@@ -74,7 +73,10 @@ class SyncSimulator:
     # Serving
 
     def start(self, *, host: str = "127.0.0.1", port: int = 0, allow_remote: bool = False) -> Self:
-        """Serve until `stop`, or until the program ends. Takes and raises what `Simulator.serve` does."""
+        """Serve until `stop`, or until the program ends. Takes and raises what `Simulator.serve` does.
+
+        Gives the simulator itself.
+        """
         with ExitStack() as stack:
             portal = stack.enter_context(self._open_portal())
             serving = self.simulator.serve(host=host, port=port, allow_remote=allow_remote)
@@ -102,7 +104,12 @@ class SyncSimulator:
         self.stop()
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function on the simulator's event loop. A script that it returns may be used from any thread.
+        """Call a function on the simulator's event loop, and give what it returns.
+
+        A `Script` that it returns may be used from any thread.
+
+        Args:
+            function: takes no arguments. It must not wait for anything, for the simulator stands still meanwhile.
 
         Raises:
             RuntimeError: it is not being served.
@@ -112,11 +119,35 @@ class SyncSimulator:
 
     @property
     def base_url(self) -> str:
-        """Where it is, as in ``"http://127.0.0.1:40123"``. Raises RuntimeError if it is not being served."""
+        """Where it is served, as in ``"http://127.0.0.1:40123"``.
+
+        Raises:
+            RuntimeError: it is not being served.
+        """
         self._its_loop()
         return self.simulator.base_url
 
+    @property
+    def console_url(self) -> str:
+        """The link to the console, with `api_key` in its fragment, which a browser does not send.
+
+        Raises:
+            RuntimeError: it is not being served.
+        """
+        self._its_loop()
+        return self.simulator.console_url
+
     # Credentials
+
+    @property
+    def org_id(self) -> str:
+        """The first org, that of `api_key`."""
+        return self.simulator.org_id
+
+    @property
+    def org_ids(self) -> list[str]:
+        """All orgs."""
+        return self.simulator.org_ids
 
     @property
     def api_key(self) -> str:
@@ -143,30 +174,44 @@ class SyncSimulator:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """Everything it was asked so far, without credentials. The oldest request comes first."""
+        """The latest 4,096 requests, without credentials. The oldest one comes first."""
         return self.call(lambda: list(self.simulator.requests))
 
     @property
-    def phases(self) -> dict[str, str]:
-        """The phase of every session by its id. The oldest session comes first."""
-        return self.call(lambda: self.simulator.phases)
-
-    @property
-    def running_sessions(self) -> list[str]:
-        """The ids of the sessions that have not ended. A service that cleans up after itself leaves none."""
-        return [id_ for id_, phase in self.phases.items() if not SessionPhase(phase).is_terminal]
+    def open_connections(self) -> int:
+        """How many connections are open."""
+        return self.call(lambda: self.simulator.open_connections)
 
     @property
     def open_streams(self) -> int:
         """How many streams are open."""
         return self.call(lambda: self.simulator.open_streams)
 
+    @property
+    def phases(self) -> dict[str, str]:
+        """The phase of every session of all orgs, by its id. The oldest session comes first."""
+        return self.call(lambda: self.simulator.phases)
+
+    @property
+    def running_sessions(self) -> list[str]:
+        """The ids of the sessions that have not ended. A service that cleans up after itself leaves none."""
+        return self.call(lambda: self.simulator.running_sessions)
+
+    @property
+    def unreclaimed_sessions(self) -> int:
+        """How many sessions have a workload that runs, waits to run, or is being reclaimed."""
+        return self.call(lambda: self.simulator.unreclaimed_sessions)
+
     def wait_until(self, condition: Callable[[Simulator], bool], *, seconds: float = 10.0) -> None:
-        """Wait until a condition on the simulator's state holds. In a coroutine it would block the loop of that.
+        """Wait until a condition on the simulator's state holds. In a coroutine this would block the event loop.
 
         ::
 
             simulator.wait_until(lambda simulator: simulator.unreclaimed_sessions == 0)
+
+        Args:
+            condition: takes the `Simulator`. It is called on the simulator's event loop, again at every change.
+            seconds: how long to wait at most.
 
         Raises:
             TimeoutError: the condition did not hold within `seconds`.
@@ -190,7 +235,11 @@ class SyncSimulator:
 
 
 class _PortalThread(AbstractContextManager[BlockingPortal]):
-    """A thread with an event loop. Not anyio's, which is a generator: in a forked child the end of that would hang."""
+    """A thread with an event loop.
+
+    Not anyio's, which is a generator: in a forked child the end of that would hang. Nor `asyncio.run`, which starts a
+    thread in the end where names were looked up: a program that ends with its simulator running can start none.
+    """
 
     def __enter__(self) -> BlockingPortal:
         ready: Future[BlockingPortal] = Future()
@@ -206,12 +255,16 @@ class _PortalThread(AbstractContextManager[BlockingPortal]):
         self._thread.join()
 
     def _run(self, ready: Future[BlockingPortal]) -> None:
+        loop = asyncio.new_event_loop()
         try:
-            anyio.run(self._live, ready, backend="asyncio")
+            loop.run_until_complete(self._live(ready))
+            loop.run_until_complete(loop.shutdown_asyncgens())
         except BaseException as error:
             if ready.done():
                 raise
             ready.set_exception(error)
+        finally:
+            loop.close()
 
     async def _live(self, ready: Future[BlockingPortal]) -> None:
         async with BlockingPortal() as portal:

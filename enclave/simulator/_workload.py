@@ -27,13 +27,12 @@ import msgspec
 from enclave.types import EgressPolicy
 
 from ._limits import Budget, budget
-from ._output import OutputDecoder
+from ._output import LineStarts, OutputDecoder
 from ._session import Exit, SimulatedSession
 from ._share import Share
 from ._workplace import Workplace, kill_carriers
 
 READ_BYTES = 32_768
-PARTIAL_LINE_SECONDS = 0.05
 SPAWN_SECONDS = 30.0
 GRACE_SECONDS = 30.0
 RECLAIM_SECONDS = 10.0
@@ -96,7 +95,7 @@ class Workload:
         self._directory = workplace.path / session.id
         self._uid = workplace.next_uid()
         self._decoders = {b"O": ("stdout", OutputDecoder(reports=True)), b"E": ("stderr", OutputDecoder(reports=False))}
-        self._fresh_partial = False
+        self._line_starts = LineStarts()
         self._share = Share()
         self._exit: _ExitRecord | None = None
 
@@ -178,18 +177,19 @@ class Workload:
         unread = bytearray()
         while self._exit is None:
             chunk = None
-            with anyio.move_on_after(PARTIAL_LINE_SECONDS if self._fresh_partial else None):
+            with anyio.CancelScope(deadline=self._line_starts.deadline):
                 try:
                     chunk = await process.stdout.receive(READ_BYTES)
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     break
             if chunk is None:
-                self._flush(final=False)
+                self._give_out_line_starts()
             else:
                 self._share.read()
                 unread += chunk
                 await self._take_records(unread)
-        self._flush(final=True)
+        for name, decoder in self._decoders.values():
+            self._session.take(name, decoder.flush(final=True))
 
     async def _take_records(self, unread: bytearray) -> None:
         while len(unread) >= _HEADER.size:
@@ -217,12 +217,14 @@ class Workload:
             self._session.take(stream, decoder.feed(piece))
             if pause_seconds := self._share.took(time.perf_counter() - began):
                 await anyio.sleep(pause_seconds)
-        self._fresh_partial = any(decoder.has_partial_line for _, decoder in self._decoders.values())
+        is_open = decoder.has_partial_line
+        self._line_starts.note(stream, payload, is_open=is_open, now=anyio.current_time())
 
-    def _flush(self, *, final: bool) -> None:
-        self._fresh_partial = False
-        for stream, decoder in self._decoders.values():
-            self._session.take(stream, decoder.flush(final=final))
+    def _give_out_line_starts(self) -> None:
+        due = self._line_starts.due(anyio.current_time())
+        for name, decoder in self._decoders.values():
+            if name in due:
+                self._session.take(name, decoder.flush())
 
     async def _reclaim(self, process: anyio.abc.Process) -> None:
         """End the supervisor, which ends the workload. Where that fails, kill both."""
@@ -240,7 +242,10 @@ class Workload:
         if process.returncode != 0:
             await kill_leftovers(self._session.id, self._uid)
         if self._directory.exists():
-            await anyio.to_thread.run_sync(shutil.rmtree, self._directory, True)
+            try:
+                await anyio.to_thread.run_sync(shutil.rmtree, self._directory, True)
+            except RuntimeError:  # the program is ending, and can start no thread any more
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     def _outcome(self) -> Exit:
         record = self._exit

@@ -29,7 +29,7 @@ class Workplace:
     def __init__(self) -> None:
         self.prefix = f"s-{secrets.token_hex(3)}"
         self.path = Path(tempfile.gettempdir()) / (NAME + self.prefix)
-        self._lock = _locked(self.path.with_suffix(_LOCK))
+        self._lock = _own_lock(self.path.with_suffix(_LOCK))
         # A workload may have another user id than this process, and must reach its own directory inside.
         self.path.mkdir(mode=0o711)
         self._uids = itertools.count(secrets.randbelow(len(WORKLOAD_UIDS)))
@@ -57,7 +57,7 @@ def clear_abandoned() -> None:
         return
     for lock_path in Path(tempfile.gettempdir()).glob(f"{NAME}*{_LOCK}"):
         with suppress(OSError):
-            if lock_path.lstat().st_uid != os.geteuid() or (lock := _locked(lock_path)) is None:
+            if lock_path.lstat().st_uid != os.geteuid() or (lock := _lock_of_the_dead(lock_path)) is None:
                 continue
             directory = lock_path.with_suffix("")
             kill_carriers(directory.name.removeprefix(NAME) + "-")
@@ -87,19 +87,45 @@ def carriers(session_id: str, uid: int | None = None) -> list[int]:
     return found
 
 
-def _locked(path: Path) -> int | None:
-    """A file that only this process has locked, or None if another one has."""
+def _own_lock(path: Path) -> int | None:
+    """A file that this process alone has locked. None on Windows."""
     if sys.platform == "win32":
         return None
     import fcntl  # noqa: PLC0415 - there is none on Windows
 
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        # Between these two lines another simulator may start, take this for a lock of the dead, and clear it away.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_at(path, file):
+            return file
+        os.close(file)
+
+
+def _lock_of_the_dead(path: Path) -> int | None:
+    """The lock of a simulator that has died, locked by this process. None if it lives, or was cleared away already."""
+    if sys.platform == "win32":
+        return None
+    import fcntl  # noqa: PLC0415 - there is none on Windows
+
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
         return None
-    return file
+    if _is_at(path, file):
+        return file
+    os.close(file)
+    return None
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether a file is still there, and no other one in its place."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def _clear(directory: Path) -> None:

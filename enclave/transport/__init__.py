@@ -16,6 +16,7 @@ _decoded.py        the value that a body decodes to
 With I/O:
 _http.py           Http: requests, with credential, timeouts and retries
 _body_reader.py    a response's body, piece by piece
+_time_limit.py     how long a request may take, and each step of it
 _responses.py      the error that a response stands for
 _redact.py         a server's text without the client's credential in it
 _transports.py     which transport carries a client's requests
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from ._credential import Secret as Secret
 from ._credential import TokenSource
 from ._decoded import decoded as decoded
+from ._per_loop import PerLoop as PerLoop
 from ._redact import redacted as redacted
 from ._retry import NO_RETRY as NO_RETRY
 from ._retry import RetryPolicy
@@ -42,17 +44,18 @@ from ._settings import Settings as Settings
 if TYPE_CHECKING:
     from ._blocks import Block as Block
     from ._blocks import BlockDecoder as BlockDecoder
-    from ._body_reader import BodyReader as BodyReader
+    from ._body_reader import body_of as body_of
+    from ._body_reader import read_start as read_start
     from ._brake import Lane as Lane
     from ._brake import Turn as Turn
-    from ._exceptions import time_limit as time_limit
     from ._http import Http as Http
+    from ._messages import Body as Body
     from ._messages import Delivery as Delivery
     from ._messages import Headers as Headers
     from ._messages import Response as Response
-    from ._messages import Timeouts as Timeouts
     from ._responses import status_error as status_error
     from ._sse import SSEDecoder
+    from ._time_limit import TimeLimit as TimeLimit
 
 __all__ = [
     "DEFAULT_MAX_EVENT_BYTES",
@@ -69,17 +72,18 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Block": "_blocks",
     "BlockDecoder": "_blocks",
-    "BodyReader": "_body_reader",
+    "Body": "_messages",
     "Delivery": "_messages",
     "Headers": "_messages",
     "Http": "_http",
     "Lane": "_brake",
     "Response": "_messages",
     "SSEDecoder": "_sse",
-    "Timeouts": "_messages",
+    "TimeLimit": "_time_limit",
     "Turn": "_brake",
+    "body_of": "_body_reader",
+    "read_start": "_body_reader",
     "status_error": "_responses",
-    "time_limit": "_exceptions",
 }
 
 

@@ -37,21 +37,48 @@ class BlockDecoder:
     After a `failure` nothing more is given out.
     """
 
-    __slots__ = ("_block", "_lines", "_max_event_bytes", "failure", "retry_ms")
+    __slots__ = (
+        "_block_retry_ms",
+        "_bytes",
+        "_data",
+        "_event",
+        "_event_id",
+        "_lines",
+        "_max_event_bytes",
+        "failure",
+        "retry_ms",
+    )
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
         self._lines = _Lines()
-        self._block = _UnfinishedBlock()
         self.failure: EventTooLargeError | None = None
         """Why there can be no further block. What was given out before it is sound."""
         self.retry_ms: int | None = None
         """The reconnection time that the stream asked for, in milliseconds. None if it asked for none."""
+        self._begin_block()
+
+    def _begin_block(self) -> None:
+        # The fields of the block whose blank line has not come.
+        self._data: list[bytes] | None = None
+        self._event = b""
+        self._event_id: bytes | None = None
+        self._block_retry_ms: int | None = None
+        self._bytes = 0
 
     @property
     def at_block_start(self) -> bool:
         """Whether the next byte begins a block, so that nothing is held back from the bytes so far."""
-        return self._lines.at_line_start and self._block.is_empty
+        return self._lines.at_line_start and self._block_is_empty
+
+    @property
+    def has_begun_block(self) -> bool:
+        """Whether a part of a block has come, and its blank line has not."""
+        return self._lines.unfinished_bytes > 0 or not self._block_is_empty
+
+    @property
+    def _block_is_empty(self) -> bool:
+        return self._bytes == 0 and self._block_retry_ms is None
 
     def feed(self, data: bytes) -> list[Block]:
         """Take in the next bytes and give the blocks that they complete, in order."""
@@ -60,7 +87,7 @@ class BlockDecoder:
             return blocks
         for line in self._lines.split(data):
             if not line:
-                block = self._block.finish()
+                block = self._finish_block()
                 if block is not None:
                     blocks.append(block)
             elif self._exceeds(len(line)):
@@ -72,18 +99,38 @@ class BlockDecoder:
         return blocks
 
     def _exceeds(self, line_bytes: int) -> bool:
-        if self._block.size_bytes + line_bytes > self._max_event_bytes:
+        if self._bytes + line_bytes > self._max_event_bytes:
             self.failure = EventTooLargeError(self._max_event_bytes)
         return self.failure is not None
 
     def _take_line(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
-        if name == b"retry":
-            if value.isdigit():  # bytes.isdigit is ASCII only, and refuses signs and underscores
-                self.retry_ms = self._block.retry_ms = _bounded_int(value)
+        if name == b"data":
+            if self._data is None:
+                self._data = [value]
+            else:
+                self._data.append(value)
+        elif name == b"event":
+            self._event = value
+        elif name == b"id" and b"\0" not in value:
+            self._event_id = value
         else:
-            self._block.take(name, value)
+            if name == b"retry" and value.isdigit():  # ASCII only, for bytes, and no sign or underscore
+                self.retry_ms = self._block_retry_ms = _bounded_int(value)
+            return  # or a comment (its name is empty), a field that the specification does not know, an id to ignore
+        self._bytes += len(name) + 1 + len(value)
+
+    def _finish_block(self) -> Block | None:
+        """The block, and start the next one. None if it neither has data nor sets the id."""
+        block = None
+        if self._data or self._event_id is not None:
+            data = b"\n".join(self._data) if self._data else None
+            block = Block(data, self._event, self._event_id, self._block_retry_ms)
+        # Comments, which heartbeats are, leave nothing to clear.
+        if not self._block_is_empty:
+            self._begin_block()
+        return block
 
 
 class _Lines:
@@ -132,48 +179,6 @@ class _Lines:
             return b""
         self._head = None
         return data.removeprefix(_BOM)
-
-
-class _UnfinishedBlock:
-    """The fields of a block whose blank line has not come."""
-
-    __slots__ = ("_data", "_event", "_event_id", "retry_ms", "size_bytes")
-
-    def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        self._data: list[bytes] = []
-        self._event = b""
-        self._event_id: bytes | None = None
-        self.retry_ms: int | None = None
-        self.size_bytes = 0
-
-    @property
-    def is_empty(self) -> bool:
-        return self.size_bytes == 0 and self.retry_ms is None
-
-    def take(self, name: bytes, value: bytes) -> None:
-        if name == b"data":
-            self._data.append(value)
-        elif name == b"event":
-            self._event = value
-        elif name == b"id" and b"\0" not in value:
-            self._event_id = value
-        else:
-            return  # a comment (its name is empty), a field that the specification does not know, an id that it ignores
-        self.size_bytes += len(name) + 1 + len(value)
-
-    def finish(self) -> Block | None:
-        """The block, and start the next one. None if it neither has data nor sets the id."""
-        block = None
-        if self._data or self._event_id is not None:
-            data = b"\n".join(self._data) if self._data else None
-            block = Block(data, self._event, self._event_id, self.retry_ms)
-        # Comments, which heartbeats are, leave nothing to clear.
-        if not self.is_empty:
-            self._clear()
-        return block
 
 
 def _bounded_int(digits: bytes) -> int:

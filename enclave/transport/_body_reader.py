@@ -1,100 +1,114 @@
-"""Reads a response's body piece by piece, decompressed."""
+"""Reads a response's body: piece by piece, decompressed, within bounds."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 from anyio.lowlevel import checkpoint
 
 from enclave.errors import ResponseTooLargeError
 
-from ._encoding import inflater_for
-from ._exceptions import time_limit
-from ._messages import Response
+from ._encoding import Inflater, inflater_for
+from ._messages import Body, Response
+from ._time_limit import TimeLimit
 
 _NO_PIECES: Iterator[bytes] = iter(())
 
 
-class BodyReader:
-    """The body of one response. One task reads and closes it.
+def body_of(response: Response, *, read_seconds: float | None = None) -> Body:
+    """The body of a response as the server meant it. A read raises MalformedResponseError if that cannot be undone.
 
     Args:
         response: the response, with its body unread.
         read_seconds: how long a read may take where it cannot be cancelled and done again. Elsewhere whoever reads a
             stream limits many reads at once.
     """
+    body = response.body
+    inflater = inflater_for(response.header(b"content-encoding"))
+    if not body.read_is_repeatable and read_seconds is not None:
+        body = _LimitedBody(body, read_seconds)
+    return body if inflater is None else _InflatedBody(body, inflater)
 
-    __slots__ = ("_body", "_inflater", "_pieces", "_read_seconds")
 
-    def __init__(self, response: Response, *, read_seconds: float | None = None) -> None:
-        self._body = response.body
-        self._inflater = inflater_for(response.header(b"content-encoding"))
-        self._pieces = _NO_PIECES
-        self._read_seconds = None if response.body.read_is_repeatable else read_seconds
+async def read_all(body: Body, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        ResponseTooLargeError: it exceeds `max_bytes`. And what `Body.read` raises.
+    """
+    # Counted after decompression: a bomb is small on the wire.
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await body.read():
+        size += len(piece)
+        if size > max_bytes:
+            raise ResponseTooLargeError(f"the response's body exceeds max_response_bytes={max_bytes}")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def read_start(body: Body, max_bytes: int) -> bytes:
+    """At most the first `max_bytes`. A longer body is cut without complaint."""
+    pieces: list[bytes] = []
+    size = 0
+    while size < max_bytes and (piece := await body.read()):
+        size += len(piece)
+        pieces.append(piece)
+    return b"".join(pieces)[:max_bytes]
+
+
+class _Wrapped:
+    """A body, changed in how it is read."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
 
     @property
     def read_is_repeatable(self) -> bool:
-        """Whether a cancelled `read` loses nothing and can be done again."""
+        """See `Body.read_is_repeatable`."""
         return self._body.read_is_repeatable
 
     @property
     def is_complete(self) -> bool:
-        """Whether the end of the body was reached, as far as can be told without reading."""
+        """See `Body.is_complete`."""
         return self._body.is_complete
 
-    @property
-    def fastest_read(self) -> Callable[[], Awaitable[bytes]]:
-        """`read`, or what it comes down to where nothing has to be undone. A stream reads for every few frames."""
-        return self._body.read if self._inflater is None and self._read_seconds is None else self.read
+    async def aclose(self) -> None:
+        """See `Body.aclose`."""
+        await self._body.aclose()
+
+
+class _LimitedBody(_Wrapped):
+    """A read fails with `APITimeoutError` if it takes too long."""
+
+    __slots__ = ("_seconds",)
+
+    def __init__(self, body: Body, seconds: float) -> None:
+        super().__init__(body)
+        self._seconds = seconds
 
     async def read(self) -> bytes:
-        """The next bytes, empty at the end of the body.
+        with TimeLimit(self._seconds, "no bytes came"):
+            return await self._body.read()
 
-        Raises:
-            APIConnectionError: the connection broke, or nothing came in `read_seconds`.
-            MalformedResponseError: the compression cannot be undone.
-        """
-        if self._inflater is None:
-            return await self._read_raw()
+
+class _InflatedBody(_Wrapped):
+    """What was compressed comes decompressed."""
+
+    __slots__ = ("_inflater", "_pieces")
+
+    def __init__(self, body: Body, inflater: Inflater) -> None:
+        super().__init__(body)
+        self._inflater = inflater
+        self._pieces = _NO_PIECES
+
+    async def read(self) -> bytes:
         # One small read can inflate to very many pieces, and other tasks must have their turn.
         await checkpoint()
         piece = next(self._pieces, b"")
-        while not piece and (data := await self._read_raw()):
+        while not piece and (data := await self._body.read()):
             self._pieces = self._inflater.feed(data)
             piece = next(self._pieces, b"")
         return piece
-
-    async def _read_raw(self) -> bytes:
-        if self._read_seconds is None:
-            return await self._body.read()
-        with time_limit(self._read_seconds, "no bytes came"):
-            return await self._body.read()
-
-    async def read_all(self, max_bytes: int) -> bytes:
-        """The whole body.
-
-        Raises:
-            ResponseTooLargeError: it exceeds `max_bytes`. And what `read` raises.
-        """
-        # Counted after decompression: a bomb is small on the wire.
-        pieces: list[bytes] = []
-        size = 0
-        while piece := await self.read():
-            size += len(piece)
-            if size > max_bytes:
-                raise ResponseTooLargeError(f"the response's body exceeds max_response_bytes={max_bytes}")
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    async def read_start(self, max_bytes: int) -> bytes:
-        """At most the first `max_bytes`. A longer body is cut without complaint."""
-        pieces: list[bytes] = []
-        size = 0
-        while size < max_bytes and (piece := await self.read()):
-            size += len(piece)
-            pieces.append(piece)
-        return b"".join(pieces)[:max_bytes]
-
-    async def aclose(self) -> None:
-        """Close the response, cancelled or not, within a deadline."""
-        await self._body.aclose()

@@ -45,21 +45,13 @@ _ADDED_JITTER = 0.2
 _TIMER_SLACK_SECONDS = 0.02
 
 
-class BrakeState(enum.Enum):
-    """Where the brake stands. The picture is at the top of the module."""
-
-    OPEN = enum.auto()
-    HELD = enum.auto()
-    EASING = enum.auto()
-
-
 class Brake:
     """What all creates of a client in one event loop share."""
 
     def __init__(self) -> None:
         self._others = Lane(self, ends=False)
         self._lanes: set[Lane] = set()  # those in which somebody waits
-        self._at_once: float = math.inf  # how many creates may be under way
+        self._at_once: float = math.inf  # how many creates may be under way. Any number as long as the brake is open
         self._under_way = 0
         self._hold_began = self._held_until = -math.inf
         self._hold_seconds = 0.0
@@ -71,13 +63,6 @@ class Brake:
         self._trial: Turn | None = None
         self._next_trial = -math.inf
         self._trial_wait = 0.0
-
-    @property
-    def state(self) -> BrakeState:
-        """Whether creates are refused, or were."""
-        if anyio.current_time() < self._held_until:
-            return BrakeState.HELD
-        return BrakeState.OPEN if self._at_once == math.inf else BrakeState.EASING
 
     def lane(self, *, creates_per_second: float | None = None) -> Lane:
         """A lane for the creates of one fan-out, whose sessions end by themselves."""
@@ -101,6 +86,7 @@ class Brake:
     def _room_at(self, turn: Turn) -> float:
         if not self._is_full(turn):
             return -math.inf
+        # While one trial is under way there is no time to wait for: its answer wakes all who wait.
         return self._next_trial if self._trial is None else math.inf
 
     def _is_full(self, turn: Turn) -> bool:
@@ -136,6 +122,7 @@ class Brake:
     def _succeeded(self, turn: Turn, *, was_trial: bool) -> None:
         self._last_success = anyio.current_time()
         self._holds = 0
+        # Each create that gets through is replaced by two. So a server that has room again is soon asked at full speed.
         self._at_once += 1
         if not turn.lane.ends:
             return

@@ -27,9 +27,10 @@ def decoded(decode: Callable[[bytes], T], body: bytes, operation: str, credentia
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = decoding_problem(error)
+        reason = redacted(decoding_problem(error), credential)
     said = redacted(body[:_SHOWN_BYTES].decode("utf-8", "replace"), credential)
     shown = f"starts with: {excerpt(said)}" if body else "is empty"
     malformed = MalformedResponseError(f"the response's body is not what the route promises: {reason}. It {shown}")
     malformed.operation = operation
+    del body  # a traceback may show local variables, and the server may have echoed the credential
     raise malformed

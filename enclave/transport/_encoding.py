@@ -13,6 +13,8 @@ _NO_CODINGS = frozenset({"", "identity", "none", "utf-8"})
 """What servers say of a body that is not compressed. The last two are mistakes that are often made."""
 _MAX_BARREN_BYTES = 64 * 1024
 """How much compressed data may give nothing, before it is no longer read on."""
+_MAX_NAME_CHARS = 16
+"""A longer name is not shown. It is no coding, and a server may have echoed a credential there."""
 _GZIP_MAGIC = b"\x1f"  # its first byte: the second may come with the next read
 
 
@@ -32,9 +34,8 @@ class Inflater:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The decompressed pieces of the next bytes. Nothing is decompressed before it is asked for."""
         if self._wbits is None:
-            raise MalformedResponseError(
-                f"content-encoding {excerpt(self._encoding)} was not asked for and is not understood"
-            )
+            name = excerpt(self._encoding) if len(self._encoding) <= _MAX_NAME_CHARS else "of a long name"
+            raise MalformedResponseError(f"content-encoding {name} was not asked for and is not understood")
         # What comes out is bounded by the reader. This bounds what goes in and gives nothing.
         self._barren_bytes += len(data)
         while data:

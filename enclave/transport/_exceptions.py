@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from typing import NoReturn, cast
 
 import anyio
@@ -79,35 +78,6 @@ def raise_mapped(error: Exception, doing: str, *, connecting: bool, rows: Sequen
     finally:
         # Python has just set this to the foreign exception, whose frames hold headers, and those the credential.
         ours.__context__ = None
-
-
-class TimeLimit:
-    """What `time_limit` gives: the limit that is in force, to be made shorter."""
-
-    def __init__(self, scope: anyio.CancelScope, seconds: float | None) -> None:
-        self._scope = scope
-        self.seconds = seconds
-
-    def shorten(self, seconds: float | None) -> None:
-        """Allow only so much from now on. None changes nothing."""
-        if seconds is not None:
-            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
-            self.seconds = seconds
-
-
-@contextmanager
-def time_limit(seconds: float | None, what: str) -> Generator[TimeLimit]:
-    """Like `anyio.fail_after`, but raises `APITimeoutError`."""
-    scope = anyio.move_on_after(seconds)
-    limit = TimeLimit(scope, seconds)
-    with scope:
-        yield limit
-    if scope.cancelled_caught:
-        late = APITimeoutError(f"{what} within {limit.seconds:g} s")
-        try:
-            raise late
-        finally:
-            late.__context__ = None  # the cancellation, whose frames hold headers
 
 
 def describe(error: BaseException) -> str:

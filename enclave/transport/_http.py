@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import anyio
 
 from enclave._log import logger
+from enclave._loop import current_time
 from enclave._observed import ObservedRequest, observing
 from enclave._observer import Observer
 from enclave._version import __version__
 from enclave.errors import ConfigurationError, EnclaveError, UsageError, excerpt
 
-from ._body_reader import BodyReader
+from ._body_reader import body_of, read_all
 from ._brake import Brake, Turn
 from ._credential import Secret
-from ._exceptions import time_limit
 from ._messages import Delivery, Headers, Request, Response, Timeouts
 from ._per_loop import PerLoop
 from ._responses import status_error
@@ -69,9 +69,9 @@ class Http:
         """Whether `aclose` was called."""
         return self._transports.closed
 
-    def check_open(self) -> None:
-        """Raise `UsageError` once the client is closed."""
-        if self.closed:
+    def check_open(self, *, is_closing: bool = False) -> None:
+        """Raise `UsageError` once the client is closed, or is being closed where that counts."""
+        if self.closed or is_closing:
             raise UsageError("this EnclaveClient is closed: make a new one")
 
     async def aclose(self) -> None:
@@ -133,7 +133,7 @@ class Http:
                 return error
 
         policy = self.retry
-        started = anyio.current_time()
+        started = current_time()
         failure: EnclaveError | None = None
         attempt = 0
         while True:
@@ -148,9 +148,9 @@ class Http:
             attempt += 1
             braked = turn is not None and is_refusal(failure)
             if turn is not None and braked and turn.has_progressed(started):
-                attempt, started = 1, anyio.current_time()
+                attempt, started = 1, current_time()
             wait = turn.hold_seconds_left if turn is not None and braked else policy.wait_before(attempt, failure)
-            late = policy.total_seconds is not None and anyio.current_time() + wait > started + policy.total_seconds
+            late = policy.total_seconds is not None and current_time() + wait > started + policy.total_seconds
             again = may_retry(failure, creates=method in ("POST", "PATCH")) and not is_final(failure)
             if attempt >= policy.attempts or late or not again:
                 break
@@ -172,26 +172,15 @@ class Http:
         observed: ObservedRequest,
     ) -> bytes:
         headers = [*(_JSON_HEADERS if content is None else _JSON_BODY_HEADERS), *observed.headers()]
-        # Each read has its own limit, which a server that sends a byte now and then never exceeds.
-        with time_limit(self.settings.timeout.total, "no whole response came"):
-            response = await self.send(
-                method,
-                path,
-                headers,
-                credential,
-                timeouts=timeouts_of(self.settings.timeout),
-                content=content,
-                delivery=delivery,
-            )
-            observed.answered(response.status)
-            body = BodyReader(response)
-            try:
-                if not response.is_success:
-                    raise await status_error(response, body, self.settings.credential)
-                return await body.read_all(self.settings.max_response_bytes)
-            finally:
-                await body.aclose()
-        raise AssertionError("unreachable")
+        response = await self.send(method, path, headers, credential, content=content, delivery=delivery)
+        observed.answered(response.status)
+        body = body_of(response)
+        try:
+            if not response.is_success:
+                raise await status_error(response, body, self.settings.credential)
+            return await read_all(body, self.settings.max_response_bytes)
+        finally:
+            await body.aclose()
 
     async def credential(self) -> Secret | None:
         """What to authorise the next request with. Raises what a token callable of the caller's raises.
@@ -214,35 +203,37 @@ class Http:
         headers: Headers,
         credential: Secret | None,
         *,
-        timeouts: Timeouts,
         content: bytes | None = None,
         is_stream: bool = False,
         delivery: Delivery | None = None,
     ) -> Response:
         """Send one request and give its response with its body unread. The caller closes it.
 
+        How long the body of a stream may be silent is for the caller to limit.
+
         Raises:
             APIConnectionError: no response came. UsageError: the client is closed.
         """
         self.check_open()
+        timeout = self.settings.timeout
         request = Request(
             method,
             self._base_path + path,
             [*_HEADERS, *headers],
-            timeouts=timeouts,
+            timeouts=_timeouts_of_stream(timeout) if is_stream else _timeouts_of(timeout),
             credential=credential,
             content=content,
             is_stream=is_stream,
             delivery=delivery,
         )
-        started = anyio.current_time() if logger.isEnabledFor(logging.DEBUG) else 0.0
+        started = current_time() if logger.isEnabledFor(logging.DEBUG) else 0.0
         try:
             response = await self._transports.send(request)
         except EnclaveError:
             self.check_open()  # closed while the request waited for a connection
             raise
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s %s: %d after %.3f s", method, path, response.status, anyio.current_time() - started)
+            logger.debug("%s %s: %d after %.3f s", method, path, response.status, current_time() - started)
         return response
 
 
@@ -252,6 +243,12 @@ def _checked(retry: RetryPolicy) -> RetryPolicy:
     return retry
 
 
-def timeouts_of(timeout: Timeout) -> Timeouts:
-    """The timeouts of a request that is not a stream."""
-    return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.acquire)
+def _timeouts_of(timeout: Timeout) -> Timeouts:
+    return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.acquire, timeout.total)
+
+
+def _timeouts_of_stream(timeout: Timeout) -> Timeouts:
+    acquire, connect, read, write = timeout.acquire, timeout.connect, timeout.read, timeout.write
+    # For the head of its response. Our own transport leaves that the time of a read from the moment it is sent.
+    total = None if read is None else (acquire or 0.0) + (connect or 0.0) + read
+    return Timeouts(connect, read, write, acquire, total)

@@ -21,6 +21,7 @@ from enclave.errors import (
 
 from ._exceptions import EXCEPTION_MAP, Row, raise_mapped
 from ._messages import Request, Response
+from ._time_limit import TimeLimit
 
 _CLOSE_SECONDS = 5.0
 _MAX_UNWOUND_PIECES = 10_000  # more than any HTTP library holds of one network read
@@ -76,15 +77,17 @@ class HttpxTransport:
         transport = self._for_streams if request.is_stream else self._for_requests
         outgoing = self._outgoing(request)
         request.delivery.may_have_begun = True  # httpx does not tell when it has a connection
+        limit = request.time_limit()
         try:
-            response = await transport.handle_async_request(outgoing)
+            with limit:
+                response = await transport.handle_async_request(outgoing)
         except Exception as error:  # noqa: BLE001 - what is not of the network passes through as it is
             raise_mapped(error, self._through, connecting=False, rows=_ROWS)
         return Response(
             response.status_code,
             response.reason_phrase.encode("latin-1", "replace"),
             response.headers.raw,
-            HttpxBody(response, self._through),
+            HttpxBody(response, self._through, None if request.is_stream else limit),
         )
 
     async def aclose(self) -> None:
@@ -97,7 +100,7 @@ class HttpxTransport:
         timeouts = request.timeouts
         seconds = {
             "connect": timeouts.connect,
-            "read": timeouts.read,
+            "read": None if request.is_stream else timeouts.read,
             "write": timeouts.write,
             "pool": timeouts.acquire,
         }
@@ -109,8 +112,9 @@ class HttpxTransport:
                 content=request.content,
                 extensions={"timeout": seconds},
             )
-        except httpx.InvalidURL as error:  # the path is longer than httpx takes
-            raise ValueError(f"{request!r:.200}: {error}") from None
+        except httpx.InvalidURL as error:
+            # The path is quoted, so it is too long for httpx. What makes a path long is an id that a server gave.
+            raise ProtocolError(f"the transport cannot send a path of {len(request.target)} bytes: {error}") from None
         # httpx would send the body through an async generator. If the server answers early or the caller is cancelled,
         # the generator is left suspended, and trio warns of it when it is collected.
         outgoing.stream = _RequestBody(request.content or b"")
@@ -149,15 +153,22 @@ class HttpxBody:
     is_complete = False
     read_is_repeatable = False
 
-    def __init__(self, response: httpx.Response, through: str) -> None:
+    def __init__(self, response: httpx.Response, through: str, limit: TimeLimit | None) -> None:
         # Not `aiter_raw`, which closes at the end of the body: unshielded, so that a cancellation would cut it short.
         self._stream = cast(httpx.AsyncByteStream, response.stream)
         self._pieces: AsyncIterator[bytes] = aiter(self._stream)
         self._through = through
+        self._limit = limit
         self._suspended = False
 
     async def read(self) -> bytes:
         """The next bytes, empty at the end of the body. See `Body.read`."""
+        if self._limit is None:
+            return await self._read()
+        with self._limit.rest():
+            return await self._read()
+
+    async def _read(self) -> bytes:
         self._suspended = False
         try:
             async for data in self._pieces:
@@ -183,5 +194,5 @@ class HttpxBody:
         with anyio.CancelScope() as scope:
             scope.cancel()
             for _ in range(_MAX_UNWOUND_PIECES):
-                if not await self.read():
+                if not await self._read():
                     break

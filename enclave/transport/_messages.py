@@ -6,10 +6,10 @@ There are two transports: `http11.OriginTransport`, our own, and `_httpx_transpo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ._credential import Secret
+from ._time_limit import TimeLimit
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -17,16 +17,18 @@ _WITHOUT_BODY = frozenset({"HEAD", "CONNECT"})
 
 
 class Timeouts(NamedTuple):
-    """Seconds to wait at most, None for no limit."""
+    """Seconds to wait at most, None for no limit. The transport keeps all of them."""
 
     connect: float | None
     """For a connection, TLS included."""
     read: float | None
-    """For the next bytes of the response."""
+    """For the next bytes of the response. Of a stream, for those of its head."""
     write: float | None
     """For the server to take the next bytes of the request."""
     acquire: float | None
     """For one of the connections that requests share to come free, or for a stream's turn to connect."""
+    total: float | None = None
+    """For the whole response. Of a stream, for its head."""
 
 
 class Delivery:
@@ -35,19 +37,12 @@ class Delivery:
     A request is tried several times, and this is about the latest try.
     """
 
-    __slots__ = ("_on_begin", "may_have_begun")
+    __slots__ = ("may_have_begun",)
 
-    def __init__(self, on_begin: Callable[[], object] | None = None) -> None:
-        self._on_begin = on_begin
+    def __init__(self) -> None:
         self.may_have_begun = False
         """False as long as no byte can have been sent: while the request waits for a connection, and where none was
         made. A transport that cannot tell says True."""
-
-    def begin(self) -> None:
-        """The request has its connection, and its first byte is about to be sent."""
-        self.may_have_begun = True
-        if self._on_begin is not None:
-            self._on_begin()
 
 
 class Request:
@@ -72,6 +67,7 @@ class Request:
         Raises:
             ValueError: the response to such a method has no body where its head says that there is one.
         """
+        # The parser sees the response alone, and would wait for the body that its head announces.
         if method in _WITHOUT_BODY:
             raise ValueError(f"{method} requests are not supported")
         self.method = method
@@ -87,6 +83,10 @@ class Request:
         """Whether the response lasts, so that it must not take one of the connections that requests share."""
         self.delivery = delivery or Delivery()
         """Where the transport notes that it begins to send."""
+
+    def time_limit(self) -> TimeLimit:
+        """For the whole response, from now on. For a stream it ends with the head."""
+        return TimeLimit(self.timeouts.total, "no response came" if self.is_stream else "no whole response came")
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target}>"

@@ -21,9 +21,9 @@ from enclave.errors import (
 )
 from enclave.types._json import decode_text
 
-from ._body_reader import BodyReader
+from ._body_reader import read_start
 from ._credential import Credential
-from ._messages import Response
+from ._messages import Body, Response
 from ._redact import redacted, redacted_json
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
@@ -34,16 +34,16 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?")
 _json = msgspec.json.Decoder()
 
 
-async def status_error(response: Response, reader: BodyReader, credential: Credential | None) -> APIStatusError:
+async def status_error(response: Response, body: Body, credential: Credential | None) -> APIStatusError:
     """The error for a response whose status is not 2xx."""
     try:
-        text = await reader.read_start(_MAX_ERROR_BODY_BYTES)
+        text = await read_start(body, _MAX_ERROR_BODY_BYTES)
     except (ProtocolError, APIConnectionError):
         text = b""  # cut or garbled, but the status is what matters
     status = response.status
-    body, message, code = _explain(text, credential)
+    said, message, code = _explain(text, credential)
     if not message:
-        message = excerpt(response.reason) or "no reason given"
+        message = _start(response.reason, credential) or "no reason given"
         message += f", and the body starts with: {_start(text, credential)}" if text else ""
     location = response.header(b"location")
     if location is not None and status in _REDIRECTS:
@@ -54,7 +54,7 @@ async def status_error(response: Response, reader: BodyReader, credential: Crede
         status,
         message,
         code=code,
-        body=body,
+        body=said,
         request_id=redacted(request_id, credential) if request_id else None,
         retry_after_seconds=_retry_after(response),
     )
@@ -84,6 +84,7 @@ def _retry_after(response: Response) -> float | None:
     """Seconds from ``Retry-After``, given as seconds or as a date."""
     value = (response.header(b"retry-after") or "").strip()
     if _SECONDS.fullmatch(value):
+        # Nine digits are thirty years, and no policy waits so long. Of a longer number `float` would make infinity.
         return float(value[:9])
     moment = _timestamp(value)
     if moment is None:

@@ -31,12 +31,15 @@ class RetryPolicy:
 
     GET and DELETE are tried again after connection failures, timeouts and statuses 429, 502, 503 and 504. Creating a
     session is tried again only where none can have been made: no connection was established, or 429 or 503, unless
-    `retry_lost_creates` says otherwise. A stream
-    that broke is resumed, after any 5xx too, as long as it makes progress. `attempts` bounds the consecutive attempts
-    that make none. A server whose certificate is not trusted is not tried again.
+    `retry_lost_creates` says otherwise. A server whose certificate is not trusted is not tried again.
+
+    A stream that broke is resumed, after any 5xx too, as long as it makes progress. `attempts` bounds the consecutive
+    attempts that bring nothing new. A connection that brings only frames that are known already counts as half an
+    attempt. One that was silent for half a second or longer before it was closed counts as none.
 
     A create that is answered 429 or 503 holds all creates of its client until the wait is over, and a ``Retry-After``
-    gets up to ``jitter / 5`` longer. In a fan-out both bounds begin anew whenever a create has got through.
+    is made longer by a random part of up to ``jitter / 5`` of it. In a fan-out `attempts` and `total_seconds` begin
+    anew whenever a create has got through.
 
     The wait before retry *n* (from 1) is ``min(max_wait_seconds, wait_seconds * 2 ** (n - 1))``, less a random part of
     up to `jitter` of it. A ``Retry-After`` of the server's replaces it, up to `max_retry_after_seconds`.
@@ -87,6 +90,7 @@ class RetryPolicy:
             return 0.0  # "reconnect at once" is honoured once: a server that keeps dropping would be hammered
         base = shortest or self.wait_seconds
         longest = max(self.max_wait_seconds, base)
+        # The exponent is bounded: a float overflows from 1024 on, and a policy may allow thousands of attempts.
         wait: float = min(longest, base * 2.0 ** min(retry - 1, 60))
         wait *= 1 - self.jitter * random.random()  # noqa: S311 - spreads load, keeps no secret
         return max(shortest, wait)

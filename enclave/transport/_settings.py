@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from inspect import currentframe
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +18,8 @@ from ._proxies import is_loopback
 
 if TYPE_CHECKING:
     import ssl
+
+_PACKAGE = __name__.partition(".")[0]
 
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Default bound of one event of a stream, in bytes of its field lines."""
@@ -76,10 +79,11 @@ class Timeout:
         teardown: float = 30.0,
         recover_create: float = 10.0,
     ) -> None:
-        """Check and keep the seconds.
+        """Each argument sets the attribute of its name. `seconds` is for those of the first four that are not given.
 
         Raises:
-            ConfigurationError: one of them is not a positive number. The message names it.
+            ConfigurationError: one of them is not a positive number, or `teardown` or `recover_create` is None. The
+                message names it.
         """
         values: dict[str, object] = {"connect": connect, "read": read, "write": write, "acquire": acquire}
         for name, value in values.items():
@@ -153,9 +157,17 @@ class Settings:
             warnings.warn(
                 f"the credential will travel unencrypted to {url}. Use https",
                 InsecureTransportWarning,
-                stacklevel=3,  # whoever makes the client
+                stacklevel=_level_of_the_caller(),
             )
         return settings
+
+
+def _level_of_the_caller() -> int:
+    """The `stacklevel` of whoever makes the client. With a blocking client more of us stand between."""
+    frame, level = currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _credential(api_key: Secret, token: Secret) -> Credential | None:
@@ -170,7 +182,7 @@ def _credential(api_key: Secret, token: Secret) -> Credential | None:
 
 
 def _checked_bound(name: str, size: int) -> int:
-    if not isinstance(size, int) or size <= 0:
+    if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
         raise ConfigurationError(f"{name}: expected a positive number of bytes, got {size!r}")
     return size
 

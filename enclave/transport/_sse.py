@@ -14,15 +14,20 @@ from ._settings import DEFAULT_MAX_EVENT_BYTES
 class SSEDecoder:
     """Turns the bytes of an event stream into `httpx_sse.ServerSentEvent` objects.
 
+    An event that the stream leaves unfinished is discarded, as the specification says.
+
     Args:
         max_event_bytes: how many bytes the fields of one event, its unfinished line included, may take.
 
-    An event that the stream leaves unfinished is discarded, as the specification says.
+    Raises:
+        TypeError, ValueError: `max_event_bytes` is no whole number above 0.
     """
 
     __slots__ = ("_blocks", "_last_event_id")
 
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        if not isinstance(max_event_bytes, int) or isinstance(max_event_bytes, bool):
+            raise TypeError(f"max_event_bytes: expected a whole number, got {type(max_event_bytes).__name__}")
         if max_event_bytes <= 0:
             raise ValueError(f"max_event_bytes: must be positive, got {max_event_bytes}")
         self._blocks = BlockDecoder(max_event_bytes)

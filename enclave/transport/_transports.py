@@ -48,6 +48,7 @@ def _make(settings: Settings) -> Transport:
     if proxy is not None:
         return _proxied(settings, proxy)
     given = settings.ssl_context
+    # A function, since loading the authorities takes a tenth of a second, and plain HTTP needs none.
     return OriginTransport(settings.base_url, ssl_context=default_ssl_context if given is None else lambda: given)
 
 

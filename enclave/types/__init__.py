@@ -11,6 +11,8 @@ _lenient.py    decoding an answer of another shape field by field: what cannot b
 _split.py      cutting JSON into its members, nested as deep as it may be
 _answers.py    the body of each route's answer to its type
 _encode.py     WireStruct: the way back to JSON, `extra` merged in
+_shown.py      how an object shows itself: as a short line, and Listing, a list that a notebook shows as a table
+_html.py       those tables
 _ids.py        what can be the id of a session
 """
 
@@ -28,6 +30,7 @@ from ._frames import (
 from ._limits import EgressPolicy, SessionLimits
 from ._request import CreateSessionRequest, SessionFields
 from ._session import AuditEvent, AuditType, Health, KillReason, Session, SessionPhase, SessionResult
+from ._shown import Listing
 
 __all__ = [
     "AuditEvent",
@@ -39,6 +42,7 @@ __all__ = [
     "Health",
     "KillReason",
     "KnownFrame",
+    "Listing",
     "PhaseFrame",
     "ResultFrame",
     "Session",

@@ -9,6 +9,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     OrAbsent = Annotated[T, "null on the wire is taken for absent"]
 else:
+    # Not the `Annotated` of above, of which msgspec sees T alone: it would refuse the null.
 
     class OrAbsent:
         """``OrAbsent[T]`` is T for whoever reads the field, and ``T | None`` for msgspec, which decodes it.

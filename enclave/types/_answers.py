@@ -10,6 +10,7 @@ from ._session import AuditEvent, Health, Session
 
 _session = LenientDecoder(Session)
 _audit_event = LenientDecoder(AuditEvent)
+# Health has no field `extra` that could keep what cannot be read.
 _health = msgspec.json.Decoder(Health)
 
 
@@ -25,6 +26,11 @@ def decode_session(document: bytes) -> Session:
 def decode_sessions(document: bytes) -> list[Session]:
     """Decode a list of sessions. Raises as `decode_session` does, with the index of the entry that has no usable id."""
     return _session.decode_list(document)
+
+
+def decode_usable_sessions(document: bytes) -> list[Session]:
+    """The sessions of a list that have a usable id. Raises msgspec.DecodeError where it is not a JSON array."""
+    return _session.decode_usable(document)
 
 
 def decode_audit(document: bytes) -> list[AuditEvent]:

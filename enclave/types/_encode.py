@@ -7,21 +7,23 @@ from typing import Any
 
 import msgspec
 
+from ._shown import Shown
+
 EXTRA = "__extra__"
 """The name of `extra` until its entries are merged into the document. No field of the wire has this name."""
 
 
-class WireStruct(msgspec.Struct, frozen=True):
+class WireStruct(Shown, frozen=True):
     """A type of the wire that is a document of its own."""
 
     def to_json(self) -> bytes:
-        """The JSON document: camelCase names, and the entries of `extra` beside the other fields.
+        """The JSON document: camelCase names, and the entries of ``extra``, where there is one.
 
         What a client decoded comes out as the server sent it. A field that could not be read has the value that the
         server gave it.
 
         Raises:
-            TypeError, ValueError: `extra` holds a value that JSON cannot express.
+            TypeError, ValueError: an ``extra`` in it holds a value that JSON cannot express.
         """
         try:
             document = msgspec.to_builtins(self, enc_hook=_to_builtin)

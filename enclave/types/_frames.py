@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
 from ._encode import WireStruct
 from ._session import AuditEvent, KillReason, SessionPhase, SessionResult
+from ._shown import Shown
 
 # Output frames are by far the most frequent objects the client makes. They hold no containers, so they can be in no
 # reference cycle, and gc=False spares the collector from tracking millions of them.
@@ -25,6 +24,7 @@ class PhaseFrame(WireStruct, frozen=True, tag_field="kind", tag="phase", rename=
     """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["phase"]] = "phase"
+    """Always ``"phase"``."""
 
 
 class StdoutFrame(
@@ -33,11 +33,15 @@ class StdoutFrame(
     """Text that the workload wrote to standard output."""
 
     data: str
-    """The text, line ends included. U+FFFD stands for what was no valid text."""
+    """A piece of the output, line ends included. It may be a part of a line, or many lines.
+
+    U+FFFD stands for what was no valid text.
+    """
     ts: datetime | None = None
     """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["stdout"]] = "stdout"
+    """Always ``"stdout"``."""
 
 
 class StderrFrame(
@@ -46,11 +50,15 @@ class StderrFrame(
     """Text that the workload wrote to standard error."""
 
     data: str
-    """The text, line ends included. U+FFFD stands for what was no valid text."""
+    """A piece of the output, line ends included. It may be a part of a line, or many lines.
+
+    U+FFFD stands for what was no valid text.
+    """
     ts: datetime | None = None
     """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["stderr"]] = "stderr"
+    """Always ``"stderr"``."""
 
 
 class AuditFrame(WireStruct, frozen=True, tag_field="kind", tag="audit", rename="camel", omit_defaults=True):
@@ -62,6 +70,7 @@ class AuditFrame(WireStruct, frozen=True, tag_field="kind", tag="audit", rename=
     """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["audit"]] = "audit"
+    """Always ``"audit"``."""
 
 
 class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", rename="camel", omit_defaults=True):
@@ -73,6 +82,7 @@ class ResultFrame(WireStruct, frozen=True, tag_field="kind", tag="result", renam
     """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["result"]] = "result"
+    """Always ``"result"``."""
 
 
 class EndFrame(WireStruct, frozen=True, tag_field="kind", tag="end", rename="camel", omit_defaults=True, gc=False):
@@ -82,9 +92,10 @@ class EndFrame(WireStruct, frozen=True, tag_field="kind", tag="end", rename="cam
     """When it was sent, if the server says so."""
 
     kind: ClassVar[Literal["end"]] = "end"
+    """Always ``"end"``."""
 
 
-class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
+class UnknownFrame(Shown, frozen=True, gc=False):
     """A frame that this version cannot read, in its place among the others. The stream goes on after it.
 
     Either the server sent a kind that this version does not know, and `problem` is None. Or the frame is not what its

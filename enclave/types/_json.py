@@ -17,36 +17,44 @@ _LONE_SURROGATE = re.compile(
     rb"|(?<!\\u[dD][89abAB]%(h)b%(h)b\\u[dD])[c-fC-F]%(h)b%(h)b)" % {b"h": _HEX}
 )
 _PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]", re.DOTALL)
-_REPLACEMENT = rb"\\ufffd"  # a template: one backslash
+_REPLACEMENT = "\ufffd".encode()  # no escape, for msgspec copies a string that has any
 _ESCAPE_BYTES = len(rb"\ud83d")
 _ESCAPED_BACKSLASH = rb"\\"
 _STAND_IN = b"\xff\xfe"  # as long, and never part of UTF-8
 _CHUNK_BYTES = 256 * 1024
 
 _text = msgspec.json.Decoder(str)
+# To look for lone surrogates alone, whatever else no JSON string may hold is taken out of the way.
 _AS_TEXT = bytes(ord("_") if byte < ord(" ") or byte == ord('"') or byte > 0x7E else byte for byte in range(256))  # noqa: PLR2004 - ASCII
 _WITHOUT_STAND_INS = bytes(ord("\\") if byte in _STAND_IN else byte for byte in range(256))
 
 
-def repair_text(document: bytes) -> bytes:
+def repair_text(document: bytes) -> bytes | bytearray:
     """The same JSON without a BOM, and with U+FFFD for invalid UTF-8 and for a lone surrogate's escape.
 
     JavaScript cuts strings between the halves of a pair, and workloads print any bytes. Neither may lose a document.
     """
     document = _as_utf8(document.removeprefix(codecs.BOM_UTF8))
     masked = document.replace(_ESCAPED_BACKSLASH, _STAND_IN)
-    # U+FFFD is written with as many bytes as it replaces, so positions stay. A hostile document can be nothing but
-    # escapes, so the copies are few and the chunks small.
+    # U+FFFD is shorter than what it replaces, so the document is written over in place. A hostile document can be
+    # nothing but escapes, so the copies are few and the chunks small.
     repaired: bytearray | None = None
-    start = 0
+    start = written = 0
     while start < len(masked):
         end = _end_of_chunk(masked, start)
         chunk = masked[start:end]
         if not _is_sound(chunk):
-            repaired = bytearray(document) if repaired is None else repaired
-            repaired[start:end] = _LONE_SURROGATE.sub(_REPLACEMENT, chunk).translate(_WITHOUT_STAND_INS)
+            if repaired is None:
+                repaired, written = bytearray(document), start
+            chunk = _LONE_SURROGATE.sub(_REPLACEMENT, chunk)
+        if repaired is not None:
+            repaired[written : written + len(chunk)] = chunk.translate(_WITHOUT_STAND_INS)
+            written += len(chunk)
         start = end
-    return document if repaired is None else bytes(repaired)
+    if repaired is None:
+        return document
+    del repaired[written:]
+    return repaired
 
 
 def _end_of_chunk(masked: bytes, start: int) -> int:

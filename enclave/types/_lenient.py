@@ -36,6 +36,7 @@ class LenientDecoder(Generic[S]):
         self._type = type_
         self._keep_misfits = keep_misfits
         self._one = msgspec.json.Decoder(type_)
+        # Not `list[type_]`, which a type checker takes for an annotation, and a variable can be no part of one.
         self._list: msgspec.json.Decoder[list[S]] = msgspec.json.Decoder(list.__class_getitem__(type_))
 
     def decode(self, document: bytes) -> S:
@@ -55,6 +56,16 @@ class LenientDecoder(Generic[S]):
             return decode_text(self._list, document)
         except (msgspec.ValidationError, NestedTooDeeplyError):
             return [self._item(index, item) for index, item in enumerate(split_array(document))]
+
+    def decode_usable(self, document: bytes) -> list[S]:
+        """The same without the items that cannot be decoded. Raises where the document is no array."""
+        usable: list[S] = []
+        for item in split_array(document):
+            try:
+                usable.append(self.decode(item))
+            except msgspec.DecodeError:
+                continue
+        return usable
 
     def _item(self, index: int, document: bytes) -> S:
         try:

@@ -11,6 +11,7 @@ from msgspec.structs import force_setattr
 
 from ._absent import OrAbsent
 from ._encode import EXTRA, WireStruct
+from ._shown import Shown
 
 
 class SessionLimits(
@@ -38,7 +39,7 @@ class SessionLimits(
         return {field.name: field.encode_name for field in msgspec.structs.fields(cls) if field.name != "extra"}
 
 
-class EgressPolicy(msgspec.Struct, frozen=True, rename="camel"):
+class EgressPolicy(Shown, frozen=True, rename="camel"):
     """Which addresses a session may connect to. See [The egress policy][the-egress-policy].
 
     Both fields are always sent. The metadata address 169.254.169.254 stays blocked, whatever the policy allows.

@@ -33,7 +33,7 @@ class CreateSessionRequest(
     egress: EgressPolicy | None = None
     """Network policy. The server's default denies everything."""
     service_bindings: Sequence[str] | None = None
-    """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
+    """Ids of service bindings. The workload finds the base URL of each in ``ENCLAVE_SVC_<NAME>``."""
     webhook_url: str | None = None
     """Where the server POSTs the result event on completion."""
     labels: Mapping[str, str] | None = None
@@ -71,11 +71,12 @@ class CreateSessionRequest(
             raise ValueError(str(error)) from None
 
 
+# A field that cannot be read is a mistake of the caller's, and is told. In an answer of the server's it would be kept.
 _decoder = LenientDecoder(CreateSessionRequest, keep_misfits=False)
 
 
 class SessionFields(TypedDict, total=False):
-    """The fields of `CreateSessionRequest`, as `run` and `session` take them by name."""
+    """The fields of `CreateSessionRequest`, as `EnclaveClient.run` and `EnclaveClient.session` take them by name."""
 
     code: str
     """The source text to run."""
@@ -86,7 +87,7 @@ class SessionFields(TypedDict, total=False):
     egress: EgressPolicy | None
     """Network policy. The server's default denies everything."""
     service_bindings: Sequence[str] | None
-    """Names of services whose base URL the workload finds in ``ENCLAVE_SVC_<NAME>``."""
+    """Ids of service bindings. The workload finds the base URL of each in ``ENCLAVE_SVC_<NAME>``."""
     webhook_url: str | None
     """Where the server POSTs the result event on completion."""
     labels: Mapping[str, str] | None

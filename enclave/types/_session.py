@@ -7,7 +7,7 @@ keeps it there.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import msgspec
 from msgspec.structs import force_setattr, replace
@@ -17,6 +17,7 @@ from ._encode import EXTRA, WireStruct
 from ._ids import check_session_id
 from ._limits import EgressPolicy, SessionLimits
 from ._open_enum import OpenStrEnum
+from ._shown import Shown
 
 T = TypeVar("T")
 
@@ -28,11 +29,17 @@ class SessionPhase(OpenStrEnum):
     """
 
     PENDING = "pending"
+    """The session was created, and its workload has not started."""
     RUNNING = "running"
+    """The workload runs."""
     SUCCEEDED = "succeeded"
+    """The workload ended with exit code 0, and its result was collected."""
     FAILED = "failed"
+    """The workload ended with another exit code."""
     KILLED = "killed"
+    """The platform killed the workload, see `KillReason`."""
     TORN_DOWN = "torn_down"
+    """Everything was reclaimed. The session itself says how the workload ended, by its kill reason and its result."""
 
     @property
     def is_terminal(self) -> bool:
@@ -47,24 +54,38 @@ class KillReason(OpenStrEnum):
     """Which limit the platform killed a workload for. It can have unknown members, as `SessionPhase` can."""
 
     CPU_EXCEEDED = "cpu_exceeded"
+    """It used more CPU time than its limit permits."""
     MEMORY_EXCEEDED = "memory_exceeded"
+    """It took more memory than `SessionLimits.memory_mb`."""
     WALL_CLOCK_EXCEEDED = "wall_clock_exceeded"
+    """It ran longer than `SessionLimits.wall_clock_ms`."""
     PIDS_EXCEEDED = "pids_exceeded"
+    """It had more processes and threads than `SessionLimits.pids`."""
 
 
 class AuditType(OpenStrEnum):
     """What an `AuditEvent` records. It can have unknown members, as `SessionPhase` can."""
 
     SESSION_CREATED = "session_created"
+    """The server accepted the session."""
     SANDBOX_STARTED = "sandbox_started"
+    """The sandbox that runs the workload started."""
     EGRESS_ALLOWED = "egress_allowed"
+    """The workload connected to an address that its policy allows."""
     EGRESS_DENIED = "egress_denied"
+    """The workload tried to connect to an address that its policy does not allow."""
     WORKLOAD_EXITED = "workload_exited"
+    """The workload ended, by itself or because it was killed."""
     RESULT_COLLECTED = "result_collected"
+    """The result was collected."""
     SESSION_KILLED = "session_killed"
+    """The platform killed the workload."""
     SESSION_TORN_DOWN = "session_torn_down"
+    """Everything that belonged to the session was reclaimed."""
     CLONE_STARTED = "clone_started"
+    """The server began to clone the git source of the session."""
     CLONE_COMPLETED = "clone_completed"
+    """The git source was cloned."""
 
 
 class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", forbid_unknown_fields=True):
@@ -79,7 +100,9 @@ class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rena
     detail: OrAbsent[dict[str, Any]] = msgspec.field(default={})
     """Particulars, which depend on the type. An egress entry has the ``host``, for example."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
-    """What the server sent besides, or what of it could not be read, under its wire names."""
+    """Fields that this version does not know, and values that could not be read, under their wire names."""
+
+    _in_short: ClassVar = ("ts", "type", "session_id", "detail", "extra")
 
     def __post_init__(self) -> None:
         if not self.detail:
@@ -92,7 +115,10 @@ class AuditEvent(WireStruct, frozen=True, kw_only=True, omit_defaults=True, rena
 
 
 class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """How a workload ended, and what it returned. A workload can forge any of it, so trust none of it.
+    """How a workload ended, and what it returned.
+
+    `value`, `stdout`, `stderr` and the exit code are the workload's own doing. So they can be anything: check them
+    before you rely on them. `phase` and `kill_reason` come from the platform.
 
     ``SessionResult[Answer]`` decodes `value` straight into ``Answer``: a Struct, dataclass, TypedDict or built-in type.
 
@@ -101,9 +127,16 @@ class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="c
     """
 
     exit_code: int | None = None
-    """The workload's exit code. None when the platform killed it, and when the server gave none that can be read."""
+    """The workload's exit code.
+
+    None, or 137 from some servers, when the platform killed it. None also when the server gave none that can be read.
+    """
     value: T = msgspec.field(default=cast(Any, None), name="json")
-    """What the workload gave to ``enclave.result(value)``. None when it gave nothing, whatever T says."""
+    """What the workload gave to ``enclave.result(value)``.
+
+    None if it gave nothing and failed or was killed, whatever T says. After exit code 0, None only where T allows it:
+    elsewhere a value that is missing is a `ResultTypeError`.
+    """
     stdout: str | None = None
     """Captured standard output, if the server keeps it."""
     stderr: str | None = None
@@ -115,7 +148,12 @@ class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="c
     kill_reason: KillReason | None = None
     """Why the platform killed the workload, if it did."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
-    """What the server sent besides, or what of it could not be read, under its wire names."""
+    """Fields that this version does not know, and values that could not be read, under their wire names."""
+
+    _in_short: ClassVar = ("ended_as", "kill_reason", "exit_code", "value", "stdout", "stderr", "duration_ms")
+
+    def _kind(self) -> str:
+        return self.ended_as
 
     @property
     def is_killed(self) -> bool:
@@ -151,6 +189,10 @@ class SessionResult(WireStruct, Generic[T], frozen=True, kw_only=True, rename="c
         from enclave.errors import workload_error  # noqa: PLC0415
 
         raise workload_error(self)
+
+
+_OWN_LABELS = "enclave-sdk."
+"""How the labels begin that the client puts on its sessions. Among a caller's own they say nothing to a reader."""
 
 
 class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -192,7 +234,19 @@ class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unkn
     finished_at: datetime | None = None
     """When the workload ended. None until then."""
     extra: dict[str, Any] = msgspec.field(default={}, name=EXTRA)
-    """What the server sent besides, or what of it could not be read, under its wire names."""
+    """Fields that this version does not know, and values that could not be read, under their wire names."""
+
+    _in_short: ClassVar = ("id", "phase", "kill_reason", "language", "labels", "created_at")
+
+    def _row(self) -> dict[str, object]:
+        labels = {name: value for name, value in self.labels.items() if not name.startswith(_OWN_LABELS)}
+        return super()._row() | {"labels": labels}
+
+    def _facts(self) -> dict[str, object]:
+        return super()._facts() | {"labels": self.labels}
+
+    def _kind(self) -> str | None:
+        return self.phase
 
     def __post_init__(self) -> None:
         check_session_id(self.id)
@@ -213,7 +267,7 @@ class Session(WireStruct, frozen=True, kw_only=True, rename="camel", forbid_unkn
         return self.phase is not None and self.phase.is_terminal
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Health(Shown, frozen=True, kw_only=True, rename="camel"):
     """Whether the control plane and its backend are well."""
 
     ok: bool

@@ -9,8 +9,9 @@ from typing import Any, Self
 
 import anyio
 
-import enclave._tasks
+import enclave._owned_task
 from enclave import EnclaveClient
+from enclave._loop import open_nursery
 
 
 class Key:
@@ -25,31 +26,22 @@ class Key:
             signal.raise_signal(signal.SIGINT)
 
 
-class InterruptedGroup:
-    """On trio a background task is in a task group."""
+class InterruptedNursery:
+    """On trio a background task is in a nursery."""
 
     def __init__(self) -> None:
-        self._group = anyio.create_task_group()
+        self._nursery = open_nursery()
 
     async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
+        self._entered = await self._nursery.__aenter__()
         Key.press()
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
-        return await self._group.__aexit__(*exc_info)
+        return await self._nursery.__aexit__(*exc_info)
 
     def start_soon(self, *arguments: Any, **options: Any) -> None:
-        self._group.start_soon(*arguments, **options)
-
-
-class InterruptedAnyio:
-    """What one module sees as `anyio`."""
-
-    create_task_group = InterruptedGroup
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(anyio, name)
+        self._entered.start_soon(*arguments, **options)
 
 
 def interrupt_asyncio() -> None:
@@ -69,7 +61,7 @@ def interrupt_the_next_task(backend: str) -> None:
     if backend == "asyncio":
         interrupt_asyncio()
     else:
-        enclave._tasks.anyio = InterruptedAnyio()
+        enclave._owned_task.open_nursery = InterruptedNursery
 
 
 async def result(client: EnclaveClient, backend: str) -> None:

@@ -21,8 +21,8 @@ from enclave import EnclaveClient
 from tests.support.stepping_transport import ScriptedTransport
 
 HOME = Path(enclave.__file__).parent
-NAMES = ("_client.py", "_create.py", "_fan_out.py", "_groups.py", "_loop.py", "_session.py", "_tasks.py")
-FILES = {str(HOME / name) for name in (*NAMES, "_streams/_stream.py")}
+NAMES = ("_client.py", "_create.py", "_fan_out.py", "_groups.py", "_loop.py", "_owned_task.py", "_session.py")
+FILES = {str(HOME / name) for name in (*NAMES, "_tasks.py", "_streams/_stream.py")}
 
 
 async def run(client: EnclaveClient) -> None:

@@ -10,13 +10,13 @@ import anyio
 import pytest
 
 from enclave import APIConnectionError, EnclaveClient, Timeout, WorkInterrupted
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import session as session_of
 from tests.support.plane import ControlPlane, closing
 from tests.support.tls import trusting
 from tests.support.ways import running_ways
 from tests.support.wire import Peer, Server, in_thread, serve
 
-PATIENCE_SECONDS = 20.0
 PATIENT = Timeout(1000, teardown=1000, recover_create=1000)
 """Whoever waits for one of these waits for longer than the test."""
 
@@ -73,7 +73,7 @@ async def test_a_create_whose_task_alone_is_cancelled_is_adopted_or_said_to_be_l
 async def test_looking_for_a_lost_session_that_is_cut_short_goes_on_for_the_same_reason() -> None:
     with ControlPlane().in_thread() as plane, anyio.fail_after(PATIENCE_SECONDS):
         plane.route("POST", "/sessions", closing())
-        async with EnclaveClient(plane.base_url, timeout=Timeout(recover_create=0.5)) as client:
+        async with EnclaveClient(plane.base_url, timeout=Timeout(recover_create=2)) as client:
             gate = plane.hold("GET seen")
             caller = asyncio.ensure_future(client.run("pass"))
             await gate.wait()

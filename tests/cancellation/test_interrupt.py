@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import PATIENCE_SECONDS
 from tests.support.plane import ControlPlane
 
 PROGRAM = Path(__file__).with_name("interrupted_program.py")
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE_SECONDS = 30.0
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -80,5 +80,5 @@ def test_an_interrupt_at_any_line_of_a_programs_first_action_breaks_nothing(back
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(program, capture_output=True, timeout=240, check=False, env=environment, text=True)
-    assert re.fullmatch(r"\d{3} lines\n", done.stdout)
+    assert re.fullmatch(r"\d{3,4} lines\n", done.stdout)
     assert (done.returncode, done.stderr) == (0, "")

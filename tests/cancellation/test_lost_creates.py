@@ -23,14 +23,14 @@ from enclave import (
     ServerError,
     Timeout,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import response, session
-from tests.support.plane import Answer, ControlPlane, Request
+from tests.support.plane import ODD_ENTRIES, Answer, ControlPlane, Request, listing
 from tests.support.ways import Moment, running_ways
 
 pytestmark = pytest.mark.anyio
 
 LABEL = "enclave-sdk.create"
-PATIENCE_SECONDS = 20.0
 QUICK = RetryPolicy(attempts=2, wait_seconds=0)
 
 
@@ -96,6 +96,17 @@ async def test_the_session_is_adopted_and_torn_down_by_its_block(how: str):
     first, second = labels_sent(plane)
     assert first[LABEL] != second[LABEL]
     assert all(len(bytes.fromhex(labels[LABEL])) == 16 for labels in (first, second))
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES.values(), ids=ODD_ENTRIES)
+async def test_odd_entries_of_the_list_do_not_hide_the_session(odd: bytes):
+    async with ControlPlane().serve() as plane:
+        plane.answers(losing(plane, "502"))
+        plane.route("GET", "/sessions", listing(plane, odd))
+        with anyio.fail_after(PATIENCE_SECONDS):
+            async with EnclaveClient(plane.base_url, retry=QUICK) as client, client.session("x") as handle:
+                assert handle.id == "s-1"
+    assert plane.deleted == ["s-1"]
 
 
 async def test_the_session_of_a_cancelled_caller_is_torn_down():

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from enclave import EnclaveClient, SessionHandle
+from tests.support import PATIENCE_SECONDS
 from tests.support.stepping import MAX_STEPS, Attempt, cancel_at, pending_tasks, quicken, ways
 from tests.support.stepping_transport import ScriptedTransport
 
@@ -152,7 +153,7 @@ async def _check_nothing_left(
     assert transport.sessions == {"s-given"} | handed_out, f"{where}: sessions left"
     assert (transport.in_flight, transport.open_bodies) == (0, 0), f"{where}: connections left"
     assert pending_tasks() <= before, f"{where}: tasks left"
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         if usable:
             assert (await client.health()).ok, where
         await client.aclose()

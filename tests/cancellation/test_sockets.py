@@ -14,13 +14,13 @@ import psutil
 import pytest
 
 from enclave import EnclaveClient
+from tests.support import PATIENCE_SECONDS
 from tests.support.plane import ControlPlane, Gate
 from tests.support.releases import anyio_closes_its_sockets
 from tests.support.stepping import cancel_at, pending_tasks, quicken, ways
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_SECONDS = 60.0
 ATTEMPTS = 6
 EARLY_STEP = 3  # always before the end
 LATEST_STEP = 80

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from enclave import APITimeoutError, ConflictError, EnclaveClient, ServerError, Timeout
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import response
 from tests.support.plane import ControlPlane, Gate
 from tests.support.stepping import pending_tasks
@@ -15,7 +16,6 @@ from tests.support.ways import running_ways
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_SECONDS = 20.0
 SHORT = Timeout(teardown=0.1)
 # A loaded machine may stretch the time that passed.
 TOO_LATE = r"DELETE /sessions/s-1: not done within 1?\d\.\d s"
@@ -106,7 +106,7 @@ async def test_a_teardown_that_hangs_does_not_hold_up_a_cancellation_for_longer(
                         await anyio.sleep_forever()
 
                 assert await cancelled(operation, entered.wait), way
-            assert gate.reached.is_set(), way
+            await gate.wait()  # the client may have left before the server saw the request
         assert pending_tasks() <= before, way
 
 

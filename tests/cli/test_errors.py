@@ -9,6 +9,7 @@ import pytest
 import enclave
 from enclave.cli import _errors
 from enclave.cli import main as run
+from enclave.cli._options import LIMIT_NAMES
 
 SECRET = "ek_me_dontshowthis"
 
@@ -139,6 +140,39 @@ def test_a_message_names_the_option_and_not_the_parameter_of_the_library(cli, mo
     done = cli(*arguments)
     assert says in done.err
     assert not [name for name in ("base_url", "api_key=", "allow_remote", "session_id", "egress") if name in done.err]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["lss"], "No such command 'lss'. Did you mean 'ls'? See `enclave --help`"),
+        (
+            ["ls", "--base-url", "x"],
+            "--base-url goes before the command, as in `enclave --base-url ... ls`. See `enclave --",
+        ),
+        (
+            ["run", "--color", "x"],
+            "--color goes before the command, as in `enclave --color ... run`. See `enclave --help`",
+        ),
+        (
+            ["--timeout", "5", "run"],
+            "--timeout goes after the command, as in `enclave run --timeout`. See `enclave run --",
+        ),
+        (["-c", "1"], "-c goes after the command, as in `enclave run -c`. See `enclave run --help`"),
+        (["run", "--wall-clock", "5"], "Did you mean --limit wall-clock-ms=...? See `enclave run --help`"),
+        (["run", "--memory", "5"], "Did you mean --limit memory-mb=...? See `enclave run --help`"),
+        *((["run", f"--{name}", "5"], f"Did you mean --limit {name}=...? See") for name in LIMIT_NAMES),
+        (["run", "--lable", "a=b"], "--label"),
+        (["run", "--frobnicate"], "enclave: No such option: --frobnicate. See `enclave run --help`"),
+        (["ls", "--memory-mb", "5"], "enclave: No such option: --memory-mb. See `enclave ls --help`"),
+        (["--frobnicate", "ls"], "enclave: No such option: --frobnicate. See `enclave --help`"),
+        (["show"], "enclave: Missing argument 'ID'. See `enclave show --help`"),
+    ],
+)
+def test_wrong_usage_says_what_was_meant_and_where_it_goes(cli, arguments, says) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert says in done.err
 
 
 def test_every_fix_is_reachable() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from enclave import StdoutFrame
 from enclave.cli import _map_output
+from tests.support import PATIENCE_SECONDS
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -68,6 +69,24 @@ def test_a_failed_workload_a_refused_request_and_a_bad_line_are_told_apart(cli, 
     assert all(line["sessionId"] is None for index, line in results.items() if index != 0)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (r'"print(\"\ud83d\")"', r"\ud83d is half of a character, and the other half is missing"),
+        (r'{"code": "x", "labels": {"k\uDC00": "v"}}', r"\udc00 is half of a character, and the other half is missing"),
+        (r'{"code": "\ud83d\ude00"', "not JSON: Input data was truncated"),
+        (r'["\ud83d", NaN', "not JSON: "),
+        ("[" * 2000, "not JSON: "),
+    ],
+)
+def test_a_bad_line_is_told_with_its_number_and_what_is_wrong_with_it(cli, simulator, requests, line, says) -> None:
+    done = cli("map", requests("", line))
+    assert done.code == 1
+    ((index, result),) = lines_of(done.out).items()
+    assert index == 1
+    assert result["error"]["message"].startswith(f"line 2: {says}")
+
+
 def test_a_pace_for_creates_spreads_them(cli, simulator, requests) -> None:
     for _ in range(4):
         simulator.script()
@@ -121,7 +140,15 @@ def test_a_torn_last_line_is_done_again(cli, simulator, requests, output, torn_b
 
 
 @pytest.mark.parametrize(
-    "content", [b"precious", b"precious\n", b'{"index":0}\nprecious\n', b'{"other":1}\n', b"\xff\n"]
+    "content",
+    [
+        b"precious",
+        b"precious\n",
+        b'{"index":0}\nprecious\n',
+        b'{"other":1}\n',
+        b"\xff\n",
+        b'{"index":0,"sessionId":damaged}\n{"index":1,"sessionId":"s-1","verdict":"succeeded"}\n',
+    ],
 )
 def test_a_file_that_is_no_output_of_ours_is_left_as_it_is(cli, simulator, requests, output, content) -> None:
     output.write_bytes(content)
@@ -235,7 +262,7 @@ def test_two_runs_into_one_file_are_kept_apart(cli, simulator, command, options)
     simulator.script([StdoutFrame("x")], hold=True)
     before = len(simulator.phases)
     first = command.start("map", "in.jsonl", "-o", "out.jsonl", *options)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while len(simulator.phases) == before:
         assert time.monotonic() < deadline
         time.sleep(0.02)  # nothing tells this thread of a new session

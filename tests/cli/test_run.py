@@ -137,8 +137,8 @@ def test_detach_with_json_is_the_session(cli, simulator) -> None:
 @BACKENDS
 def test_a_timeout_tears_down_and_exits_with_124(cli, simulator, backend) -> None:
     simulator.script([StdoutFrame("first\n")], hold=True)
-    done = cli("--backend", backend, "run", "--timeout", "0.5", "-c", "pass")
-    assert done == (124, "first\n", "enclave: not done within 0.5 s, so it was torn down. Allow more with --timeout\n")
+    done = cli("--backend", backend, "run", "--timeout", "3", "-c", "pass")
+    assert done == (124, "first\n", "enclave: not done within 3 s, so it was torn down. Allow more with --timeout\n")
 
 
 def test_a_malformed_frame_is_reported_and_the_rest_is_shown(cli, simulator) -> None:

@@ -54,7 +54,7 @@ def test_logs_of_an_ended_session_are_all_of_it(cli, session, backend) -> None:
 
 @BACKENDS
 def test_logs_of_a_running_session_are_what_there_is_so_far(cli, simulator, there, monkeypatch, backend) -> None:
-    monkeypatch.setattr(_run, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(_run, "IDLE_SECONDS", 2)
     script = simulator.script([StdoutFrame("so far\n")], hold=True)
     session = cli("run", "--detach", "-c", "pass").out.strip()
     done = cli("--backend", backend, "logs", session)
@@ -65,7 +65,7 @@ def test_logs_of_a_running_session_are_what_there_is_so_far(cli, simulator, ther
 
 
 def test_logs_of_a_session_that_never_pauses_end_all_the_same(cli, simulator, monkeypatch) -> None:
-    monkeypatch.setattr(_run, "BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(_run, "BUSY_SECONDS", 2)
     step = [StdoutFrame("tick\n"), 0.02]
     simulator.script(step * 500, hold=True)
     session = cli("run", "--detach", "-c", "pass").out.strip()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 
+import httpx
 import pytest
 
 from enclave import StdoutFrame
+from tests.support import PATIENCE_SECONDS
 from tests.support.releases import anyio_closes_its_sockets
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-WAIT_SECONDS = 20.0
 
 
 def running(simulator) -> list[str]:
@@ -50,7 +52,7 @@ def test_a_reader_that_stalls_does_not_hold_up_a_signal(command, simulator) -> N
     simulator.script([StdoutFrame("x" * 65_536 + "\n")] * 4, hold=True)
     enclave = command.start("run", "-c", "pass")
     enclave.until("xxx")  # and no further: the pipe is full, and the command stuck in a write
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     enclave.signal(signal.SIGINT)
     while enclave.process.poll() is None:
         assert time.monotonic() < deadline
@@ -114,7 +116,7 @@ def test_a_second_signal_leaves_a_teardown_that_hangs(command, simulator, cli) -
     enclave.until("started")
     enclave.signal(signal.SIGINT)
     enclave.until("Repeat it to leave at once")
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while enclave.process.poll() is None:  # one in the same second counts as the same
         assert time.monotonic() < deadline
         enclave.signal(signal.SIGINT)
@@ -141,7 +143,7 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(command, simulator) -> None
     simulator.script([StdoutFrame("!")], hold=True)
     enclave = command.start("map", "in.jsonl", "--max-concurrency", "1", "-o", "out.jsonl")
     output = command.directory / "out.jsonl"
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not output.exists() or output.read_bytes().count(b"\n") < 3 or not running(simulator):
         assert time.monotonic() < deadline
         time.sleep(0.02)  # nothing tells of a file that grows
@@ -161,6 +163,9 @@ def test_the_simulator_serves_until_it_is_stopped(command, cli, monkeypatch, bac
     for line in serving.out.splitlines():
         name, _, value = line.removeprefix("export ").partition("=")
         monkeypatch.setenv(name, value)
+    url, key = (line.partition("=")[2] for line in serving.out.splitlines())
+    assert "run these exports in another terminal" in serving.err
+    assert f"console: {url}/#key={key}\n" in serving.err
     assert json.loads(cli("health").out) == {"ok": True, "backend": "simulator", "backendHealthy": True}
     assert cli("run", "-c", "print(1)") == (0, "1\n", "")
     serving.signal(signal.SIGINT)
@@ -173,16 +178,27 @@ def test_the_simulator_logs_requests_if_asked(command, cli, monkeypatch) -> None
     monkeypatch.setenv("ENCLAVE_BASE_URL", serving.out.splitlines()[0].partition("=")[2])
     assert cli("health").code == 0
     serving.until("GET /healthz 200 ")
+    [link] = re.findall(r"console: (\S+)", serving.err)
+    assert httpx.get(link, timeout=PATIENCE_SECONDS).status_code == 200
+    serving.until("GET / 200 ")
+    key = link.partition("=")[2]
+    assert serving.err.count(key) == 1
     serving.signal(signal.SIGINT)
     assert serving.wait().code == 0
 
 
-def test_the_simulator_does_not_show_a_key_it_was_given(command) -> None:
-    serving = command.start("simulator", "--port", "0", ENCLAVE_API_KEY="ek_mine_secret")
+@pytest.mark.parametrize("source", ["ENCLAVE_API_KEY", "--api-key-file"])
+def test_the_simulator_says_which_key_it_was_given_and_does_not_show_it(command, tmp_path, source) -> None:
+    options, key = [], "ek_mine_secret"
+    if source == "--api-key-file":
+        (tmp_path / "key").write_text(key)
+        options, key = [source, str(tmp_path / "key")], "ek_other_hunter2"
+    serving = command.start(*options, "simulator", "--port", "0", ENCLAVE_API_KEY=key)
     serving.until("NOT a security boundary")
     serving.signal(signal.SIGTERM)
     assert serving.wait().code == 0
     assert "ENCLAVE_BASE_URL" in serving.out
+    assert f"the API key is that of {source}, with the id mine\n" in serving.err
     assert "secret" not in serving.out + serving.err
 
 

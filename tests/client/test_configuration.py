@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import anyio
@@ -13,13 +14,19 @@ from enclave import (
     EnclaveClient,
     InsecureTransportWarning,
     RetryPolicy,
+    SyncEnclaveClient,
     Timeout,
     UsageError,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import response, session
 from tests.support.plane import ControlPlane
 
 HEALTH = response({"ok": True})
+
+
+class Theirs(SyncEnclaveClient):
+    """A class of a caller's, which does nothing of its own when it is made."""
 
 
 def test_the_base_url_comes_from_the_environment_and_an_argument_wins(monkeypatch):
@@ -148,7 +155,7 @@ async def test_a_token_that_comes_after_the_client_was_closed_is_not_sent(server
         await client.aclose()
         closed.set()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(close)
             with pytest.raises(UsageError, match="closed"):
@@ -193,16 +200,18 @@ async def test_what_a_token_callable_raises_reaches_the_caller_as_it_is(server: 
                 pytest.fail("opened")
 
 
+@pytest.mark.parametrize("kind", [EnclaveClient, SyncEnclaveClient, Theirs])
 @pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128", "https://proxy.example:3128"])
 @pytest.mark.parametrize("url", ["http://example.org", "http://10.0.0.1:8088", "http://[2001:db8::1]"])
-def test_a_credential_over_plain_http_to_another_machine_warns_once(monkeypatch, url, proxy):
+def test_a_credential_over_plain_http_to_another_machine_warns_once_at_the_callers_line(monkeypatch, url, proxy, kind):
     if proxy is not None:  # which reads what passes through it, and so does whoever is behind it
         monkeypatch.setenv("HTTP_PROXY", proxy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        EnclaveClient(url, api_key="ek_a_topsecret")
+        line = inspect.currentframe().f_lineno + 1
+        kind(url, api_key="ek_a_topsecret")
     assert [warning.category for warning in caught] == [InsecureTransportWarning]
-    assert caught[0].filename == __file__
+    assert (caught[0].filename, caught[0].lineno) == (__file__, line)
     assert "topsecret" not in str(caught[0].message)
 
 
@@ -235,6 +244,13 @@ def test_no_credential_means_no_warning():
 def test_a_timeout_that_is_no_positive_number_is_refused_by_name(name, value):
     with pytest.raises(ConfigurationError, match=f"timeout.{name}"):
         Timeout(**{name: value})
+
+
+def test_a_credential_may_hold_every_printable_character_but_the_blank():
+    EnclaveClient("http://127.0.0.1:1", api_key="".join(map(chr, range(ord(" ") + 1, 0x7F))))
+    for bad in (" ", "\x7f"):
+        with pytest.raises(ConfigurationError, match="api_key: character 1 is"):
+            EnclaveClient("http://127.0.0.1:1", api_key=f"a{bad}")
 
 
 @pytest.mark.parametrize("name", ["teardown", "recover_create"])
@@ -290,7 +306,7 @@ def test_a_retry_policy_that_makes_no_sense_is_refused_by_name(name, value):
 
 
 @pytest.mark.parametrize("name", ["max_event_bytes", "max_response_bytes", "max_buffered_bytes"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "1"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1", True])
 def test_a_bound_that_is_no_positive_number_of_bytes_is_refused_by_name(name, value):
     with pytest.raises(ConfigurationError, match=name):
         EnclaveClient("http://127.0.0.1:1", **{name: value})
@@ -301,7 +317,7 @@ IMPORT_TIME_CLIENTS = [EnclaveClient("http://127.0.0.1:9", retry=None) for _ in 
 
 async def test_a_client_made_outside_any_event_loop_is_used_inside_one():
     client = IMPORT_TIME_CLIENTS.pop()
-    with anyio.fail_after(10), pytest.raises(ConnectError, match="GET /healthz"):
+    with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(ConnectError, match="GET /healthz"):
         await client.health()
     await client.aclose()
 

@@ -24,6 +24,7 @@ from enclave import (
     WorkloadKilled,
 )
 from enclave.simulator import Framing, Simulator
+from tests.support import PATIENCE_SECONDS
 
 CODE = """
 import sys
@@ -38,7 +39,7 @@ class Answer(msgspec.Struct):
 
 
 async def test_code_runs_its_frames_arrive_live_and_its_result_comes_typed(sim: Simulator, sim_client: EnclaveClient):
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.session(CODE, egress=EgressPolicy.deny_all(), labels={"a": "b"}) as session:
             async with session.stream() as frames:
                 seen = [frame async for frame in frames]
@@ -56,7 +57,7 @@ async def test_code_runs_its_frames_arrive_live_and_its_result_comes_typed(sim: 
 
 
 async def test_a_workload_that_fails_and_one_that_is_killed_say_how(sim_client: EnclaveClient):
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.session("raise SystemExit(3)") as session:
             with pytest.raises(WorkloadFailed, match="exit code 3"):
                 (await session.result(Answer)).raise_for_exit()
@@ -71,7 +72,7 @@ async def test_a_session_torn_down_by_another_ends_the_waiting_for_its_result(
     sim: Simulator, sim_client: EnclaveClient
 ):
     script = sim.script(hold=True)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         handle = await sim_client.run("x")
         await sim.until(lambda _: script.session_id is not None)
         async with anyio.create_task_group() as task_group:
@@ -124,7 +125,7 @@ async def test_a_stream_under_every_fault_is_the_sessions_frames(
     sim.faults.drop_stream(after_frames=1, after_bytes=30, reset=True)
     sim.faults.end_stream(after_frames=4)
     sim.faults.respond(503, path=r"/sessions/[^/]+/stream", retry_after=0)
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.session("x") as session, session.stream() as frames:
             seen = [frame async for frame in frames]
             assert frames.resumes >= 2
@@ -136,7 +137,7 @@ async def test_a_stream_under_every_fault_is_the_sessions_frames(
 
 async def test_a_reader_that_comes_late_sees_what_one_that_was_there_saw(sim: Simulator, sim_client: EnclaveClient):
     sim.script([StdoutFrame("a"), StdoutFrame("b")], result=1)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         handle = await sim_client.run("x")
         async with handle.stream() as frames:
             there = [frame async for frame in frames]

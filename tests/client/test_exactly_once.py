@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enclave import EnclaveClient, EndFrame, RetryPolicy, StdoutFrame, StreamInterrupted
+from tests.support import PATIENCE_SECONDS
 from tests.support.scripted_transport import ScriptedTransport, sse
 
 Frame = tuple[str, str]  # kind and data
@@ -174,7 +175,7 @@ async def consume(server: Server) -> tuple[list[Frame], StreamInterrupted | None
     retry = RetryPolicy(attempts=len(server.cuts) + 2, wait_seconds=0)
     transport = ScriptedTransport(server)
     got: list[Frame] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient("http://127.0.0.1:1", transport=transport, retry=retry) as client:
             async with client.stream("s-1") as frames:
                 try:
@@ -206,7 +207,7 @@ def servers(draw: st.DrawFn) -> Server:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(server=servers())
 def test_whatever_the_server_does_one_history_explains_all_frames_or_there_is_an_error(
     backend: str, server: Server

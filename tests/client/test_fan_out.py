@@ -24,6 +24,7 @@ from enclave import (
     Verdict,
 )
 from enclave.simulator import Simulator
+from tests.support import PATIENCE_SECONDS
 
 
 class Answer(msgspec.Struct):
@@ -49,7 +50,7 @@ def torn_down(sim: Simulator) -> bool:
 async def test_outcomes_come_in_the_order_in_which_sessions_end(sim: Simulator, sim_client: EnclaveClient, held):
     scripts = held(3)
     seen: list[Outcome[Answer]] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.fan_out(["a", "b", "c"], max_concurrency=3, type=Answer) as outcomes:
             for number in (2, 0, 1):
                 script = scripts[number]
@@ -79,7 +80,7 @@ async def test_no_more_is_taken_than_the_bound_and_a_slow_consumer_slows_the_int
             sim.script(result=number)
             yield "x"
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.fan_out(requests(), max_concurrency=3) as outcomes:
             # Every session has ended, and nobody takes: nothing more may be started.
             await sim.until(lambda sim: len(sim.phases) == 3 and torn_down(sim))
@@ -97,7 +98,7 @@ async def test_an_endless_input_is_taken_as_needed(sim: Simulator, sim_client: E
             sim.script(result=1)
             yield CreateSessionRequest(code="x")
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.fan_out(endless(), max_concurrency=2) as outcomes:
             assert [(await anext(outcomes)).result.value for _ in range(4)] == [1] * 4
     assert torn_down(sim)
@@ -115,7 +116,7 @@ async def test_the_input_is_closed_when_the_fan_out_is_left(sim: Simulator, sim_
             await anyio.lowlevel.checkpoint()
             closed.append(True)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.fan_out(endless(), max_concurrency=2):
             await sim.until(lambda sim: len(sim.phases) == 2)
     assert closed == [True]
@@ -137,7 +138,7 @@ async def test_an_input_has_the_time_to_close_though_the_fan_out_is_cancelled(
                 steps.append(step)
 
     sim.script(hold=True)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         with anyio.CancelScope() as scope:
             async with sim_client.fan_out(endless(), max_concurrency=1):
                 await sim.until(lambda sim: len(sim.phases) == 1)
@@ -160,7 +161,7 @@ async def test_a_plain_generator_is_closed_when_the_fan_out_is_left(sim: Simulat
             closed.append(True)
 
     requests = endless()
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.fan_out(requests, max_concurrency=2):
             await sim.until(lambda sim: len(sim.phases) == 2)
         assert closed == [True]
@@ -174,7 +175,7 @@ async def test_leaving_early_tears_every_session_down_and_leaves_the_client_usab
 ):
     scripts = held(5)
     raised = LookupError("mine")
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(LookupError) as caught:
             async with sim_client.fan_out(["x"] * 5, max_concurrency=5) as outcomes:
                 await sim.until(lambda sim: len(sim.phases) == 5)
@@ -191,7 +192,7 @@ async def test_a_failure_stands_in_its_outcome_and_disturbs_no_other(sim: Simula
     for result in ({"answer": 1}, "no answer"):
         sim.script(result=result)
     sim.script(exit_code=3)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         outcomes = await sim_client.map(["a", "b", "c", "d"], type=Answer, max_concurrency=1)
     assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
     refused, fine, misfit, failed = outcomes
@@ -214,7 +215,7 @@ async def test_failing_fast_raises_the_first_error_as_it_is_and_tears_the_rest_d
 ):
     held(2)
     sim.script(result="no answer")
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(ResultTypeError):
             async with sim_client.fan_out(["a", "b", "c"], max_concurrency=3, type=Answer, fail_fast=True) as outcomes:
                 async for _ in outcomes:
@@ -227,7 +228,7 @@ async def test_failing_fast_raises_the_first_error_as_it_is_and_tears_the_rest_d
 
 
 async def test_after_the_first_error_fail_fast_gives_nothing_else(sim: Simulator, sim_client: EnclaveClient):
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         sim.script(result="no answer")
         held = sim.script(result={"total": 1}, hold=True)
         async with sim_client.fan_out(["a", "b"], max_concurrency=2, type=Answer, fail_fast=True) as outcomes:
@@ -239,7 +240,7 @@ async def test_after_the_first_error_fail_fast_gives_nothing_else(sim: Simulator
 
 
 async def test_a_fan_out_that_is_left_at_once_has_begun_nothing(sim: Simulator, sim_client: EnclaveClient):
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         for _ in range(20):  # trio chooses at random which task goes on first
             async with sim_client.fan_out(["a"]):
                 pass
@@ -251,7 +252,7 @@ async def test_after_the_first_error_fail_fast_ends_the_others_although_the_bloc
 ):
     held(1)
     sim.script(result="no answer")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with sim_client.fan_out(["a", "b"], max_concurrency=2, type=Answer, fail_fast=True) as outcomes:
             with pytest.raises(ResultTypeError):
                 await anext(outcomes)
@@ -300,7 +301,7 @@ async def test_what_the_input_raises_comes_after_the_outcomes_before_it(sim: Sim
 
     for requests in (broken(), broken_async()):
         seen = []
-        with anyio.fail_after(20), pytest.raises(LookupError, match="no more input") as caught:
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(LookupError, match="no more input") as caught:
             async with sim_client.fan_out(requests, max_concurrency=4) as outcomes:
                 async for outcome in outcomes:
                     seen.append(outcome.result.value)  # noqa: PERF401 - an error follows
@@ -321,7 +322,7 @@ class BrokenAsyncIterable:
 
 @pytest.mark.parametrize("requests", [BrokenIterable(), BrokenAsyncIterable()])
 async def test_an_input_that_cannot_even_be_started_is_a_plain_error(sim_client: EnclaveClient, requests):
-    with anyio.fail_after(10), pytest.raises(LookupError, match="cannot be iterated"):
+    with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(LookupError, match="cannot be iterated"):
         async with sim_client.fan_out(requests) as outcomes:
             async for _ in outcomes:
                 pytest.fail("an outcome came")
@@ -380,7 +381,7 @@ async def test_a_list_comes_in_the_order_of_its_input_whatever_ends_first(
     async def collect() -> None:
         outcomes.extend(await sim_client.map(["a", "b", "c", "d"], max_concurrency=4))
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as task_group:
             task_group.start_soon(collect)
             await sim.until(lambda _: all(script.session_id for script in scripts))

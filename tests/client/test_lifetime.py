@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from enclave import EnclaveClient, RetryPolicy, UsageError
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.loops import ASYNCIO, TRIO, UVLOOP
 from tests.support.plane import ControlPlane, Request
 
@@ -35,7 +35,7 @@ async def test_every_call_that_a_closing_client_cuts_off_is_told_that_it_is_clos
         outcomes["closed"] += 1
 
     server.route("GET", "/sessions/s", hold)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             for _ in range(120):
                 tasks.start_soon(call)
@@ -74,5 +74,5 @@ async def test_the_connections_of_a_closed_client_are_closed_although_its_loop_h
         thread.start()
         async with EnclaveClient(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
             assert (await client.health()).ok
-        assert is_closed.wait(10)  # which blocks the event loop
+        assert is_closed.wait(PATIENCE_SECONDS)  # which blocks the event loop
         thread.join()

@@ -15,6 +15,7 @@ from enclave import (
     ServiceUnavailableError,
     UsageError,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.plane import ControlPlane, silence
 from tests.support.scripted_transport import ScriptedTransport
 from tests.support.tls import server_tls, trusting
@@ -24,8 +25,8 @@ BUSY = httpx.Response(503)
 
 
 async def test_other_timeouts_hold_for_the_view_and_not_for_the_client(server: ControlPlane):
-    server.answers(silence, silence)
-    with anyio.fail_after(10):
+    server.otherwise = silence
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, retry=None, timeout=60) as client:
             with pytest.raises(APITimeoutError):
                 await client.with_options(timeout=0.05).get("s-1")
@@ -56,7 +57,7 @@ def test_what_cannot_be_used_is_refused_at_once():
 
 
 async def test_a_private_authority_is_trusted_by_a_context_of_the_callers():
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with ControlPlane().serve(tls=server_tls()) as plane:
             async with EnclaveClient(plane.base_url, ssl_context=trusting()) as client:
                 assert (await client.health()).ok

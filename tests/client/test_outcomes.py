@@ -9,11 +9,11 @@ import pytest
 
 from enclave import Completed, EnclaveClient, Errored, ResultTypeError, ServerError, Verdict
 from enclave.simulator import Simulator
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import response
-from tests.support.plane import ControlPlane
+from tests.support.plane import ControlPlane, Request, silence
 
 STUCK = response({"message": "stuck"}, 500)
-PATIENCE_SECONDS = 20.0
 
 
 def without_seconds(text: str) -> str:
@@ -71,6 +71,30 @@ async def test_failing_fast_minds_a_session_that_cannot_be_torn_down():
                         await anext(outcomes)
     assert plane.deleted[0] == "s-1"
     assert "s-2" in plane.sessions
+
+
+async def test_after_the_first_error_fail_fast_raises_it_again_before_the_others_are_torn_down():
+    may_end = anyio.Event()
+    raised = []
+
+    async def held(request: Request) -> None:
+        await may_end.wait()
+        await request.send(plane.perform(request))
+
+    async with ControlPlane().serve() as plane, EnclaveClient(plane.base_url, retry=None) as client:
+        plane.route("GET", "/sessions/s-1/result", response({"message": "unwell"}, 500))
+        plane.route("GET", "/sessions/s-2/stream", silence)
+        plane.route("DELETE", "/sessions/s-2", held)
+        async with client.fan_out(["x"] * 2, fail_fast=True) as outcomes:
+            try:
+                with anyio.fail_after(PATIENCE_SECONDS):
+                    for _ in range(2):
+                        with pytest.raises(ServerError, match="unwell") as caught:
+                            await anext(outcomes)
+                        raised.append(caught.value)
+            finally:
+                may_end.set()
+    assert raised[0] is raised[1]
 
 
 async def test_after_the_first_error_fail_fast_does_not_give_what_had_ended_before(

@@ -9,6 +9,7 @@ import pytest
 
 from enclave import ConfigurationError, ConnectError, EnclaveClient
 from enclave.transport._proxies import proxy_for
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import SSE, event, response
 from tests.support.plane import ControlPlane, stalling
 from tests.support.rendering import everything_of
@@ -21,7 +22,7 @@ async def test_a_proxy_may_be_given_without_a_scheme_as_curl_takes_it(
     server.answers(response({"ok": True}))
     monkeypatch.setenv("HTTP_PROXY", server.base_url.removeprefix("http://"))
     async with EnclaveClient("http://plane.test:8088", retry=None) as client:
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert (await client.health()).ok
     assert [request.target for request in server.requests] == ["http://plane.test:8088/healthz"]
 
@@ -71,6 +72,16 @@ def test_what_no_proxy_names_is_reached_directly(monkeypatch, url, no_proxy, is_
     assert (proxy_for(url) is None) is is_direct
 
 
+@pytest.mark.parametrize("url", ["http://plane.test:8088", "https://plane.test", "http://10.1.2.3:8088"])
+def test_where_the_environment_names_no_proxy_the_systems_settings_count_and_they_may_name_none(monkeypatch, url):
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    assert proxy_for(url) is None
+    monkeypatch.setattr("urllib.request.getproxies", lambda: {url.partition(":")[0]: "http://proxy.test:3128"})
+    found = proxy_for(url)
+    assert found is not None
+    assert (found.variable, found.shown) == ("the system's settings", "http://proxy.test:3128")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost.:1", "http://a.localhost", "http://[::1]:1"])
 def test_this_machine_is_never_reached_through_a_proxy(monkeypatch, url):
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
@@ -111,7 +122,7 @@ async def test_closing_a_client_closes_a_stream_through_a_proxy(server: ControlP
     monkeypatch.setenv("HTTP_PROXY", server.base_url)
     server.answers(stalling(SSE, event("a")))
     client = EnclaveClient("http://plane.test:8088", retry=None)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             await anext(frames)
             await client.aclose()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
+import textwrap
 import types as python_types
 import typing
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,9 +24,9 @@ CLASSES = [name for name in enclave.__all__ if inspect.isclass(getattr(enclave, 
 # Public in their modules, for the package's own use.
 INTERNAL = {
     *("BackgroundTask", "Creates", "Progress", "ResultQuery", "SessionBlock", "Sweep", "TaskState", "Wakeup"),
-    *("Connection", "EventIds", "EventSource", "FrameBuffer", "FrameDecoder", "History", "HistoryState", "IdState"),
+    *("Connection", "EventIds", "FrameBuffer", "FrameDecoder", "History", "HistoryState", "IdState"),
     *("Dropped", "HistoryMismatch", "Series", "Shape", "StreamReader", "UnknownFrameLog", "UnprovenContinuation"),
-    "Guard",
+    *("Guard", "OpenBlock", "OpenWork", "OwnedTask"),
     *("Observing", "ObservedRequest", "ObservedSession", "ObservedStream"),
     *(
         "Block",
@@ -92,6 +95,29 @@ def test_the_transport_lists_what_callers_configure_and_the_decoder_and_nothing_
     assert set(dir(enclave.transport)) == set(enclave.transport.__all__) == bounds | configured | {"SSEDecoder"}
 
 
+def test_help_of_the_package_begins_with_a_program_that_runs(enclave_simulator, monkeypatch, capsys):
+    monkeypatch.setenv("ENCLAVE_BASE_URL", enclave_simulator.base_url)
+    monkeypatch.setenv("ENCLAVE_API_KEY", enclave_simulator.api_key)
+    program = textwrap.dedent(enclave.__doc__.partition("::\n")[2].partition("\nThe client finds")[0])
+    exec(compile(program, "enclave.__doc__", "exec"), {})
+    assert capsys.readouterr().out == "42\n"
+    assert enclave_simulator.running_sessions == []
+
+
+def test_the_names_in_the_help_of_the_package_exist():
+    names = re.findall(r"(?<!`)`(?:enclave\.)?(\w+)`", enclave.__doc__)
+    places = (enclave, enclave.EnclaveClient, enclave.SessionHandle)
+    assert {"EnclaveClient", "fan_out", "ray"} <= set(names)
+    for name in names:
+        assert any(hasattr(place, name) for place in places) or find_spec(f"enclave.{name}"), name
+
+
+@pytest.mark.parametrize("call", [enclave.EnclaveClient.run, enclave.EnclaveClient.session])
+def test_help_of_a_call_names_each_field_of_a_request(call):
+    named = re.findall(r"`(\w+)`", call.__doc__.partition("**fields:")[2])
+    assert set(typing.get_type_hints(types.SessionFields)) <= set(named)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_public_class_and_method_is_documented(name):
     cls = getattr(enclave, name)
@@ -140,7 +166,7 @@ def test_every_error_stands_in_the_tree_at_the_top_of_its_module():
 
 # No alternative loop, server or tool: what an extra brings must not be paid for by those who do not use it.
 FOREIGN = {
-    *("trio", "asyncio", "uvloop", "httpx", "httpcore", "h11", "httptools", "ssl"),
+    *("trio", "asyncio", "uvloop", "httpx", "httpcore", "h11", "httptools", "ssl", "html"),
     *("starlette", "hypercorn", "typer", "click", "rich", "mcp", "pydantic", "certifi", "opentelemetry"),
 }
 
@@ -160,7 +186,9 @@ def test_importing_the_package_imports_no_loop_no_server_and_no_extra():
 
 
 def test_making_a_client_imports_what_it_needs_and_not_httpx():
-    modules = {module.split(".")[0] for module in modules_after("import enclave; enclave.EnclaveClient('http://h')")}
+    theirs = modules_after("pass")  # what measures the coverage of subprocesses imports html
+    made = modules_after("import enclave; enclave.EnclaveClient('http://h')") - theirs
+    modules = {module.split(".")[0] for module in made}
     assert modules & FOREIGN == {"httptools", "ssl"}
     assert {"anyio", "httptools", "msgspec"} <= modules
     assert not [module for module in modules if module.startswith("enclave.simulator")]

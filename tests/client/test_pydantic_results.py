@@ -45,12 +45,12 @@ async def test_a_model_of_pydantics_is_validated_by_itself(
 @pytest.mark.parametrize(
     ("type_", "value", "says"),
     [
-        (Model, {"total": "x"}, r"fit Model: .*integer.* - at `\$\.json\.total`"),
-        (Model, {"total": 1, "parts": [1, None]}, r"integer.* - at `\$\.json\.parts\[1\]`"),
-        (list[Model], [{"total": 1}, {}], r"[Rr]equired - at `\$\.json\[1\]\.total`"),
-        (Model, [1], r"- at `\$\.json`"),
-        (list[Model], {}, r"Expected `array`, got `object` - at `\$\.json`"),
-        (Model, None, r"- at `\$\.json`"),
+        (Model, {"total": "x"}, r"fit Model: .*integer.* - at `value\.total`"),
+        (Model, {"total": 1, "parts": [1, None]}, r"integer.* - at `value\.parts\[1\]`"),
+        (list[Model], [{"total": 1}, {}], r"[Rr]equired - at `value\[1\]\.total`"),
+        (Model, [1], r"- at `value`"),
+        (list[Model], {}, r"Expected `array`, got `object` - at `value`"),
+        (Model, None, r"fit Model: the program did not call enclave\.result\(\.\.\.\), or gave it None"),
     ],
 )
 async def test_a_value_that_a_model_refuses_names_the_path_and_is_not_lost(

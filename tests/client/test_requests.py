@@ -7,6 +7,7 @@ import re
 import types
 from collections import UserDict, UserList
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -177,7 +178,8 @@ async def test_text_of_any_script_arrives(server: ControlPlane, client: EnclaveC
         ({}, TypeError, "code"),
         ({"code": 5}, TypeError, "code"),
         ({"code": b"x"}, TypeError, "code"),
-        ({"code": "a\ud800"}, ValueError, "code"),
+        ({"code": "a\ud800"}, ValueError, "code: character 1 is a lone surrogate"),
+        ({"code": "x", "labels": {"a": "\udc00"}}, ValueError, r"labels\['a'\]: character 0 is a lone surrogate"),
         ({"code": "x", "language": 1}, TypeError, "language"),
         ({"code": "x", "memory": 1}, TypeError, "memory: not a field"),
         ({"code": "x", "webhook_url": 1}, TypeError, "webhook_url"),
@@ -220,6 +222,30 @@ async def test_a_request_that_no_server_can_take_is_refused_by_the_fields_name(
         with pytest.raises(error, match=names):
             await client.run(CreateSessionRequest(code="x"), **others)
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        *((limit, rf"It is a limit\. Pass limits=SessionLimits\({limit}=") for limit in SessionLimits.wire_names()),
+        *((wire, rf"limits=SessionLimits\({limit}=") for limit, wire in SessionLimits.wire_names().items()),
+        ("wall_clock", r"Did you mean limits=SessionLimits\(wall_clock_ms=\.\.\.\)\?"),
+        ("memory", r"Did you mean limits=SessionLimits\(memory_mb=\.\.\.\)\?"),
+        ("cpu", r"Did you mean limits=SessionLimits\(cpu_millis=\.\.\.\)\?"),
+        ("label", r"Did you mean labels\?"),
+        ("lang", r"Did you mean language\?"),
+        ("webhookUrl", r"Did you mean webhook_url\?"),
+        ("bindings", r"Did you mean service_bindings\?"),
+        ("timeout", r"limits=SessionLimits\(wall_clock_ms=.*Timeout\(total=.*anyio\.fail_after"),
+        ("timeout_seconds", r"limits=SessionLimits\(wall_clock_ms="),
+        ("git_source", r"Send a field that the SDK has no name for with extra="),
+        ("x", r"Send a field that the SDK has no name for with extra="),
+    ],
+)
+async def test_a_name_that_is_no_field_is_refused_with_what_was_meant(client: EnclaveClient, name: str, advice: str):
+    fields: dict[str, Any] = {name: 1}
+    with pytest.raises(TypeError, match=rf"^{name}: not a field of CreateSessionRequest \(code, .*\)\. .*{advice}"):
+        client.session("x", **fields)
 
 
 async def test_a_request_of_another_type_or_two_sources_is_refused(client: EnclaveClient):

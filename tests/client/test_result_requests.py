@@ -150,6 +150,17 @@ async def test_a_handle_knows_its_session_from_the_frames_and_from_the_result(
     assert "torn_down" in repr(handle)
 
 
+async def test_a_phase_that_this_version_does_not_know_gives_way_to_the_next_one_whatever_that_is(
+    server: ControlPlane, handle: SessionHandle
+):
+    server.answers(response(session(phase="hibernating")))
+    assert (await handle.refresh()).phase == handle.phase == "hibernating"
+    server.streams(phase("pending"), END)
+    async with handle.stream() as frames:
+        assert len([frame async for frame in frames]) == 2
+    assert handle.phase == "pending"
+
+
 async def test_the_phase_that_the_server_states_counts_and_not_one_concluded_from_an_exit_code(
     server: ControlPlane, handle: SessionHandle
 ):

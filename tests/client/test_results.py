@@ -19,6 +19,7 @@ from enclave import (
     StreamInterrupted,
     WorkloadKilled,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import END, SSE, event, response, session
 from tests.support.plane import ControlPlane, Request
 
@@ -45,7 +46,7 @@ async def test_a_live_session_is_waited_for(server: ControlPlane, handle: Sessio
         await request.gone()  # the stream is left at the terminal phase, not at its end
 
     server.answers(live, response({"exitCode": 0 if last == "succeeded" else 1}))
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as task_group:
             results: list[SessionResult] = []
 
@@ -81,7 +82,7 @@ async def test_a_torn_down_session_whose_result_was_kept_gives_it(server: Contro
     assert (await handle.result()).value == {"answer": 285}
 
 
-@pytest.mark.parametrize("status", [404, 409])
+@pytest.mark.parametrize("status", [404, 409, 410, 500])
 async def test_a_torn_down_session_may_tell_its_result_only_in_itself(
     server: ControlPlane, handle: SessionHandle, status
 ):

@@ -8,6 +8,7 @@ import zlib
 import anyio
 
 from enclave import EnclaveClient
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import END, SSE, event
 from tests.support.plane import ControlPlane, Flood, Request, stalling
 
@@ -47,7 +48,7 @@ async def test_a_large_event_counts_in_full_although_its_last_bytes_come_alone(s
         await request.gone()
 
     server.answers(trickle)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, max_buffered_bytes=big) as client, client.stream("s-1"):
             await stalled.wait()
     assert sent < 20, "the reader took in far more than max_buffered_bytes, with nobody taking any of it out"

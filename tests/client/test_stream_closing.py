@@ -12,6 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from enclave import EnclaveClient
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import END, event
 
 
@@ -55,7 +56,7 @@ async def test_leaving_a_stream_early_abandons_no_generator_of_a_callers_transpo
         headers = {"content-type": "text/event-stream"}
         return httpx.Response(200, headers=headers, stream=_Generated(pieces, waits_first=waits_first))
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient("http://127.0.0.1", transport=httpx.MockTransport(handle)) as client:
             assert (await client.result("s")).exit_code == 0
             async with client.stream("s") as frames:

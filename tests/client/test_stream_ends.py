@@ -17,7 +17,7 @@ from enclave import (
     StreamInterrupted,
     Timeout,
 )
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.messages import CHUNKED_SSE, END, SSE, chunk, event
 from tests.support.plane import ControlPlane, Request, closing, stalling
 from tests.support.scripted_transport import ScriptedTransport, sse
@@ -29,7 +29,7 @@ SHORT = Timeout(stream_end=0.15)
 
 
 async def read(client: EnclaveClient) -> list[object]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             return [frame async for frame in frames]
 
@@ -124,7 +124,7 @@ async def test_no_wait_for_the_end_can_be_asked_for(server: ControlPlane):
     timeout = Timeout(stream_end=None, stream_idle=0.2)
     async with EnclaveClient(server.base_url, timeout=timeout, retry=NO_WAITS) as client:
         async with client.stream("s-1") as frames:
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert await anext(frames) == SUCCEEDED
                 with pytest.raises(StreamInterrupted):  # the idle timeout, and then a replay that is another
                     await anext(frames)
@@ -142,7 +142,7 @@ async def test_a_slow_consumer_does_not_make_the_end_come_early(server: ControlP
     server.answers(late)
     timeout = Timeout(stream_end=0.2)
     async with EnclaveClient(server.base_url, timeout=timeout, max_buffered_bytes=1000, retry=None) as client:
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with client.stream("s-1") as frames:
                 seen = [await anext(frames)]
                 await anyio.sleep(0.5)  # the reader waits for room meanwhile, and its clock stands still
@@ -162,6 +162,18 @@ def test_by_default_five_seconds_of_silence_are_the_end(ids):
 
     clock = MockClock(autojump_threshold=0)
     assert trio.run(main, clock=clock) == pytest.approx(8.0, abs=0.1)
+
+
+def test_whoever_reads_gets_the_end_before_the_server_has_closed_the_connection():
+    async def main() -> float:
+        transport = ScriptedTransport(sse(event("x"), END, 60.0))
+        async with EnclaveClient("http://127.0.0.1:1", transport=transport, retry=None) as client:
+            async with client.stream("s-1") as frames:
+                assert [frame async for frame in frames] == [StdoutFrame("x"), EndFrame()]
+                return anyio.current_time()
+
+    clock = MockClock(autojump_threshold=0)
+    assert trio.run(main, clock=clock) == pytest.approx(0.0, abs=0.1)
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
@@ -213,7 +225,7 @@ async def test_a_shielded_consumer_gets_the_frames_that_follow_a_cancellation_ar
         await request.send(event("b") + END)
 
     server.answers(answer)
-    with anyio.fail_after(10), anyio.CancelScope() as scope:
+    with anyio.fail_after(PATIENCE_SECONDS), anyio.CancelScope() as scope:
         async with client.stream("s-1") as frames:
             with anyio.CancelScope(shield=True):
                 seen = [await anext(frames)]

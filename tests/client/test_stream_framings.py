@@ -23,6 +23,7 @@ from enclave import (
     StdoutFrame,
     UnknownFrame,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED_SSE, END, SSE, chunk, event
 from tests.support.plane import ControlPlane
 
@@ -227,7 +228,7 @@ async def test_a_compressed_stream_gives_each_frame_as_soon_as_it_was_flushed(
                 await condition.wait()
 
     server.answers(answer)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             async for frame in frames:
                 async with condition:

@@ -17,7 +17,7 @@ from enclave import (
     StreamInterrupted,
 )
 from enclave.transport import SSEDecoder
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.messages import SSE, event, response
 from tests.support.plane import ControlPlane, closing
 
@@ -32,7 +32,7 @@ def end(event_id: str | None = None) -> bytes:
 
 
 async def read(server: ControlPlane, retry: RetryPolicy = NO_WAITS) -> list[object]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, retry=retry) as client, client.stream("s-1") as frames:
             return [frame async for frame in frames]
 

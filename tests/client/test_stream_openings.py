@@ -16,13 +16,14 @@ from enclave import (
     Timeout,
     UsageError,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import END, response
 from tests.support.plane import ControlPlane, stalling
 
 
 async def test_iterating_outside_its_block_shows_the_right_form(server: ControlPlane, client: EnclaveClient):
     frames = client.stream("s-1")
-    right = r"async with session\.stream\(\) as frames: async for frame in frames"
+    right = r"'async with session\.stream\(\) as frames:', and in that block 'async for frame in frames:'"
     for wrong in (lambda: aiter(frames), frames.batches):
         with pytest.raises(UsageError, match=right):
             wrong()
@@ -87,7 +88,7 @@ async def test_a_refused_opening_closes_its_connection_while_the_client_stays_op
 ):
     html = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9000\r\n\r\n" + b"<html>" * 400
     server.answers(stalling(html))
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(MalformedResponseError, match="content-type text/html"):
             async with client_once.stream("s-1"):
                 pytest.fail("opened")
@@ -106,7 +107,7 @@ async def test_an_opening_that_is_cancelled_in_the_middle_of_a_refusal_closes_it
         def request(self, *args: object, **options: object) -> RequestObservation:
             return CancelsWhenAnswered()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, observer=Requests()) as client:
             with anyio.CancelScope() as scope:
                 async with client.stream("s-1"):

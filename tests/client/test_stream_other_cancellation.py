@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from enclave import EnclaveClient, RetryPolicy, StdoutFrame, StreamInterrupted
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import END, SSE, event
 from tests.support.plane import ControlPlane, closing, stalling
 
@@ -29,7 +30,7 @@ def cancel_the_reader() -> None:
 
 async def test_a_reader_that_somebody_cancels_interrupts_the_stream(server: ControlPlane, client: EnclaveClient):
     server.answers(stalling(SSE, event("a"), event("b")))
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             seen = [await anext(frames), await anext(frames)]
             cancel_the_reader()
@@ -43,7 +44,7 @@ async def test_a_reader_that_somebody_cancels_interrupts_the_stream(server: Cont
 
 async def test_frames_that_wait_come_before_the_interruption(server: ControlPlane, client: EnclaveClient):
     server.answers(stalling(SSE, event("a") + event("b")))
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             await anyio.wait_all_tasks_blocked()
             cancel_the_reader()
@@ -59,7 +60,7 @@ async def test_frames_that_wait_come_before_the_interruption(server: ControlPlan
 async def test_a_reader_cancelled_while_it_waits_for_the_consumer_interrupts_the_stream(server: ControlPlane):
     server.answers(stalling(SSE, *[event("x" * 2000)] * 10))
     async with EnclaveClient(server.base_url, max_buffered_bytes=1000) as client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with client.stream("s-1") as frames:
                 await anext(frames)
                 await anyio.wait_all_tasks_blocked()
@@ -77,7 +78,10 @@ async def test_a_stream_whose_first_connection_is_cancelled_by_others_does_not_o
         await request.gone()
 
     server.answers(cancel)
-    with anyio.fail_after(10), pytest.raises(StreamInterrupted, match=r"after 0 frames: .* cancelled by other code"):
+    with (
+        anyio.fail_after(PATIENCE_SECONDS),
+        pytest.raises(StreamInterrupted, match=r"after 0 frames: .* cancelled by other code"),
+    ):
         async with client.stream("s-1"):
             pytest.fail("opened")
 
@@ -105,7 +109,7 @@ async def test_a_cancelled_task_of_the_callers_token_interrupts_the_stream(serve
     server.answers(closing(SSE, event("a")))
     retry = RetryPolicy(wait_seconds=0)
     async with EnclaveClient(server.base_url, token=callable_that_turns(stopped), retry=retry) as client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with client.stream("s-1") as frames:
                 assert await anext(frames) == StdoutFrame("a")
                 with pytest.raises(StreamInterrupted, match="cancelled by other code"):
@@ -122,7 +126,7 @@ async def test_the_consumers_own_cancellation_stays_one(server: ControlPlane, cl
                 seen.append(frame)  # noqa: PERF401 - a cancellation follows
 
     task = asyncio.ensure_future(consume())
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         while not seen:
             await anyio.lowlevel.checkpoint()
         # As at the end of asyncio.run: the consumer and the reader at once.

@@ -6,12 +6,13 @@ import anyio
 import pytest
 
 from enclave import APIStatusError, EnclaveClient, StdoutFrame
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import END, event, response
 from tests.support.plane import ControlPlane
 
 
 async def texts_of(client: EnclaveClient) -> list[str]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             return [frame.data async for frame in frames if isinstance(frame, StdoutFrame)]
 
@@ -30,7 +31,7 @@ async def test_a_500_before_the_stream_ever_stood_is_not_tried_again(
     server: ControlPlane, client: EnclaveClient
 ) -> None:
     server.answers(response({}, 500))
-    with anyio.fail_after(5), pytest.raises(APIStatusError):
+    with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIStatusError):
         async with client.stream("s-1"):
             pass
     assert len(server.requests) == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
+from types import TracebackType
 
 import anyio
 import pytest
@@ -17,6 +19,7 @@ from enclave import (
     StreamInterrupted,
     Timeout,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED_SSE, END, SSE, chunk, event, response
 from tests.support.plane import ControlPlane, Request
 
@@ -30,10 +33,10 @@ async def test_a_connection_that_breaks_after_the_end_is_not_resumed(server, cli
         await request.close()
 
     server.answers(cut)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             assert [frame async for frame in frames] == [StdoutFrame("a"), EndFrame()]
-            await frames._task.wait()
+            await frames._reader.wait()
             assert frames.resumes == 0
     assert len(server.requests) == 1
 
@@ -218,18 +221,41 @@ async def test_a_server_that_goes_on_elsewhere_is_asked_for_a_replay(
     assert [request.headers.get("last-event-id") for request in server.requests] == [None, "3", None]
 
 
-async def test_a_replay_that_breaks_off_is_tried_again_but_not_for_ever(server: ControlPlane, client: EnclaveClient):
-    events = session(None)
-    server.streams(b"".join(events[:3]))
-    for _ in range(4):
-        server.streams(events[0])
+STALLS = {"a-part": lambda whole: whole[:9], "known": lambda whole: whole[:-80], "all-known": lambda whole: whole}
+"""What comes of the events that are known, before the connection is cut. Two of these count as one attempt."""
+
+
+@pytest.mark.parametrize("stall", STALLS.values(), ids=STALLS)
+async def test_a_replay_that_breaks_off_is_tried_again_but_not_for_ever(
+    server: ControlPlane, client: EnclaveClient, stall
+):
+    known = b"".join(session(None)[:3])
+    server.streams(known)
+    for _ in range(8):
+        server.streams(stall(known))
     seen = []
     async with client.stream("s-1") as frames:
-        with pytest.raises(StreamInterrupted, match=r"before its end frame \(gave up after 4 retries\)") as caught:
+        with pytest.raises(StreamInterrupted, match=r"before its end frame \(gave up after 8 retries\)") as caught:
             async for frame in frames:
                 seen.append(frame)  # noqa: PERF401 - an error follows
     assert seen == FRAMES[:3]
     assert caught.value.delivered == 3
+
+
+@pytest.mark.parametrize("stall", STALLS.values(), ids=STALLS)
+@pytest.mark.parametrize("ids", [NUMBERS, None], ids=["ignored-ids", "no-ids"])
+async def test_replays_that_break_off_are_outlasted_where_one_gets_further_now_and_then(
+    server: ControlPlane, client: EnclaveClient, ids, stall
+):
+    events = session(ids)
+    for count in (2, 3, 4):
+        known = b"".join(events[:count])
+        server.streams(known)
+        for _ in range(7):
+            server.streams(stall(known))
+    server.streams(*events)
+    async with client.stream("s-1") as frames:
+        assert [frame async for frame in frames] == FRAMES
 
 
 async def test_a_stream_that_closes_cleanly_without_its_end_again_and_again_is_given_up(
@@ -308,26 +334,57 @@ async def test_a_silent_session_is_resumed_any_number_of_times(server: ControlPl
 
     server.answers(*[silent] * 7, everything(rest))
     policy = RetryPolicy(attempts=2, wait_seconds=0)
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, retry=policy, timeout=Timeout(stream_idle=0.1)) as client:
             async with client.stream("s-1") as frames:
                 assert [frame async for frame in frames] == FRAMES
                 assert frames.resumes >= 1
 
 
+async def beat(request: Request, seconds: float) -> None:
+    """Send heartbeats for so long."""
+    with anyio.move_on_after(seconds):
+        while True:
+            await request.send(b": beat\n")
+            await anyio.sleep(0.05)
+
+
 async def test_heartbeats_keep_a_stream_from_being_taken_for_dropped(server: ControlPlane):
     async def answer(request: Request) -> None:
         await request.send(SSE)
-        with anyio.move_on_after(0.8):
-            while True:
-                await request.send(b": beat\n")
-                await anyio.sleep(0.05)
+        await beat(request, 0.8)
         await request.send(b"\n", *session(None))
         await request.close()
 
     server.answers(answer)
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(server.base_url, timeout=Timeout(stream_idle=0.5), retry=None) as client:
             async with client.stream("s-1") as frames:
                 assert [frame async for frame in frames] == FRAMES
                 assert frames.resumes == 0
+
+
+def read_frames() -> int:
+    """How many tracebacks there are of a read that was left by an exception."""
+    gc.collect()
+    tracebacks = [each for each in gc.get_objects() if isinstance(each, TracebackType)]
+    return sum(each.tb_frame.f_code.co_name == "read_to_end" for each in tracebacks)
+
+
+async def test_a_stream_keeps_nothing_of_a_deadline_that_has_passed_while_bytes_came(server: ControlPlane):
+    before = read_frames()
+    after = []
+
+    async def answer(request: Request) -> None:
+        await request.send(SSE)
+        await beat(request, 0.4)
+        after.append(read_frames())
+        await request.send(b"\n", *session(None))
+        await request.close()
+
+    server.answers(answer)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with EnclaveClient(server.base_url, timeout=Timeout(stream_idle=0.2), retry=None) as client:
+            async with client.stream("s-1") as frames:
+                assert [frame async for frame in frames] == FRAMES
+    assert after[0] <= before

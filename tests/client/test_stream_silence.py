@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
+
 import anyio
 import httpx
 import pytest
 from trio.testing import MockClock
 
-from enclave import EnclaveClient, RetryPolicy, ServerError, StreamInterrupted
+from enclave import EnclaveClient, RetryPolicy, ServerError, StreamInterrupted, Timeout
 from enclave.types import EndFrame, StdoutFrame
-from tests.support.scripted_transport import Step, sse
+from tests.support.scripted_transport import ScriptedTransport, Step, sse
 
 PATIENCE_SECONDS = 30.0
 CLOSES = 240  # two hours of silence
@@ -65,6 +67,30 @@ async def test_closes_after_silence_are_no_failed_attempts(first, end):
 
 @WITH_AND_WITHOUT_IDS
 @pytest.mark.parametrize("end", ENDS)
+async def test_closes_right_after_a_heartbeat_are_none_either(first, end):
+    # So does a server that closes old connections, and beats at the same moment.
+    beats = [15.0, b": beat\n\n"] * 4
+    assert await read(Proxy(*beats, *ENDS[end], first=first)) == WHOLE
+
+
+@WITH_AND_WITHOUT_IDS
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_heartbeat_and_a_close_at_once_is_a_failed_attempt(first, end):
+    proxy = Proxy(b": beat\n\n", *ENDS[end], first=first)
+    with pytest.raises(StreamInterrupted):
+        await read(proxy)
+    assert proxy.requests == 2 * ATTEMPTS - 1
+
+
+async def test_a_replay_that_breaks_off_while_it_flows_is_of_no_use_however_long_it_takes():
+    proxy = Proxy(*[10.0, FIRST_WITHOUT_ID] * 20, 10.0, FIRST_WITHOUT_ID[:20], first=FIRST_WITHOUT_ID)
+    with pytest.raises(StreamInterrupted):
+        await read(proxy)
+    assert proxy.requests == 2 * ATTEMPTS - 1
+
+
+@WITH_AND_WITHOUT_IDS
+@pytest.mark.parametrize("end", ENDS)
 async def test_a_proxy_that_holds_the_head_back_until_it_closes_was_silent_too(first, end):
     # So does nginx where it buffers.
     assert await read(Proxy(*ENDS[end], first=first, head_seconds=PATIENCE_SECONDS)) == WHOLE
@@ -89,19 +115,31 @@ async def test_closes_at_once_are_failed_attempts(first, end):
     proxy = Proxy(*ENDS[end], first=first)
     with pytest.raises(StreamInterrupted):
         await read(proxy)
-    assert ATTEMPTS <= proxy.requests <= ATTEMPTS + 1  # one more may ask for a replay
+    # A replay that brings what is known is half an attempt. So is the one that is asked for where an id led nowhere.
+    assert proxy.requests == 2 * ATTEMPTS - 1
 
 
 class GivesUp(httpx.AsyncBaseTransport):
-    """Answers 504 when the server has sent no head for so long, `CLOSES` times, in the session or before it begins."""
+    """Answers 504 when the server has sent no head for so long, `CLOSES` times, in the session or before it begins.
 
-    def __init__(self, *, after_seconds: float, first: bytes, status: int = 504) -> None:
+    Asked for the session itself it says `phase`. Without one the server is gone, and every answer is the same.
+    """
+
+    def __init__(
+        self, *, after_seconds: float, first: bytes = b"", status: int = 504, phase: str | None = "running"
+    ) -> None:
         self.requests = 0
         self._after_seconds = after_seconds
         self._first = first
         self._status = status
+        self._phase = phase
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/sessions/s-1":
+            if self._phase is not None:
+                return httpx.Response(200, json={"id": "s-1", "phase": self._phase})
+            await anyio.sleep(self._after_seconds)
+            return httpx.Response(self._status, text="the upstream server timed out")
         self.requests += 1
         if self.requests == 1 and self._first:
             return sse(self._first, httpx.RemoteProtocolError("incomplete body"))
@@ -127,3 +165,45 @@ async def test_a_gateway_timeout_at_once_and_any_other_refusal_is_a_failed_attem
     with pytest.raises(StreamInterrupted if first else ServerError):
         await read(proxy)
     assert proxy.requests == ATTEMPTS
+
+
+@ANY_FIRST
+@pytest.mark.parametrize("phase", [None, "succeeded", "torn_down"], ids=str)
+async def test_gateway_timeouts_are_failed_attempts_once_the_server_is_gone_or_the_session_has_ended(first, phase):
+    proxy = GivesUp(after_seconds=PATIENCE_SECONDS, first=first, phase=phase)
+    with pytest.raises(StreamInterrupted if first else ServerError):
+        await read(proxy)
+    assert proxy.requests == ATTEMPTS
+
+
+class ComesAndGoes(GivesUp):
+    """Is gone for all but one attempt, again and again, and then has the whole session."""
+
+    def __init__(self, phases: list[str | None]) -> None:
+        super().__init__(after_seconds=PATIENCE_SECONDS, first=FIRST)
+        self._phases = phases
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/sessions/s-1":
+            self._phase = self._phases.pop(0)
+        elif not self._phases:
+            return sse(FIRST, END)
+        return await super().handle_async_request(request)
+
+
+async def test_a_server_that_comes_back_has_all_its_attempts_again():
+    phases = ["running", None] * ATTEMPTS
+    proxy = ComesAndGoes(phases)
+    frames, _ = await read(proxy)
+    assert frames == [StdoutFrame("first"), EndFrame()]
+    assert not phases
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_silence_beyond_the_idle_timeout_is_a_break_on_a_transport_of_the_callers_too(coding):
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    first = FIRST if coding == "identity" else compressor.compress(FIRST) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    transport = ScriptedTransport(sse(first, 3600.0, **{"content-encoding": coding}), sse(END))
+    started = anyio.current_time()
+    assert await read(transport) == ([StdoutFrame("first"), EndFrame()], 1)
+    assert anyio.current_time() - started == pytest.approx(Timeout().stream_idle, abs=5)

@@ -18,7 +18,7 @@ from enclave import (
     StreamInterrupted,
     UsageError,
 )
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.messages import END, SSE, event, response
 from tests.support.plane import ControlPlane, Request, stalling
 from tests.support.scripted_transport import ScriptedTransport
@@ -74,7 +74,7 @@ async def test_two_tasks_that_share_a_stream_lose_nothing_between_them(server: C
             seen.append(frame)
             await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames, anyio.create_task_group() as task_group:
             task_group.start_soon(consume, frames)
             task_group.start_soon(consume, frames)
@@ -90,7 +90,7 @@ async def test_cancelling_a_stream_from_another_task_ends_the_iteration(server: 
         await request.gone()
 
     server.answers(answer)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames, anyio.create_task_group() as task_group:
             seen = []
             async for frame in frames:
@@ -145,7 +145,7 @@ async def test_cancelling_a_stream_that_broke_ends_the_iteration_without_an_erro
     server.streams(lines(3))
     async with client_once.stream("s-1") as frames:
         assert await anext(frames) == StdoutFrame("0\n")
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             while server.open_connections:
                 await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
@@ -180,7 +180,7 @@ async def test_an_exception_of_the_callers_own_code_on_the_reconnect_reaches_the
 
     server.streams(event("1"))
     async with EnclaveClient(server.base_url, token=token, retry=NO_WAITS) as client, client.stream("s-1") as frames:
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert await anext(frames) == StdoutFrame("1")
             with pytest.raises(LookupError, match="no token left"):
                 await anext(frames)
@@ -198,7 +198,7 @@ async def test_every_batch_is_taken_at_a_checkpoint_and_a_cancelled_one_is_not_l
         await request.gone()
 
     server.answers(answer)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             batches = frames.batches()
             await anyio.wait_all_tasks_blocked()
@@ -219,7 +219,7 @@ async def test_what_the_body_raises_passes_through_as_it_is(server: ControlPlane
 
     raised = LookupError("mine")
     server.answers(answer, answer)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(LookupError) as caught:
             async with client.stream("s-1") as frames:
                 async for _ in frames:
@@ -243,7 +243,7 @@ async def test_leaving_early_closes_the_connection_and_leaves_the_client_usable(
         gone.set()
 
     server.answers(answer, response([]))
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             async for _ in frames:
                 break
@@ -275,7 +275,7 @@ async def test_a_consumer_that_gives_up_waiting_goes_on_without_loss(server: Con
         await request.close()
 
     server.answers(answer)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client.stream("s-1") as frames:
             seen = [await anext(frames)]
             for _ in range(3):
@@ -330,7 +330,7 @@ async def test_what_arrives_while_a_cancelled_stream_stops_is_dropped():
     head = {"content-type": "text/event-stream"}
     transport = ScriptedTransport(httpx.Response(200, headers=head, stream=body))
     async with EnclaveClient("http://127.0.0.1:1", transport=transport) as client:
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with client.stream("s-1") as frames:
                 assert await anext(frames) == StdoutFrame("first")
                 frames.cancel()

@@ -10,8 +10,9 @@ import anyio
 import pytest
 
 from enclave import EnclaveClient, ServerError
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import response, session
-from tests.support.plane import ControlPlane
+from tests.support.plane import ODD_ENTRIES, ControlPlane, listing
 
 LABELS = {"run": "7"}
 
@@ -35,7 +36,7 @@ async def test_every_live_session_with_all_the_labels_is_torn_down_and_no_other(
         session("s-5", "running"),
         *(session(f"s-{number}", "running", labels=LABELS) for number in range(10, 40)),
     )
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with plane.serve(), EnclaveClient(plane.base_url) as client:
             dry = await client.sweep(labels=LABELS, dry_run=True)
             assert plane.deleted == []
@@ -46,13 +47,24 @@ async def test_every_live_session_with_all_the_labels_is_torn_down_and_no_other(
     assert set(plane.sessions) == {"s-3", "s-4", "s-5"}
 
 
+@pytest.mark.parametrize("odd", ODD_ENTRIES.values(), ids=ODD_ENTRIES)
+async def test_odd_entries_of_the_list_hide_no_session(odd: bytes):
+    plane = plane_with(session("s-1", "running", labels=LABELS | {"number": 5}))
+    plane.route("GET", "/sessions", listing(plane, odd))
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with plane.serve(), EnclaveClient(plane.base_url) as client:
+            done = await client.sweep(labels=LABELS)
+    assert (done.swept, done.failed) == (["s-1"], {})
+    assert plane.deleted == ["s-1"]
+
+
 async def test_single_failures_are_told_and_stop_nothing():
     plane = plane_with(*(session(f"s-{number}", "running", labels=LABELS) for number in range(5)))
     plane.route("DELETE", "/sessions/s-2", response({"message": "stuck"}, 500))
     plane.route("DELETE", "/sessions/s-3", response({}, 409))  # gone already, as the next request says
     plane.route("GET", "/sessions/s-3", response(session("s-3", "torn_down")))
     plane.route("DELETE", "/sessions/s-4", response({}, 404))  # and this one is not gone
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with plane.serve(), EnclaveClient(plane.base_url, retry=None) as client:
             done = await client.sweep(labels=LABELS)
     assert set(done.swept) == {"s-0", "s-1", "s-3"}
@@ -68,7 +80,7 @@ async def test_only_sessions_that_are_known_to_be_old_enough_are_torn_down(age: 
         session("s-3", "running", labels=LABELS),
         session("s-4", "running", labels=LABELS, createdAt=5),
     )
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with plane.serve(), EnclaveClient(plane.base_url) as client:
             assert (await client.sweep(labels=LABELS, older_than=age)).swept == ["s-1"]
 
@@ -109,7 +121,7 @@ async def test_what_ends_a_sweep_comes_out_plain_and_shows_no_group(sessions: in
             raise Stop
         return "a-token"
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with plane.serve(), EnclaveClient(plane.base_url, token=token) as client:
             with pytest.raises(Stop) as caught:
                 await client.sweep(labels=LABELS)

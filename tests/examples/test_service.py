@@ -30,7 +30,7 @@ class Service:
         self.url = url
 
     def phases(self) -> list[str]:
-        return [session["phase"] for session in httpx.get(f"{self.url}sessions").json()]
+        return [session["phase"] for session in httpx.get(f"{self.url}sessions", timeout=TIMEOUT_SECONDS).json()]
 
     def wait_for(self, *phases: str) -> None:
         """Each look is a round trip, so this ends within a few of them."""
@@ -86,10 +86,10 @@ def test_frames_are_relayed_while_the_code_runs_and_end_with_its_result(service,
         for name, frame in relayed:
             assert name == "frame"
             frames.append(frame)
-            if frame["kind"] == "stdout":
+            if frame["kind"] == "stdout" and not seen.exists():
                 assert service.phases() == ["running"]
                 seen.touch()
-    assert [frame["data"] for frame in frames if frame["kind"] == "stdout"] == ["one\n"]
+    assert "".join(frame["data"] for frame in frames if frame["kind"] == "stdout") == "one\n"
     assert [frame["result"]["json"] for frame in frames if frame["kind"] == "result"] == [{"n": 1}]
     assert frames[-1]["kind"] == "end"
     assert service.phases() == ["torn_down"]
@@ -99,7 +99,7 @@ def test_frames_are_relayed_while_the_code_runs_and_end_with_its_result(service,
 def test_a_client_that_leaves_has_its_session_torn_down(service) -> None:
     with posting(service, ENDLESS) as response:
         relayed = events(response.iter_lines())
-        while next(relayed)[1].get("data") != "up\n":
+        while "up" not in next(relayed)[1].get("data", ""):
             pass
         assert service.phases() == ["running"]
     service.wait_for("torn_down")
@@ -109,7 +109,7 @@ def test_a_client_that_leaves_has_its_session_torn_down(service) -> None:
 def test_a_service_that_stops_ends_its_runs_first_and_in_good_order(service) -> None:
     with posting(service, ENDLESS) as response:
         relayed = events(response.iter_lines())
-        while next(relayed)[1].get("data") != "up\n":
+        while "up" not in next(relayed)[1].get("data", ""):
             pass
         service.process.send_signal(signal.SIGTERM)
         assert "end" not in [frame.get("kind") for _, frame in relayed]
@@ -127,7 +127,9 @@ def test_a_service_that_stops_ends_its_runs_first_and_in_good_order(service) -> 
     ],
 )
 def test_what_is_no_program_is_refused_and_no_session_is_made(service, body, content_type, status) -> None:
-    response = httpx.post(f"{service.url}run", content=body, headers={"content-type": content_type})
+    response = httpx.post(
+        f"{service.url}run", content=body, headers={"content-type": content_type}, timeout=TIMEOUT_SECONDS
+    )
     assert (response.status_code, response.json()["message"] != "") == (status, True)
     assert service.phases() == []
 
@@ -136,7 +138,7 @@ def test_a_service_that_is_busy_says_when_to_come_back(service) -> None:
     with ExitStack() as running:
         streams = [events(running.enter_context(posting(service, ENDLESS)).iter_lines()) for _ in range(8)]
         assert [next(relayed)[0] for relayed in streams] == ["session"] * 8
-        refused = httpx.post(f"{service.url}run", json={"code": ENDLESS})
+        refused = httpx.post(f"{service.url}run", json={"code": ENDLESS}, timeout=TIMEOUT_SECONDS)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     service.wait_for(*["torn_down"] * 8)
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support import PATIENCE_SECONDS
 from tests.support.oracles import CALLS, CannedTransport, check_decoders_agree, check_response_is_understood_or_refused
 
 pytestmark = pytest.mark.anyio
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
-PATIENCE_SECONDS = 30.0
 
 SESSION = {
     "id": "s-1",
@@ -101,7 +101,7 @@ FRAGMENTS = st.sampled_from(
         b"1e999",
     ]
 )
-bounded = settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+bounded = settings(max_examples=25, database=None, suppress_health_check=list(HealthCheck))
 statuses = st.sampled_from([200, 200, 200, 201, 204, 206, 302, 400, 404, 409, 429, 503, 599])
 
 

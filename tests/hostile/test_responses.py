@@ -22,8 +22,9 @@ from enclave import (
     ResponseTooLargeError,
     Timeout,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import JSON_HEAD, with_body
-from tests.support.plane import PATIENCE_SECONDS, ControlPlane, Handler, Request, closing, endless, stalling
+from tests.support.plane import ControlPlane, Handler, Request, closing, endless, stalling
 from tests.support.wire import Peer, Server, answering, flooding, in_thread, serve
 
 pytestmark = pytest.mark.anyio
@@ -223,5 +224,8 @@ async def test_a_server_that_trickles_runs_into_the_total_timeout() -> None:
 
     timeout = Timeout(10, total=0.3)
     async with serve(script) as server, EnclaveClient(server.origin, retry=None, timeout=timeout) as client:
-        with anyio.fail_after(10), pytest.raises(APITimeoutError, match=r"no whole response came within 0\.3 s"):
+        with (
+            anyio.fail_after(PATIENCE_SECONDS),
+            pytest.raises(APITimeoutError, match=r"no whole response came within 0\.3 s"),
+        ):
             await client.get("s-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,8 +14,10 @@ import httpx
 import pytest
 
 from enclave import ConfigurationError, EnclaveClient, EnclaveError, InsecureTransportWarning, Timeout
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import SSE, with_body
-from tests.support.plane import PATIENCE_SECONDS, ControlPlane, Handler, closing, silence
+from tests.support.plane import ControlPlane, Handler, closing, silence
+from tests.support.releases import anyio_may_leave_a_socket
 from tests.support.rendering import everything_of, linked, surface_of
 from tests.support.wire import Peer, Server, in_thread, serve
 
@@ -87,6 +90,25 @@ SCRIPTS: dict[str, Handler] = {
 }
 
 
+ECHOES: dict[str, Handler] = {
+    "reason": closing(b"HTTP/1.1 418 %b\r\ncontent-length: 0\r\n\r\n" % KEY.encode()),
+    "content type": closing(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: %b\r\n\r\n{}" % KEY.encode()),
+    "coding": closing(with_body(b"{}", b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\n" % KEY.encode())),
+    "misfit": closing(with_body(b'[{"id": {"%b": 1}}]' % KEY.encode())),
+}
+
+
+# It leaves its socket to the collector if it is cancelled while it connects, under an older anyio.
+STOCK = pytest.param(stock, id="stock", marks=anyio_may_leave_a_socket)
+
+
+@pytest.fixture(autouse=True)
+def _no_socket_for_later_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if anyio_may_leave_a_socket.mark in request.node.iter_markers():
+        gc.collect()
+
+
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     """Every log record so far, as text, with its arguments and whatever exception it carries."""
@@ -102,22 +124,41 @@ def records(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], str]]:
     return text
 
 
-@pytest.mark.parametrize("make", [own, stock, asking])
-@pytest.mark.parametrize("call", [get, stream, fan_out])
-async def test_no_error_and_no_log_record_shows_the_credential(
-    make: Client, call: Callable[[EnclaveClient], Awaitable[None]], records: Callable[[], str]
+async def assert_errors_are_silent(
+    scripts: dict[str, Handler], make: Client, call: Callable[[EnclaveClient], Awaitable[None]]
 ) -> None:
-    for name, script in SCRIPTS.items():
+    """Whatever the server does, the call sends the credential and raises an error of ours that does not show it."""
+    for name, script in scripts.items():
         with ControlPlane(script).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
             async with make(server.base_url) as client:
                 error = await error_of(call, client)
                 assert isinstance(error, EnclaveError), (name, error)
                 assert shows(everything_of(error)) == [], name
+                await server.asked()  # the client may have given up before the server saw the request
                 assert server.requests[0].headers["authorization"].startswith("Bearer ek_7f3a"), name
+
+
+@pytest.mark.parametrize("make", [own, STOCK, asking])
+@pytest.mark.parametrize("call", [get, stream, fan_out])
+async def test_no_error_and_no_log_record_shows_the_credential(
+    make: Client, call: Callable[[EnclaveClient], Awaitable[None]], records: Callable[[], str]
+) -> None:
+    await assert_errors_are_silent(SCRIPTS, make, call)
     assert shows(records()) == []
 
 
-@pytest.mark.parametrize("make", [own, stock])
+@pytest.mark.parametrize("make", [own, STOCK])
+@pytest.mark.parametrize("call", [get, stream, fan_out])
+async def test_no_error_and_no_record_of_ours_shows_a_credential_that_the_server_echoes(
+    make: Client, call: Callable[[EnclaveClient], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="enclave")
+    await assert_errors_are_silent(ECHOES, make, call)
+    # What httpcore logs of a response is not ours.
+    assert shows("".join(record.getMessage() for record in caplog.records if record.name.startswith("enclave"))) == []
+
+
+@pytest.mark.parametrize("make", [own, STOCK])
 async def test_no_error_leads_back_to_a_request_or_to_the_frames_that_sent_it(make: Client) -> None:
     for name, script in SCRIPTS.items():
         with ControlPlane(script).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
@@ -135,7 +176,7 @@ async def error_of(call: Callable[[EnclaveClient], Awaitable[None]], client: Enc
     return caught.value
 
 
-@pytest.mark.parametrize("make", [own, stock, asking])
+@pytest.mark.parametrize("make", [own, STOCK, asking])
 @pytest.mark.parametrize("base_url", ["http://127.0.0.1:1", "http://nowhere.invalid:1", "https://127.0.0.1:1"])
 async def test_a_failing_connection_does_not_show_the_credential(
     make: Client, base_url: str, records: Callable[[], str]
@@ -148,7 +189,7 @@ async def test_a_failing_connection_does_not_show_the_credential(
     assert shows(everything_of(error) + records()) == []
 
 
-@pytest.mark.parametrize("make", [own, stock])
+@pytest.mark.parametrize("make", [own, STOCK])
 async def test_a_failing_handshake_does_not_show_the_credential(make: Client, records: Callable[[], str]) -> None:
     async def script(peer: Peer, _: Server) -> None:
         await peer.send(b"this is no TLS" * 99)
@@ -162,7 +203,7 @@ async def test_a_failing_handshake_does_not_show_the_credential(make: Client, re
                 assert shows(everything_of(error) + records()) == []
 
 
-@pytest.mark.parametrize("make", [own, stock, asking])
+@pytest.mark.parametrize("make", [own, STOCK, asking])
 @pytest.mark.parametrize("call", [get, stream, fan_out])
 async def test_a_cancelled_request_does_not_show_the_credential(
     make: Client, call: Callable[[EnclaveClient], Awaitable[None]], records: Callable[[], str]
@@ -285,7 +326,7 @@ async def test_no_public_object_shows_the_credential() -> None:
     good = with_body(b'{"id":"s-1","phase":"running"}')
     with ControlPlane(good).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         for make in (own, stock, asking):
-            async with make(server.base_url) as client:
+            async with make(server.base_url, timeout=PATIENCE_SECONDS) as client:
                 handle = await client.run("pass")
                 objects = [
                     client,

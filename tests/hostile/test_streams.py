@@ -25,10 +25,9 @@ from enclave import (
     Timeout,
     UnknownFrame,
 )
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.messages import END, SSE
 from tests.support.plane import (
-    PATIENCE_SECONDS,
     ControlPlane,
     Flood,
     Handler,
@@ -213,12 +212,12 @@ TRICKLE = trickling(b"HTTP/1.1 200 OK\r\nx-slow: " + b"x" * 10_000, seconds=0.05
 async def test_a_head_that_trickles_in_does_not_hold_up_the_opening_of_a_stream() -> None:
     with ControlPlane(TRICKLE).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(APITimeoutError, match="no response came"):
-            await read(server, timeout=Timeout(connect=0.2, read=0.2))
+            await read(server, timeout=Timeout(connect=0.2, read=2))
 
 
 async def test_a_response_that_trickles_in_gives_way_to_the_callers_deadline() -> None:
     with ControlPlane(TRICKLE).in_thread() as server, anyio.fail_after(PATIENCE_SECONDS):
-        async with EnclaveClient(server.base_url, retry=None, timeout=Timeout(read=0.2)) as client:
+        async with EnclaveClient(server.base_url, retry=None, timeout=Timeout(read=2)) as client:
             with anyio.move_on_after(0.5) as scope:
                 await client.get("s-1")
             assert scope.cancelled_caught

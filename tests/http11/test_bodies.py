@@ -7,8 +7,9 @@ import pytest
 
 from enclave import APIConnectionError, ResponseTooLargeError, UsageError
 from enclave.transport.http11._body import ResponseBody
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK, chunk
-from tests.support.origin import assert_whole, client_of, pool_of, read_all
+from tests.support.origin import assert_whole, client_of, dial, pool_of, read_all
 from tests.support.wire import Peer, Server, answering, serve
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +44,7 @@ async def test_framed_bodies_arrive_byte_by_byte_and_the_connection_is_used_agai
 
     async with serve(script) as server, client_of(server) as client:
         for _ in range(3):
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert (await client.get("/")).content == body
         assert_whole(client)
     assert server.connections == 1
@@ -72,7 +73,7 @@ async def test_one_network_read_gives_all_its_chunks_as_one_object():
         client_of(server) as client,
         client.stream(is_stream=True) as response,
     ):
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert await response.body.read() == b"".join(b"%03d" % n for n in range(200))
 
 
@@ -100,7 +101,7 @@ async def test_a_cancelled_read_loses_nothing_and_reading_goes_on_after_it():
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(scope_canceller, scope)
                         received += await body.read()
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 while data := await body.read():
                     received += data
         assert_whole(client)
@@ -130,7 +131,7 @@ async def test_nothing_is_read_from_the_socket_until_it_is_asked_for():
                 return
 
     async with serve(script) as server, client_of(server) as client, client.stream():
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await stuck.wait()
     assert sent < 64 * 1024 * 1024
 
@@ -148,11 +149,11 @@ async def test_not_even_a_new_connection_is_read_ahead_of_demand():
                 return
 
     async with serve(script) as server, client_of(server) as client:
-        connection = await pool_of(client).dial(5)
+        connection = await dial(client)
         flood.set()
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await stuck.wait()
-        await pool_of(client).discard(connection)
+        pool_of(client).discard(connection)
 
 
 async def test_leaving_a_body_early_closes_its_connection_and_frees_its_slot():
@@ -164,7 +165,7 @@ async def test_leaving_a_body_early_closes_its_connection_and_frees_its_slot():
 
     async with serve(script) as server, client_of(server, max_connections=1) as client:
         for _ in range(3):
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 async with client.stream() as response:
                     assert await response.body.read() == b"first"
             assert not pool_of(client).open
@@ -178,7 +179,7 @@ async def test_a_connection_goes_back_at_the_moment_its_response_is_complete():
         client.stream() as first,
     ):
         assert_whole(client)
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert (await client.get("/")).content == b"hello"
         assert await read_all(first) == b"hello"
     assert server.connections == 1
@@ -198,7 +199,7 @@ async def test_a_connection_goes_back_at_the_moment_its_response_is_complete():
 )
 async def test_a_broken_response_is_an_error_and_closes_the_connection(wire, message):
     async with serve(answering(wire, close=True)) as server, client_of(server) as client:
-        with anyio.fail_after(5), pytest.raises((APIConnectionError, ResponseTooLargeError)) as caught:
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises((APIConnectionError, ResponseTooLargeError)) as caught:
             await client.post("/")
         assert message in str(caught.value)
         assert not pool_of(client).open
@@ -259,6 +260,6 @@ async def test_large_bodies_arrive_whole():
     wire = CHUNKED + b"".join(chunk(data[i : i + 50_000]) for i in range(0, len(data), 50_000)) + b"0\r\n\r\n"
     async with serve(answering(wire)) as server, client_of(server) as client:
         for _ in range(2):
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert (await client.get("/")).content == data
     assert server.connections == 1

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from enclave import ConnectTimeoutError, EnclaveError
+from tests.support import PATIENCE_SECONDS
 from tests.support.loops import ASYNCIO
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import Client, assert_whole, client_of, open_sockets, pool_of, read_all
@@ -29,7 +30,7 @@ async def assert_usable(client: Client) -> None:
         assert (await client.get("/ok", acquire=10)).content == b"hello"
         served += 1
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             for _ in range(pool_of(client).slots.total * 3):
                 tasks.start_soon(one)
@@ -41,7 +42,7 @@ async def assert_only_idle_sockets_are_open(client: Client, sockets: int) -> Non
     """Two for each idle connection, for the server is in this process too, beside the `sockets` there were."""
     pool = pool_of(client)
     assert pool.open == set(pool.idle)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         while open_sockets() > sockets + 2 * len(pool.idle):
             await anyio.lowlevel.checkpoint()
 
@@ -89,7 +90,7 @@ async def test_requests_cancelled_at_random_points_leave_the_pool_whole(seed):
     async with serve(fickle(chance)) as server, client_of(server, max_connections=4) as client:
         sockets = open_sockets()
         for _ in range(4):
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 async with anyio.create_task_group() as tasks:
                     for _ in range(40):
                         tasks.start_soon(one, client)
@@ -118,7 +119,7 @@ async def test_a_request_cancelled_at_each_of_its_steps_in_turn_leaves_the_pool_
                         await anyio.lowlevel.checkpoint()
                     tasks.cancel_scope.cancel()
                 assert_whole(client)
-                with anyio.fail_after(5):
+                with anyio.fail_after(PATIENCE_SECONDS):
                     assert (await client.get("/ok")).content == b"hello"
         await assert_only_idle_sockets_are_open(client, sockets)
 
@@ -142,7 +143,7 @@ async def test_queued_requests_cancelled_while_they_are_being_served_leave_the_p
     async with serve(script) as server, client_of(server, max_connections=2) as client:
         for _ in range(15):
             scopes = [anyio.CancelScope() for _ in range(30)]
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 async with anyio.create_task_group() as tasks:
                     for scope in list(scopes):
                         tasks.start_soon(one, client, scope)
@@ -168,7 +169,7 @@ async def test_pool_timeouts_that_strike_as_slots_are_handed_out_leave_the_pool_
             outcomes.append("served")
 
     async with serve(script) as server, client_of(server, max_connections=2) as client:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for number in range(200):
                     tasks.start_soon(one, client, number / 2000)
@@ -195,7 +196,7 @@ async def test_open_streams_cancelled_at_once_close_every_socket():
 
     async with serve(script) as server, client_of(server, seconds=None) as client:
         sockets = open_sockets()
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for _ in range(100):
                     tasks.start_soon(one, client)

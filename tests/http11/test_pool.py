@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 from enclave import APIConnectionError, EnclaveError, UsageError
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import Client, assert_whole, client_of, pool_of
 from tests.support.wire import Peer, Server, answering, serve
@@ -32,7 +33,7 @@ async def test_a_completed_stream_closes_its_connection():
 
 async def until_readable(client: Client) -> None:
     (connection,) = pool_of(client).idle
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         while not connection.is_stale():
             await anyio.lowlevel.checkpoint()
 
@@ -93,7 +94,7 @@ async def test_a_repeatable_request_survives_a_connection_that_dies_while_it_is_
 
     async with serve(script) as server, client_of(server) as client:
         await client.get("/")
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert (await client.exchange(method, "/again")).status == 204
         assert_whole(client)
     assert server.connections == 2
@@ -108,7 +109,7 @@ async def test_a_request_that_may_not_be_repeated_is_not_even_then():
 
     async with serve(script) as server, client_of(server) as client:
         await client.get("/")
-        with anyio.fail_after(5), pytest.raises(APIConnectionError, match="without a response"):
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError, match="without a response"):
             await client.post("/", content=b"once")
         assert not pool_of(client).open
         assert_whole(client)
@@ -195,7 +196,7 @@ async def test_a_request_that_is_cancelled_while_it_closes_old_connections_loses
             await peer.send(OK)
 
     async with serve(script) as server, client_of(server) as client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for _ in range(2):
                     tasks.start_soon(client.get, "/")
@@ -242,7 +243,7 @@ async def test_closing_ends_responses_in_flight_and_sends_the_queue_away():
                 await client.get("/", is_stream=is_stream)
             errors.append(caught.value)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for is_stream in (False, False, False, True):
                     tasks.start_soon(one, is_stream)
@@ -257,7 +258,7 @@ async def test_a_response_cannot_be_read_on_once_the_transport_is_closed():
     async with serve(answering(CHUNKED)) as server, client_of(server) as client:
         async with client.stream() as response:
             await client.transport.aclose()
-            with anyio.fail_after(5), pytest.raises(APIConnectionError):
+            with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError):
                 await response.body.read()
         assert_whole(client)
 
@@ -275,7 +276,7 @@ async def test_closing_sends_the_queue_away_though_nobody_lets_go_of_a_slot():
             for _ in range(3):
                 tasks.start_soon(waiter)
             await anyio.wait_all_tasks_blocked()
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 await client.transport.aclose()
                 while len(errors) < 3:
                     await anyio.lowlevel.checkpoint()
@@ -290,8 +291,8 @@ async def test_a_connection_that_was_being_made_when_the_transport_closed_is_clo
         pool = pool_of(client)
         dial = pool._dial
 
-        async def dial_and_close(seconds):
-            connection = await dial(seconds)
+        async def dial_and_close(seconds, limit):
+            connection = await dial(seconds, limit)
             await client.transport.aclose()
             return connection
 

@@ -6,10 +6,11 @@ import anyio
 import pytest
 
 from enclave import ConnectError, ConnectTimeoutError, UsageError
-from enclave.transport._messages import Timeouts
+from enclave.transport._time_limit import TimeLimit
 from enclave.transport.http11._connection import Connection
-from enclave.transport.http11._pool import MAX_STREAMS_DIALLED, Pool
+from enclave.transport.http11._pool import MAX_STREAMS_DIALLED, Lease, Pool
 from enclave.transport.http11._slots import Slots
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import assert_whole, client_of, pool_of
 from tests.support.wire import Peer, Server, serve
@@ -35,7 +36,7 @@ async def test_requests_at_once_share_no_more_connections_than_allowed_and_all_a
         async def one() -> None:
             answers.append((await client.get("/")).content)
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as tasks:
                 for _ in range(60):
                     tasks.start_soon(one)
@@ -65,7 +66,7 @@ async def test_streams_are_neither_limited_nor_pooled_and_starve_nobody():
 
             for _ in range(30):
                 tasks.start_soon(stream)
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 await all_open.wait()
                 assert (await client.get("/")).content == b"hello"
             leave.set()
@@ -75,16 +76,16 @@ async def test_streams_are_neither_limited_nor_pooled_and_starve_nobody():
 
 async def test_slots_are_handed_out_in_order_and_cancelled_waiters_leave_the_queue():
     slots = Slots(1)
-    assert await slots.acquire(None)
+    assert slots.take()
     order = []
     scopes = [anyio.CancelScope() for _ in range(4)]
 
     async def waiter(number: int) -> None:
         with scopes[number]:
-            assert await slots.acquire(None)
+            await slots.wait()
             order.append(number)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             for number in range(4):
                 tasks.start_soon(waiter, number)
@@ -103,10 +104,10 @@ async def test_slots_are_handed_out_in_order_and_cancelled_waiters_leave_the_que
 async def test_a_slot_handed_to_a_waiter_that_is_cancelled_at_that_moment_is_not_lost():
     slots = Slots(1)
     for release_first in (True, False):
-        assert await slots.acquire(None)
-        with anyio.fail_after(5):
+        assert slots.take()
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(slots.acquire, None)
+                tasks.start_soon(slots.wait)
                 await anyio.wait_all_tasks_blocked()
                 if release_first:
                     slots.release()
@@ -123,8 +124,11 @@ async def test_a_slot_handed_to_a_waiter_that_is_cancelled_at_that_moment_is_not
 
 async def test_a_waiter_whose_time_is_up_goes_away_empty_handed():
     slots = Slots(1)
-    assert await slots.acquire(0)
-    assert not await slots.acquire(0.01)
+    assert slots.take()
+    assert not slots.take()
+    with anyio.move_on_after(0.01) as scope:
+        await slots.wait()
+    assert scope.cancelled_caught
     assert slots.waiting == 0
     slots.release()
     assert slots.free == 1
@@ -137,7 +141,7 @@ class Dials:
         self.running = self.most = self.begun = 0
         self.proceed = anyio.Event()
 
-    async def dial(self, seconds: float | None) -> Connection:
+    async def dial(self, seconds: float | None, limit: TimeLimit) -> Connection:
         self.running += 1
         self.begun += 1
         self.most = max(self.most, self.running)
@@ -152,7 +156,12 @@ def pool_on(dials: Dials) -> Pool:
     return Pool(dials.dial, peer="localhost:1", max_connections=1, keepalive_seconds=1)
 
 
-NO_TIMEOUTS = Timeouts(None, None, None, None)
+async def lease_stream(pool: Pool, acquire_seconds: float | None = None) -> None:
+    lease = Lease(pool, is_stream=True)
+    limit = TimeLimit(None, "")
+    limit.step(acquire_seconds, pool.no_turn)
+    with limit:
+        await lease.connect(None, limit)
 
 
 async def test_of_thousands_of_streams_opened_at_once_few_are_dialled_at_once():
@@ -161,7 +170,7 @@ async def test_of_thousands_of_streams_opened_at_once_few_are_dialled_at_once():
 
     async def one() -> None:
         try:
-            await pool.lease_stream(NO_TIMEOUTS)
+            await lease_stream(pool)
         except ConnectError as error:
             failed.append(error)
 
@@ -180,17 +189,17 @@ async def test_streams_that_wait_to_be_dialled_can_be_cancelled_and_give_up_in_t
     pool = pool_on(dials)
     async with anyio.create_task_group() as tasks:
         for _ in range(MAX_STREAMS_DIALLED):
-            tasks.start_soon(pool.lease_stream, NO_TIMEOUTS)
+            tasks.start_soon(lease_stream, pool)
         await anyio.wait_all_tasks_blocked()
         with anyio.move_on_after(0) as scope:
-            await pool.lease_stream(NO_TIMEOUTS)
+            await lease_stream(pool)
         assert scope.cancelled_caught
         with pytest.raises(ConnectTimeoutError, match=r"was begun within 0\.05 s"):
-            await pool.lease_stream(Timeouts(None, None, None, 0.05))
+            await lease_stream(pool, 0.05)
         tasks.cancel_scope.cancel()
     assert dials.begun == MAX_STREAMS_DIALLED
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pool.lease_stream, NO_TIMEOUTS)
+        tasks.start_soon(lease_stream, pool)
         await anyio.wait_all_tasks_blocked()
         assert dials.running == 1
         tasks.cancel_scope.cancel()
@@ -202,7 +211,7 @@ async def test_a_pool_that_closes_sends_away_the_streams_that_wait_to_be_dialled
 
     async def one() -> None:
         try:
-            await pool.lease_stream(NO_TIMEOUTS)
+            await lease_stream(pool)
         except UsageError as error:
             refused.append(error)
 
@@ -213,6 +222,6 @@ async def test_a_pool_that_closes_sends_away_the_streams_that_wait_to_be_dialled
         await pool.aclose()
         await anyio.wait_all_tasks_blocked()
         assert len(refused) == 10
-        with anyio.fail_after(5), pytest.raises(UsageError):
-            await pool.lease_stream(NO_TIMEOUTS)
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(UsageError):
+            await lease_stream(pool)
         tasks.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from enclave.transport._messages import Headers, Request, Timeouts
 from enclave.transport.http11 import OriginTransport
 from enclave.transport.http11._origin import Origin
 from enclave.transport.http11._request import pieces_of
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import OK
 from tests.support.origin import client_of
 from tests.support.wire import answering, serve
@@ -34,7 +35,7 @@ async def test_header_bytes_travel_unchanged():
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, len(BIG)])
 async def test_a_body_in_memory_arrives_with_its_length(size):
     async with serve(answering(OK)) as server, client_of(server) as client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await client.post("/", content=BIG[:size])
             await client.post("/", content=BIG[:size])
     assert server.connections == 1

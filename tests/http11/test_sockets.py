@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,14 @@ import anyio
 import pytest
 
 import enclave
+from enclave import APIConnectionError
 from enclave.transport._credential import Secret
 from enclave.transport._settings import Settings
 from enclave.transport._transports import Transports
-from tests.support.loops import ASYNCIO, UVLOOP
+from tests.support import PATIENCE_SECONDS
+from tests.support.loops import ASYNCIO, TRIO, UVLOOP
 from tests.support.messages import CHUNKED, OK
-from tests.support.origin import Client, client_of, pool_of, read_all
+from tests.support.origin import Client, client_of, dial, pool_of, read_all
 from tests.support.wire import Peer, Server, answering, in_thread, serve
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_host_known_by_name_is_served_like_one_known_by_address():
     async with serve(answering(OK), name="localhost") as server, client_of(server) as client:
         for _ in range(3):
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert (await client.get("/")).content == b"hello"
         assert len(pool_of(client).idle) == 1
     assert server.connections == 1
@@ -35,7 +38,7 @@ async def test_a_host_known_by_name_is_served_like_one_known_by_address():
 
 async def test_connecting_by_name_cancelled_at_each_of_its_steps_leaves_no_socket():
     async with serve(answering(OK), name="localhost") as server, client_of(server) as client:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_SECONDS):
             for steps in range(40):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(client.get, "/")
@@ -76,12 +79,34 @@ async def test_what_came_before_a_reader_that_was_away_is_all_there_when_it_come
     received = b""
     async with serve(script) as server, client_of(server) as client:
         async with client.stream(is_stream=True) as response:
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 while data := await response.body.read():
                     received += data
                     for _ in range(5):  # meanwhile the event loop reads on
                         await anyio.lowlevel.checkpoint()
     assert received == b"".join(pieces)
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, TRIO, UVLOOP], indirect=True)
+async def test_a_connection_says_whether_it_was_closed_here_or_reset_by_the_peer():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with client_of(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            with anyio.fail_after(PATIENCE_SECONDS):
+                connection = await dial(client)
+                listener.accept()[0].close()
+                for _ in range(2):
+                    connection.close()
+                with pytest.raises(APIConnectionError, match=r"while the response was read: ClosedResourceError$"):
+                    await connection.receive()
+                with pytest.raises(APIConnectionError, match=r"while the request was sent: ClosedResourceError$"):
+                    await connection.send(memoryview(b"x"))
+                connection = await dial(client)
+                peer, _ = listener.accept()
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()
+                with pytest.raises(APIConnectionError, match=r"\(ConnectionResetError\)$"):
+                    await connection.receive()
+                pool_of(client).discard(connection)
 
 
 def test_a_trio_program_imports_neither_asyncio_nor_httpx_for_a_request():
@@ -120,7 +145,7 @@ async def test_trio_as_a_guest_of_asyncio_gets_sockets_of_trios():
         trio.lowlevel.start_guest_run(
             guest, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=done.set_result
         )
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert (await done).unwrap() == b"hello"
 
 
@@ -138,7 +163,7 @@ async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_mo
             await anyio.wait_readable(theirs)
             theirs.recv(1_048_576)
 
-    with theirs, anyio.fail_after(10):
+    with theirs, anyio.fail_after(PATIENCE_SECONDS):
         with anyio.move_on_after(0.1) as scope:
             await stream.send(bytes(4 * 1024 * 1024))
         assert scope.cancelled_caught
@@ -146,7 +171,7 @@ async def test_sending_again_after_a_cancelled_send_waits_for_the_peer_and_no_mo
             tasks.start_soon(drain)
             await stream.send(b"the rest")
             tasks.cancel_scope.cancel()
-        await stream.aclose()
+        stream.close()
         await anyio.lowlevel.checkpoint()
 
 
@@ -165,14 +190,14 @@ async def test_others_have_their_turn_while_the_kernel_takes_all_that_is_sent():
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    with theirs, anyio.fail_after(10):
+    with theirs, anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(other)
             for _ in range(100):
                 await stream.send(b"x")
             assert turns >= 10
             tasks.cancel_scope.cancel()
-        await stream.aclose()
+        stream.close()
         await anyio.lowlevel.checkpoint()
 
 
@@ -204,4 +229,4 @@ def test_one_client_serves_two_event_loops_at_once_without_mixing_their_bytes():
         shared = Transports(settings, None)
         transports = dict.fromkeys((b"a", b"b"), shared)
         for done in [threads.submit(anyio.run, use, name) for name in bodies]:
-            done.result(30)
+            done.result(PATIENCE_SECONDS)

@@ -14,6 +14,7 @@ from enclave import (
     ConnectTimeoutError,
     EnclaveClient,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import assert_whole, client_of, pool_of
 from tests.support.wire import Peer, Server, answering, serve
@@ -81,13 +82,13 @@ async def test_a_server_that_hangs_up_on_plain_http_and_speaks_no_tls_is_not_tak
         await peer.stream.receive()
 
     async with serve(script) as server, EnclaveClient(server.origin, retry=None) as client:
-        with anyio.fail_after(20), pytest.raises(APIConnectionError, match="without a response"):
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError, match="without a response"):
             await client.get("s-1")
 
 
 async def says_which_scheme(url: str, call: str, context: ssl.SSLContext, advice: str) -> None:
     async with EnclaveClient(url, ssl_context=context) as client:
-        with anyio.fail_after(20), pytest.raises(ConfigurationError, match=advice) as caught:
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(ConfigurationError, match=advice) as caught:
             match call:
                 case "request":
                     await client.get("s-1")
@@ -106,7 +107,7 @@ async def test_a_handshake_that_never_ends_is_a_connect_timeout(trusting):
     async with serve(script, name="localhost") as server:
         server.origin = server.origin.replace("http", "https")
         async with client_of(server, ssl_context=trusting) as client:
-            with anyio.fail_after(5), pytest.raises(ConnectTimeoutError, match=r"within 0\.2 s"):
+            with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(ConnectTimeoutError, match=r"within 0\.2 s"):
                 await client.get("/", connect=0.2)
             assert_whole(client)
 
@@ -119,9 +120,9 @@ async def test_large_and_many_records_arrive_whole(server_tls, trusting):
         client_of(server, ssl_context=trusting) as client,
     ):
         for _ in range(2):
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert (await client.get("/")).content == data + b"hello" * 1000
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await client.post("/", content=data)
     assert server.connections == 1
     assert server.requests[2].endswith(data)
@@ -136,7 +137,7 @@ async def test_a_close_without_goodbye_within_a_framed_body_is_an_error(server_t
         ) as server,
         client_of(server, ssl_context=trusting) as client,
     ):
-        with anyio.fail_after(5), pytest.raises(APIConnectionError, match="5 of 9 bytes"):
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError, match="5 of 9 bytes"):
             await client.get("/")
 
 
@@ -162,7 +163,7 @@ async def test_an_idle_tls_connection_that_was_closed_or_spoke_is_not_used_again
         await client.get("/")
         (connection,) = pool_of(client).idle
         speak.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             while not connection.is_stale():
                 await anyio.lowlevel.checkpoint()
         if unasked:  # asyncio reads them meanwhile, and then the socket itself has nothing to tell
@@ -206,7 +207,7 @@ async def test_a_goodbye_that_came_together_with_a_response_is_noticed(server_tl
         client_of(server, ssl_context=trusting) as client,
     ):
         for _ in range(2):
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert (await client.post("/")).content == b"hello"
     assert server.connections == 2
 
@@ -229,7 +230,7 @@ async def test_a_read_over_tls_can_be_cancelled_and_taken_up_again(server_tls, t
             await response.body.read()
         assert scope.cancelled_caught
         proceed.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_SECONDS):
             assert await response.body.read() == b"hello"
 
 

@@ -14,13 +14,12 @@ from anyio.abc import Process
 
 from enclave import APIConnectionError
 from enclave.transport.http11._body import ResponseBody
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK, chunk
 from tests.support.origin import Client, client_of, pool_of, read_all
 from tests.support.tls import authority, trusting
 
 pytestmark = pytest.mark.anyio
-
-START_SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ class Program:
 
     async def says(self, text: bytes) -> bytes:
         """Wait until it says this, and give the rest of that line."""
-        with anyio.fail_after(START_SECONDS):
+        with anyio.fail_after(PATIENCE_SECONDS):
             while text not in self._said or b"\n" not in self._said.partition(text)[2]:
                 self._said += await self._process.stdout.receive()
         _, _, after = self._said.partition(text)
@@ -163,6 +162,19 @@ async def cancel_after(steps: int, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_a_cancelled_stream_is_a_clean_end_to_the_server(certificate, version):
+    async with (
+        openssl(certificate, version) as (server, origin),
+        client_of(origin, ssl_context=trusting, seconds=None) as client,
+    ):
+        async with first_response(server, client) as body, anyio.create_task_group() as tasks:
+            tasks.start_soon(body.read)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        assert await server.says(b"DONE") == b""  # it says ERROR of a connection that was cut
+
+
 async def test_a_renegotiation_while_a_large_request_is_sent_is_followed(certificate):
     async with (
         openssl(certificate, "-tls1_2") as (server, origin),
@@ -225,6 +237,6 @@ async def test_every_kind_of_record_and_end_of_nodes_server_is_read(certificate,
                 assert (await client.get("/large", is_stream=is_stream)).content == NODE_TEXT
                 assert (await client.get("/unframed", is_stream=is_stream)).content == NODE_TEXT
             async with client.stream(target="/cut") as response:
-                with anyio.fail_after(20), pytest.raises(APIConnectionError):
+                with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError):
                     await read_all(response)
             assert pool_of(client).open == set(pool_of(client).idle)

@@ -19,6 +19,7 @@ from enclave import (
     EnclaveClient,
     RetryPolicy,
 )
+from tests.support import PATIENCE_SECONDS
 from tests.support.messages import OK
 from tests.support.origin import assert_whole, client_of, pool_of
 from tests.support.wire import answering, serve
@@ -31,7 +32,7 @@ async def test_an_untrusted_certificate_is_refused_with_its_reason(server_tls):
         serve(answering(OK), tls=server_tls, name="localhost") as server,
         client_of(server, ssl_context=ssl.create_default_context) as client,
     ):
-        with anyio.fail_after(5), pytest.raises(CertificateError, match="local issuer certificate"):
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(CertificateError, match="local issuer certificate"):
             await client.get("/")
         assert not pool_of(client).open
         assert_whole(client)
@@ -72,7 +73,7 @@ async def test_a_refused_certificate_is_final_and_the_error_names_cause_and_fix(
         serve(answering(OK), tls=tls, name="localhost") as server,
         EnclaveClient(server.origin, retry=RetryPolicy(wait_seconds=0), **how) as client,
     ):
-        with anyio.fail_after(5), pytest.raises(CertificateError, match=reason) as caught:
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(CertificateError, match=reason) as caught:
             await call(client)
     assert handshakes == ["localhost"]
     assert caught.value.retries == 0
@@ -89,7 +90,7 @@ async def test_a_certificate_for_another_name_is_refused(authority, trusting):
         serve(answering(OK), tls=context, name="localhost") as server,
         client_of(server, ssl_context=trusting) as client,
     ):
-        with anyio.fail_after(5), pytest.raises(CertificateError, match="Hostname mismatch"):
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(CertificateError, match="Hostname mismatch"):
             await client.get("/")
 
 
@@ -147,7 +148,7 @@ async def test_the_environment_may_name_the_trusted_certificates(authority, serv
     authority.cert_pem.write_to_path(bundle)
     health = b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"ok":true}'
     async with serve(answering(health), tls=server_tls, name="localhost") as server:
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_SECONDS):
             process = await anyio.run_process(
                 [sys.executable, "-c", SSL_CERT_FILE_PROGRAM, server.origin],
                 env={"SSL_CERT_FILE": str(bundle)},
@@ -187,7 +188,7 @@ async def test_a_file_of_authorities_that_cannot_be_read_is_named_and_not_tried_
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     async with EnclaveClient("https://localhost:1") as client:
         with (
-            anyio.fail_after(10),
+            anyio.fail_after(PATIENCE_SECONDS),
             pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.*authorities\.pem") as caught,
         ):
             await client.health()

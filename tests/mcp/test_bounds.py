@@ -59,9 +59,12 @@ async def test_denied_hosts_are_counted_and_bounded(hosting, monkeypatch) -> Non
             {"kind": "audit", "event": {"type": "egress_denied", "detail": {"host": name}}}
             for name in ("a", "b", "a", "c")
         ]
-        host.simulator.script(denied)
+        allowed = {"kind": "audit", "event": {"type": "egress_allowed", "detail": {"host": "z"}}}
+        host.simulator.script([allowed, *denied])
         outcome = await host.run()
         assert outcome["deniedEgress"] == [{"host": "a", "attempts": 2}, {"host": "b", "attempts": 1}]
+        told = [message for _, message in host.progress if message and message.startswith("connection")]
+        assert told == [f"connection denied: {name}" for name in ("a", "b", "a", "c")]
         assert len(outcome["warnings"]) == 1
 
 
@@ -77,7 +80,7 @@ async def test_warnings_are_bounded_and_each_is_given_once(hosting, monkeypatch)
 
 async def test_what_a_server_kept_of_an_old_session_is_bounded_like_what_was_streamed(hosting, monkeypatch) -> None:
     monkeypatch.setattr(_run, "MAX_TAIL_CHARS", 10)
-    result = {"exitCode": 0, "stdout": "0123456789ab", "stderr": "short"}
+    result = {"exitCode": 3, "stdout": "0123456789ab", "stderr": "short", "durationMs": 12.5}
     denied = {"type": "egress_denied", "detail": {}}
     async with hosting() as host:
         session = {"id": "s-1", "phase": "succeeded", "result": result}
@@ -86,6 +89,7 @@ async def test_what_a_server_kept_of_an_old_session_is_bounded_like_what_was_str
         outcome = (await host.call("get_result", sessionId="s-1")).structured_content
     assert outcome["stdout"] == {"tail": "23456789ab", "cutChars": 2}
     assert outcome["stderr"] == {"tail": "short", "cutChars": 0}
+    assert (outcome["exitCode"], outcome["durationMs"]) == (3, 12.5)
     assert outcome["deniedEgress"] == [{"host": "unknown", "attempts": 1}]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from enclave.mcp import _stdio
 from enclave.mcp._stdio import StdinLines
+from tests.support import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 async def test_lines_come_out_whole_however_they_were_cut(pipe) -> None:
     read, write = pipe
     lines = StdinLines(read)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         for piece in (b"on", b"e\ntw", b"o\n\nthr", b"ee\n\xff\xe2\x82", b"\xac\nunfinished"):
             os.write(write, piece)
         os.close(write)
@@ -38,7 +39,7 @@ async def test_lines_come_out_whole_however_they_were_cut(pipe) -> None:
 async def test_each_line_comes_as_soon_as_it_is_there(pipe) -> None:
     read, write = pipe
     lines = StdinLines(read)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         os.write(write, b"first\nsec")
         assert await anext(lines) == "first"
         with anyio.move_on_after(0.01) as scope:
@@ -54,7 +55,7 @@ async def test_files_and_the_null_device_are_read_too(tmp_path: Path) -> None:
     for path, expected in ((file, ["one", "two"]), (Path(os.devnull), [])):
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_SECONDS):
                 assert [line async for line in StdinLines(descriptor)] == expected
         finally:
             os.close(descriptor)
@@ -64,6 +65,6 @@ async def test_a_line_beyond_all_bounds_ends_the_input_and_is_logged(pipe, monke
     monkeypatch.setattr(_stdio, "MAX_MESSAGE_BYTES", 100)
     read, write = pipe
     os.write(write, b"one\n" + b"x" * 101)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         assert [line async for line in StdinLines(read)] == ["one"]
     assert "exceeds 100 bytes" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 import pytest
@@ -134,7 +135,7 @@ MISTAKES = [
     ("run_code", {}, "Object missing required field `code`"),
     ("run_code", {"code": 1}, "Expected `str`, got `int` - at `$.code`"),
     ("run_code", {"code": "x", "limit": {}}, "Object contains unknown field `limit`"),
-    ("run_code", {"code": "x", "limits": {"memoryMb": 0}}, "limits.memory_mb: must be positive, got 0"),
+    ("run_code", {"code": "x", "limits": {"memoryMb": 0}}, "run_code: limits.memoryMb: must be positive, got 0"),
     ("run_code", {"code": "x", "limits": {"memory": 1}}, "limits: unknown limit 'memory', expected one of cpuMillis"),
     (
         "run_code",
@@ -164,11 +165,18 @@ MISTAKES = [
         {"code": "x", "egress": {"allow": ["everywhere"]}},
         "egress.allow[0]: 'everywhere' does not appear",
     ),
-    ("run_code", {"code": "x", "egress": {"mode": "deny_all", "allow": ["10.0.0.0/8"]}}, "takes no networks"),
+    (
+        "run_code",
+        {"code": "x", "egress": {"mode": "deny_all", "allow": ["10.0.0.0/8"]}},
+        'takes no networks. Leave the mode out, or set it to "allowlist"',
+    ),
+    ("run_code", {"code": "x", "limits": {"wallClockMs": "0"}}, "limits.wallClockMs: must be positive, got 0"),
+    ("run_code", {"code": "x", "labels": {"memory_mb": "\0", "cpu_millis": 1}}, "Expected `str`, got `int`"),
     ("run_code", {"code": "x", "serviceBindings": ["none"]}, "400"),
     ("get_result", {"sessionId": "s-none"}, "404 session s-none not found"),
     ("get_audit", {"sessionId": "s-none"}, "404 session s-none not found"),
-    ("get_audit", {"sessionId": ".."}, "id"),
+    ("get_audit", {"sessionId": ".."}, "get_audit: sessionId: '..' cannot be the id of a session"),
+    ("teardown_session", {"sessionId": ""}, "teardown_session: sessionId: '' cannot be the id of a session"),
     ("list_sessions", {"limit": 101}, "Expected `int` <= 100 - at `$.limit`"),
     ("list_sessions", {"phase": "runing"}, "phase: unknown phase 'runing', expected one of pending, running"),
     ("list_sessions", {"org": "other"}, "Object contains unknown field `org`"),
@@ -182,6 +190,8 @@ async def test_an_error_is_one_line_that_names_the_tool_and_the_fault(hosting) -
             text = await host.error(tool, **arguments)
             assert text.startswith(f"{tool}: ")
             assert message in text
+            # The names of the SDK in Python are none that a model has seen.
+            assert not re.search(r"session_id|memory_mb|wall_clock_ms|service_bindings|webhook_url|EgressPolicy", text)
         assert host.simulator.phases == {}
 
 

@@ -44,7 +44,7 @@ async def every_stream_is_open(network: Network) -> None:
 
 async def no_stream_is_open(network: Network) -> None:
     for sim in network.sims:
-        await sim.streams_closed()
+        await sim.until(lambda sim: sim.open_streams == 0)
     for upstream in network.upstreams:
         await upstream.until(lambda upstream: upstream.open_connections == 0)
 
@@ -79,8 +79,9 @@ async def test_a_caller_cancelled_while_its_session_is_created_leaves_none(patie
         async with AsyncExitStack() as stack:
             clients = await open_clients(patient, stack)
             async with anyio.create_task_group() as callers:
+                # So long that no create is answered before all have come, which takes a busy machine a while.
                 for sim in patient.sims:
-                    sim.faults.delay(1.0, when="after", method="POST", times=len(patient.routes))
+                    sim.faults.delay(4.0, when="after", method="POST", times=len(patient.routes))
                 for client in clients:
                     callers.start_soon(read_a_stream, client)
                 for sim in patient.sims:

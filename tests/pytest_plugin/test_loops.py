@@ -13,7 +13,7 @@ SCRIPTED = """
     {mark}
     async def test_of_a_service(enclave_simulator, enclave_client):
         script = enclave_simulator.script([StdoutFrame("a"), StderrFrame("b")], result={{"total": 3}}, hold=True)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with enclave_client.session("never run", labels={{"for": "test"}}) as session:
                 assert enclave_simulator.running_sessions == [session.id]
                 async with session.stream() as frames:
@@ -30,7 +30,7 @@ SCRIPTED = """
     {mark}
     async def test_of_real_code_and_faults(enclave_simulator, enclave_client):
         fault = enclave_simulator.faults.respond(503, path="/sessions", retry_after=0)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with enclave_client.session("enclave.result(6 * 7)") as session:
                 assert (await session.result(int)).value == 42
             await enclave_simulator.until(lambda simulator: simulator.unreclaimed_sessions == 0)
@@ -39,7 +39,7 @@ SCRIPTED = """
     {mark}
     async def test_that_fails_in_the_middle_of_a_stream(enclave_simulator, enclave_client):
         enclave_simulator.script([StdoutFrame("a")], hold=True)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with enclave_client.session("x") as session, session.stream() as frames:
                 async for frame in frames:
                     assert frame.kind != "stdout", "as intended"
@@ -132,7 +132,7 @@ def test_waiting_for_the_simulator_can_be_cancelled_and_leaves_both_usable(run_t
 
         @pytest.mark.anyio
         async def test_impatient(enclave_simulator, enclave_client):
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 with anyio.move_on_after(0.01) as scope:
                     await enclave_simulator.until(lambda simulator: False)
                 assert scope.cancelled_caught

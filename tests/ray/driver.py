@@ -76,6 +76,15 @@ def nodes() -> None:
     cluster.shutdown()
 
 
+def unwatched() -> None:
+    """All rows, while somebody kills the watcher."""
+    start()
+    with opened() as run:
+        say(opened=True)
+        sys.stdin.readline()
+        report(graded(run).take_all())
+
+
 def work() -> None:
     """All rows, on nodes that are there for work."""
     start()
@@ -138,7 +147,7 @@ def limits() -> None:
 
         def broken(row: dict[str, Any]) -> str:
             if row["id"] == 1:
-                raise LookupError("no such program")
+                raise LookupError("no such program: \ud83d")
             return "x"
 
         table = ray.data.range(3).map_batches(

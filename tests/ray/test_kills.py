@@ -63,6 +63,18 @@ def test_a_driver_that_is_killed_leaves_no_session(plane, driver, record_propert
     assert (plane.created, plane.live) == (created, 0)
 
 
+def test_a_watcher_that_is_killed_costs_a_run_nothing(plane, driver):
+    plane.will_run(ROWS)
+    run = driver("unwatched")
+    assert run.says("opened")
+    for watcher in run.processes("enclave.ray._watcher"):
+        watcher.kill()
+    run.go_on()
+    assert each_row_once(run.says("rows"))
+    run.ends()
+    assert plane.live == 0
+
+
 def test_a_node_that_dies_leaves_nothing_and_every_row_comes_once(plane, driver, record_property):
     plane.will_run(10, hold=True)
     plane.will_run(500, seconds=0.1)
@@ -144,7 +156,7 @@ def test_sessions_carry_the_limit_and_the_labels_and_faults_are_columns(plane, d
     rows = run.says("rows")
     run.ends()
     assert [row["verdict"] for row in rows] == ["succeeded", "client", "succeeded"]
-    assert rows[1]["error"] == "LookupError: no such program"
+    assert rows[1]["error"] == "LookupError: no such program: ?"
     assert [row["value"] for row in rows] == ["7", None, "7"]
     sessions = plane.sessions()
     assert {session.limits.wall_clock_ms for session in sessions} == {50_000, 1_000}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import ssl
 import tempfile
@@ -19,8 +20,8 @@ import psutil
 import pytest
 
 from enclave.simulator import Simulator
+from tests.support import PATIENCE_SECONDS
 
-TIMEOUT_SECONDS = 30.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would load every root certificate, for each client
 
 
@@ -65,12 +66,17 @@ class Api:
 
     async def run(self, code: str, **fields: Any) -> Run:
         """Create a session and wait for its end."""
-        with anyio.fail_after(TIMEOUT_SECONDS):
+        with anyio.fail_after(PATIENCE_SECONDS):
             session = await self.create(code, **fields)
             frames = await self.frames(session["id"])
             session = (await self.http.get(f"/sessions/{session['id']}")).json()
             audit = (await self.http.get(f"/sessions/{session['id']}/audit")).json()
         return Run(session, frames, audit)
+
+    async def gives_users(self) -> bool:
+        """Whether workloads have a user id of their own."""
+        run = await self.run("import os; print(os.geteuid())")
+        return int(run.output()) != os.geteuid()
 
     @asynccontextmanager
     async def open_stream(self, session_id: str, **headers: str) -> AsyncIterator[LiveStream]:
@@ -143,6 +149,11 @@ class Run:
     def trail(self) -> list[str]:
         return [entry["type"] for entry in self.audit]
 
+    @property
+    def isolation(self) -> dict[str, bool]:
+        """Which namespaces it had."""
+        return self.audit[1]["detail"]["isolation"]
+
     def output(self, kind: str = "stdout") -> str:
         return "".join(frame["data"] for frame in self.frames if frame["kind"] == kind)
 
@@ -167,7 +178,7 @@ async def _serving(**options: Any) -> AsyncIterator[Api]:
     async with Simulator(**options).serve() as sim:
         headers = {"authorization": f"Bearer {sim.api_key}"}
         async with httpx.AsyncClient(
-            base_url=sim.base_url, headers=headers, timeout=TIMEOUT_SECONDS, verify=NO_TLS
+            base_url=sim.base_url, headers=headers, timeout=PATIENCE_SECONDS, verify=NO_TLS
         ) as http:
             yield Api(sim, http)
 

@@ -12,6 +12,7 @@ from enclave import AuditEvent, AuditFrame, StderrFrame, StdoutFrame
 from enclave.pytest_plugin import LiveSimulator
 from enclave.simulator import Simulator
 from tests.simulator.conftest import NO_TLS
+from tests.support import PATIENCE_SECONDS
 from tests.support.browser import Page, browser_page
 
 FILES = ["/", "/console.css", "/console.js", "/api.js", "/detail.js", "/list.js", "/text.js"]
@@ -29,7 +30,7 @@ def page(tmp_path, enclave_simulator):
 
 def create_scripted(simulator: LiveSimulator, count: int) -> None:
     headers = {"authorization": f"Bearer {simulator.api_key}"}
-    with httpx.Client(base_url=simulator.base_url, headers=headers, verify=NO_TLS) as client:
+    with httpx.Client(base_url=simulator.base_url, headers=headers, verify=NO_TLS, timeout=PATIENCE_SECONDS) as client:
         for _ in range(count):
             simulator.script()
             assert client.post("/sessions", json={"code": "scripted"}).status_code == 201
@@ -60,7 +61,7 @@ def rows(page: Page) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def http():
-    with httpx.Client(verify=NO_TLS) as client:
+    with httpx.Client(verify=NO_TLS, timeout=PATIENCE_SECONDS) as client:
         yield client
 
 
@@ -134,6 +135,19 @@ def test_a_browser_runs_code_and_shows_output_result_and_denied_egress(enclave_s
 
 
 @pytest.mark.browser
+def test_what_an_open_page_asks_by_itself_is_not_logged(enclave_simulator, page, caplog):
+    with caplog.at_level("INFO", logger="enclave.simulator.requests"):
+        asked = len(enclave_simulator.requests)
+        run(page, "print(1)")
+        page.until(f"{text('output')}.includes('1')")
+    polls = [request for request in list(enclave_simulator.requests)[asked:] if request.path == "/sessions"]
+    assert [request.method for request in polls].count("GET") >= 1
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("POST /sessions 201") for line in lines)
+    assert not any(line.startswith("GET /sessions 200") for line in lines)
+
+
+@pytest.mark.browser
 def test_the_key_stays_in_the_tab_and_a_reload_goes_on_where_it_was(enclave_simulator, page):
     script = enclave_simulator.script(hold=True)
     script.push(StdoutFrame("first\n"))
@@ -170,6 +184,30 @@ def test_a_request_that_is_refused_says_why(page):
     page.evaluate("document.getElementById('run').click()")
     page.until(f"{text('run-error')}.includes('memoryMb')")
     assert page.evaluate("document.getElementById('detail').hidden")
+
+
+@pytest.mark.browser
+def test_the_box_runs_node_with_limits_and_allowed_networks(page):
+    page.evaluate("document.getElementById('language').value = 'node'")
+    page.evaluate("document.getElementById('wallClockMs').value = '60000'")
+    page.evaluate("document.getElementById('allow').value = '203.0.113.0/24, 198.51.100.7/32'")
+    run(page, "console.log(process.versions.node)")
+    page.until(f"{text('facts')}.includes('succeeded')")
+    facts = page.evaluate(text("facts"))
+    for shown in ("node", "wallClockMs 60000", "203.0.113.0/24", "198.51.100.7/32"):
+        assert shown in facts
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", output(page, "stdout"))
+    [[_, phase, language]] = rows(page)
+    assert (phase, language) == ("succeeded", "node")
+    assert page.evaluate("document.querySelector('#rows rect').getBoundingClientRect().width") > 0
+    assert re.fullmatch(r"\d+ s", page.evaluate("document.querySelector('#rows .number').textContent"))
+
+
+@pytest.mark.browser
+def test_a_limit_given_in_the_box_is_held(page):
+    page.evaluate("document.getElementById('wallClockMs').value = '300'")
+    run(page, "while True: pass")
+    page.until(f"{text('facts')}.includes('killed') && {text('facts')}.includes('wall_clock_exceeded')")
 
 
 @pytest.mark.browser

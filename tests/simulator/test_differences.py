@@ -11,6 +11,7 @@ import pytest
 
 from enclave.simulator import Bounds, Difference, Framing
 from enclave.types import StderrFrame, StdoutFrame
+from tests.support import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ FRAMES = [StdoutFrame("one\n"), StderrFrame("two\n")]
 async def finished(api, **script):
     """A session that printed FRAMES and has ended."""
     api.sim.script(FRAMES, **{"result": {"n": 1}} | script)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         session = await api.create(labels={"team": "a"})
         await api.sim.until(lambda sim: sim.unreclaimed_sessions == 0)
     return session
@@ -132,7 +133,7 @@ async def test_a_live_only_stream_begins_with_what_comes_next_and_is_empty_once_
         api.sim.faults.differ("live_only_stream")
         script = api.sim.script([StdoutFrame("before")], hold=True)
         session = await api.create()
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await api.sim.until(lambda sim: sim.phases[session["id"]] == "running")
             async with api.open_stream(session["id"], **{"last-event-id": "1"}) as stream:
                 script.push(StdoutFrame("after"))
@@ -148,7 +149,7 @@ async def test_a_stream_of_a_session_that_has_ended_only_has_heartbeats(serving)
         api.sim.faults.differ("heartbeats_only_stream")
         script = api.sim.script(hold=True)
         session = await api.create()
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session["id"]) as stream:
                 script.release()
                 assert [frame async for frame in stream][-1] == {"kind": "end"}
@@ -168,7 +169,7 @@ async def test_a_stream_stays_open_after_the_terminal_phase(serving):
     async with serving(bounds=Bounds(heartbeat_seconds=0.01)) as api:
         session = await finished(api)
         api.sim.faults.differ("stream_stays_open")
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             events = await read_open_stream(api, session["id"])
         assert b'"phase":"succeeded"' in events[-4]
         assert events[-3:] == [HEARTBEAT] * 3
@@ -258,10 +259,13 @@ async def test_a_path_that_is_no_pattern_is_refused(serving):
     async with serving() as api:
         with pytest.raises(ValueError, match="path"):
             api.sim.faults.refuse(path="(")
+        with pytest.raises(ValueError, match="path: must begin with '/'"):
+            api.sim.faults.differ("epoch_times", "no_end_frame", path="sessions")
+        assert api.sim.faults.armed == []
 
 
 async def test_a_stream_that_never_ends_does_not_hold_up_leaving(serving):
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as group:
             async with serving() as api:
                 session = await finished(api)

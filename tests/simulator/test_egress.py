@@ -205,6 +205,12 @@ console.log(new TCP(constants.SOCKET).connect(new TCPConnectWrap(), '127.0.0.1',
     "a worker": f"new (require('worker_threads').Worker)(eval({TRY_IN_A_WORKER}), {{ eval: true }});",
     "a worker with other options": f"""
 new (require('worker_threads').Worker)(eval({TRY_IN_A_WORKER}), {{ eval: true, execArgv: [], env: {{}} }});""",
+    "a worker whose options change": f"""
+let read = false;
+const options = {{ eval: true, get execArgv() {{ if (read) return []; read = true; }} }};
+new (require('worker_threads').Worker)(eval({TRY_IN_A_WORKER}), options);""",
+    "a worker whose options are inherited": f"""
+new (require('worker_threads').Worker)(eval({TRY_IN_A_WORKER}), Object.create({{ eval: true, execArgv: [] }}));""",
     "a worker of a worker": f"""
 const inner = "new (require('worker_threads').Worker)(" + {TRY_IN_A_WORKER} + ", {{ eval: true }})";
 new (require('worker_threads').Worker)(inner, {{ eval: true }});""",
@@ -248,15 +254,27 @@ async def test_a_worker_returns_a_result_too(serving):
 
 async def test_what_the_hook_could_not_be_in_is_not_permitted(serving):
     python = """
-for name in ("_interpreters", "_xxsubinterpreters"):
+import importlib.util
+for name in ("_interpreters", "_xxsubinterpreters", "_testcapi", "_testinternalcapi"):
     try:
-        __import__(name).create()
+        __import__(name)
     except ImportError as error:
         print(error.name)
+# Without the import statement. A Python may lack the module, or have it built in, which no audit event tells of.
+spec = importlib.util.find_spec("_testcapi")
+if spec is not None and spec.has_location:
+    try:
+        importlib.util.module_from_spec(spec)
+    except ImportError as error:
+        assert "is not permitted" in str(error), error
+    else:
+        print("through")
 """
     node = "try { require('module').register('data:text/javascript,'); } catch (error) { console.log(error.code); }"
     async with serving() as api:
-        assert (await api.run(python)).output() == "_interpreters\n_xxsubinterpreters\n"
+        run = await api.run(python)
+        names = ["_interpreters", "_xxsubinterpreters", "_testcapi", "_testinternalcapi"]
+        assert run.output().split() == names, run.output("stderr")
         assert (await api.run(node, language="node")).output() == "EACCES\n"
 
 

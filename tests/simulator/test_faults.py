@@ -12,6 +12,7 @@ import pytest
 
 from enclave.simulator import Bounds, Framing, Simulator
 from enclave.types import StdoutFrame
+from tests.support import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +23,7 @@ async def scripted(api):
     """A finished session whose stream is FRAMES, and its bytes."""
     api.sim.script(FRAMES, raw=True)
     session = await api.create()
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         await api.sim.until(lambda sim: sim.phases[session["id"]] == "succeeded")
     return session["id"], [
         Framing().event(n + 1, b'{"kind":"stdout","data":"%b"}' % text)
@@ -33,7 +34,7 @@ async def scripted(api):
 async def read_all(stream):
     """The body, and whether it ended in good order."""
     body = b""
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         try:
             while data := await stream.read():
                 body += data
@@ -103,7 +104,7 @@ async def test_a_stalled_stream_sends_nothing_not_even_heartbeats_until_its_read
     async with serving(bounds=Bounds(heartbeat_seconds=0.01)) as api:
         session_id, events = await scripted(api)
         api.sim.faults.stall_stream(after_frames=1)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session_id) as stream:
                 body = b""
                 while len(body) < len(events[0]):
@@ -179,7 +180,17 @@ async def test_a_fault_is_armed_at_least_once(serving):
         ("respond", {"status": 500, "times": 1.5}, TypeError, "times: expected a whole number"),
         ("respond", {"status": 500, "times": True}, TypeError, "times: expected a whole number"),
         ("respond", {"status": 500, "times": -1}, ValueError, "times: must be at least 1"),
+        ("respond", {"status": 500, "method": "PSOT"}, ValueError, "method: expected one of .*POST.*, got 'PSOT'"),
+        ("refuse", {"method": ""}, ValueError, "method: expected one of"),
         ("refuse", {"path": 1}, TypeError, "path: expected a text"),
+        ("respond", {"status": 500, "path": "sessions"}, ValueError, "path: must begin with '/'"),
+        ("delay", {"seconds": 1, "path": "http://127.0.0.1/sessions"}, ValueError, "path: must begin with '/'"),
+        ("rewrite", {"change": str, "path": ""}, ValueError, "path: must begin with '/'"),
+        ("lose_response", {"path": "/sessions/*"}, ValueError, r"path: .* Write '/\[\^/\]\+'"),
+        ("inject", {"data": b"", "path": "sessions"}, ValueError, "path: must begin with '/'"),
+        ("end_stream", {"path": "/sessions/*/stream"}, ValueError, "path: .*any number of slashes"),
+        ("drop_stream", {"path": "/sessions/s-6b44fc-2"}, ValueError, "path: expected the path of a stream"),
+        ("stall_stream", {"path": "/sessions"}, ValueError, "path: expected the path of a stream"),
         ("refuse", {"reset": "yes"}, TypeError, "reset: expected True or False"),
         ("lose_response", {"after_bytes": -1}, ValueError, "after_bytes: must not be negative"),
         ("delay", {"seconds": "1"}, TypeError, "seconds: expected a number of seconds"),
@@ -200,6 +211,11 @@ def test_what_cannot_be_meant_is_refused_at_the_call_and_arms_nothing(fault, arg
     assert faults.armed == []
 
 
+@pytest.mark.parametrize("path", ["/sessions/[^/]+/stream", ".*/stream", "(?i)/SESSIONS/.+", "^/sessions/s-1/stream$"])
+def test_a_path_may_be_any_expression_that_a_path_can_match(path):
+    assert Simulator().faults.drop_stream(path=path).path == path
+
+
 @pytest.mark.parametrize("status", [418, 499, 520, 599])
 async def test_a_status_need_not_be_a_registered_one(serving, status):
     async with serving() as api:
@@ -213,7 +229,7 @@ async def test_a_refused_request_never_reaches_the_route(serving, reset):
     async with serving() as api:
         api.sim.faults.refuse(method="POST", reset=reset)
         url = api.http.base_url
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with await anyio.connect_tcp(url.host, url.port) as stream:
                 await stream.send(b"POST /sessions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n")
                 # An older anyio takes a reset for an end.
@@ -242,7 +258,7 @@ async def test_a_delay_strikes_before_or_after_the_work_is_done(serving, when):
         async def create():
             await api.http.post("/sessions", json={"code": "pass"})
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as group:
                 group.start_soon(create)
                 if when == "after":

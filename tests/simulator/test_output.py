@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import msgspec
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enclave.simulator._output import (
+    LINE_START_SECONDS,
     MAX_PIECE_BYTES,
     MAX_REPORT_BYTES,
     MAX_SINGLE_LINES,
+    LineStarts,
     OutputDecoder,
     OversizedReport,
     Report,
@@ -72,13 +75,41 @@ def test_a_partial_line_is_given_out_by_a_flush_and_a_partial_report_is_not():
     assert decoder.feed(b"}\n") == [Report()]
 
 
+def test_the_start_of_a_line_waits_for_its_end_and_then_comes_although_more_is_written():
+    starts = LineStarts()
+    assert (starts.deadline, starts.due(1e9)) == (math.inf, [])
+    starts.note("stdout", b"half", is_open=True, now=10.0)
+    starts.note("stderr", b"other", is_open=True, now=10.1)
+    starts.note("stdout", b".", is_open=True, now=10.2)
+    assert starts.deadline == pytest.approx(10.0 + LINE_START_SECONDS)
+    assert starts.due(10.0 + LINE_START_SECONDS / 2) == []
+    assert starts.due(10.05 + LINE_START_SECONDS) == ["stdout"]
+    assert starts.due(10.05 + LINE_START_SECONDS) == []
+    assert starts.deadline == pytest.approx(10.1 + LINE_START_SECONDS)
+    starts.note("stdout", b".", is_open=True, now=20.0)
+    assert sorted(starts.due(30.0)) == ["stderr", "stdout"]
+
+
+def test_a_line_that_is_complete_waits_no_longer_and_the_next_one_has_its_own_time():
+    starts = LineStarts()
+    starts.note("stdout", b"one", is_open=True, now=10.0)
+    starts.note("stdout", b"\n", is_open=False, now=10.2)
+    assert starts.deadline == math.inf
+    starts.note("stdout", b"two", is_open=True, now=10.3)
+    starts.note("stdout", b"\nthree", is_open=True, now=10.4)
+    assert starts.deadline == pytest.approx(10.4 + LINE_START_SECONDS)
+
+
+@pytest.mark.parametrize("flush_between", [False, True])
 @pytest.mark.parametrize("prefix", [b"__ENCLAVE__ ", b"text\0__ENCLAVE__ "])
-def test_a_report_is_bounded_and_the_line_after_it_is_text(prefix):
+def test_a_report_is_bounded_and_the_line_after_it_is_text(prefix, flush_between):
     decoder = OutputDecoder(reports=True)
     pieces = decoder.feed(prefix)
-    for _ in range(MAX_REPORT_BYTES // 65_536 + 2):
-        pieces += decoder.feed(b"x" * 65_536)
-        assert len(decoder._pending) <= MAX_REPORT_BYTES + 65_536
+    for _ in range(MAX_REPORT_BYTES // 50_000 + 2):
+        pieces += decoder.feed(b"x" * 50_000)
+        if flush_between:
+            pieces += decoder.flush()
+        assert len(decoder._pending) <= MAX_REPORT_BYTES + MAX_PIECE_BYTES
     pieces += decoder.feed(b"\nafter\n")
     assert [piece for piece in pieces if not isinstance(piece, str)] == [OversizedReport()]
     assert "".join(piece for piece in pieces if isinstance(piece, str)) in ("after\n", "textafter\n")
@@ -153,9 +184,26 @@ def test_a_number_is_bounded_and_a_text_of_digits_is_not(document, problem):
     assert problem_of(document.replace("D", "1" * 1000).encode()) == problem
 
 
+@pytest.mark.parametrize(
+    "number", ["1e309", "-1E+400", "123456e305", "1" * 300 + "e20", "1" * 400 + ".5", '[0,{"a":2e999999}]']
+)
+def test_a_number_that_no_float_holds_is_refused(number):
+    assert problem_of(number.encode()) == "a number that is out of range"
+
+
+@pytest.mark.parametrize("number", ["1e308", "1E-999", "0e5000", "1" * 400, '"1e999"', '["\\ud83d",1e99]'])
+def test_a_number_that_a_float_or_an_integer_holds_is_kept(number):
+    assert problem_of(number.encode()) is None
+
+
 def test_a_report_that_no_decoder_can_take_is_dropped_and_is_no_text():
     decoder = OutputDecoder(reports=True)
     assert decoder.feed(b'__ENCLAVE__ {"json":' + b"[" * 99_999 + b"]" * 99_999 + b"}\n") == [OversizedReport()]
+
+
+def test_a_report_that_is_no_text_stays_a_report_and_becomes_text():
+    line = b'\0__ENCLAVE__ {"t":"result","json":{"\xff":"\xfe\xed\xa0\x80"}}\n'
+    assert decode(line) == ("", [{"\ufffd": "\ufffd" * 4}])
 
 
 def test_a_report_may_hold_a_lone_surrogate():

@@ -9,6 +9,7 @@ import pytest
 
 from enclave.simulator import Bounds, Framing
 from enclave.types import EndFrame, ResultFrame, SessionResult, StderrFrame, StdoutFrame
+from tests.support import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +57,7 @@ async def test_a_session_torn_down_while_it_runs_ends_its_streams_with_that_phas
     async with serving() as api:
         api.sim.script(hold=True)
         session = await api.create()
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session["id"]) as frames:
                 await anext(frames)
                 await api.http.delete(f"/sessions/{session['id']}")
@@ -71,7 +72,7 @@ async def test_a_reader_gets_what_was_recorded_and_then_goes_on_live(serving):
         script = api.sim.script([StdoutFrame("early")], hold=True)
         session = await api.create()
         await api.sim.until(lambda sim: sim.phases[session["id"]] == "running")
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session["id"]) as frames:
                 async for frame in frames:
                     if frame["kind"] == "stdout":
@@ -93,7 +94,7 @@ async def test_any_number_of_readers_see_the_same_frames(serving):
         async def read():
             seen.append(await api.frames(session["id"]))
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with anyio.create_task_group() as group:
                 for _ in range(8):
                     group.start_soon(read)
@@ -134,7 +135,7 @@ async def test_a_quiet_stream_has_heartbeats_and_its_headers_come_at_once(servin
     async with serving(bounds=Bounds(heartbeat_seconds=0.05)) as api:
         api.sim.script(raw=True, hold=True)
         session = await api.create()
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session["id"]) as stream:
                 assert stream.headers["content-type"] == "text/event-stream"
                 assert stream.headers["cache-control"] == "no-cache"
@@ -148,7 +149,7 @@ async def test_a_reader_that_goes_away_is_noticed_although_nothing_is_sent(servi
     async with serving() as api:
         api.sim.script(hold=True)
         session = await api.create()
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session["id"]) as frames:
                 await anext(frames)
                 assert api.sim.open_streams == 1
@@ -158,7 +159,7 @@ async def test_a_reader_that_goes_away_is_noticed_although_nothing_is_sent(servi
 async def test_a_reader_that_reads_nothing_holds_back_neither_the_workload_nor_other_readers(serving):
     async with serving() as api:
         code = "import sys\nfor _ in range(6000): sys.stdout.write('x' * 999 + chr(10))"
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE_SECONDS):
             script = api.sim.script(hold=True)
             slow = await api.create()
             async with api.open_stream(slow["id"]):
@@ -294,5 +295,5 @@ async def test_a_finished_session_may_be_torn_down_by_itself(serving):
     async with serving(auto_teardown=True) as api:
         session = await api.create()
         await api.frames(session["id"])
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE_SECONDS):
             await api.sim.until(lambda sim: sim.phases[session["id"]] == "torn_down")

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from enclave.simulator import Bounds
+from tests.support import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -44,10 +45,21 @@ async def test_output_arrives_while_the_program_still_runs(serving):
     async with serving() as api:
         code = "import time, sys\nprint('now')\nsys.stdout.write('half')\ntime.sleep(60)"
         session = await api.create(code)
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_SECONDS):
             async with api.open_stream(session["id"]) as frames:
                 output = [frame["data"] async for frame in _until(frames, "half") if frame["kind"] == "stdout"]
-        assert output == ["now\n", "half"]
+        assert "".join(output) == "now\nhalf"
+        assert api.sim.phases[session["id"]] == "running"
+
+
+async def test_progress_that_never_pauses_and_ends_no_line_is_seen_while_it_goes_on(serving):
+    async with serving() as api:
+        session = await api.create("import sys, time\nwhile True: sys.stdout.write('.'); time.sleep(0.01)")
+        with anyio.fail_after(PATIENCE_SECONDS):
+            async with api.open_stream(session["id"]) as frames:
+                while not (frame := await anext(frames)).get("data"):
+                    pass
+        assert set(frame["data"]) == {"."}
         assert api.sim.phases[session["id"]] == "running"
 
 
@@ -246,6 +258,30 @@ async def test_a_number_of_very_many_digits_is_dropped_and_never_shows_in_the_ou
         else:
             assert "json" not in run.result
             assert "a number of more than 1000 digits" in run.output("stderr")
+
+
+async def test_a_number_that_no_float_holds_is_dropped_and_the_result_says_so(serving):
+    async with serving() as api:
+        run = await api.run("""print('__ENCLAVE__ {"t":"result","json":{"a":1e999999}}')""")
+        assert "json" not in run.result
+        assert run.result["stderr"] == run.output("stderr")
+        assert run.result["stderr"] == "[enclave simulator] a result with a number that is out of range was dropped\n"
+
+
+async def test_reports_with_bytes_that_are_no_text_harm_no_answer(serving):
+    code = r"""
+import os
+os.write(1, b'__ENCLAVE__ {"t":"egress","host":"\xff.example","ok":false}\n')
+os.write(1, b'__ENCLAVE__ {"t":"egress","host":{"\xff":1},"ok":false}\n')
+os.write(1, b'__ENCLAVE__ {"t":"result","json":"\xfe"}\n')
+"""
+    async with serving() as api:
+        run = await api.run(code)
+        assert run.phase == "succeeded"
+        assert run.egress() == [("egress_denied", "\ufffd.example"), ("egress_denied", '{"\ufffd":1}')]
+        assert run.result["json"] == "\ufffd"
+        for path in ("/sessions", f"/sessions/{run.id}/result", f"/sessions/{run.id}/audit"):
+            assert (await api.http.get(path)).content.decode()
 
 
 async def test_output_says_when_it_was_printed(serving):

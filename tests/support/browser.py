@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -80,7 +81,19 @@ class Page:
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
+        self._call("Emulation.setScrollbarsHidden", hidden=True)  # whose width is not the page's choice
         self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def screenshot(self, file: Path, *, whole: bool = False) -> None:
+        """Save what is shown as PNG, or the whole page with what one has to scroll to."""
+        shown = self._call("Page.captureScreenshot", captureBeyondViewport=whole, **self._area(whole=whole))
+        file.write_bytes(base64.b64decode(shown["data"]))
+
+    def _area(self, *, whole: bool) -> dict[str, Any]:
+        if not whole:
+            return {}
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        return {"clip": {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}}
 
     def accessible(self) -> list[tuple[str, str]]:
         """Role and name of everything that a screen reader finds."""

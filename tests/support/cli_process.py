@@ -15,7 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-TIMEOUT_SECONDS = 30.0
+from tests.support import PATIENCE_SECONDS
+
 COMMAND = (sys.executable, "-W", "error", "-m", "enclave")
 
 
@@ -60,7 +61,7 @@ class Terminal:
     def close(self) -> str:
         """Close it, and return all that was written to it."""
         self.stream.close()
-        self._reader.join(TIMEOUT_SECONDS)
+        self._reader.join(PATIENCE_SECONDS)
         os.close(self._ours)
         return lines(self._written)
 
@@ -136,7 +137,7 @@ class Command:
     def wait(self) -> Command:
         """Read to the end of everything, and wait for the exit code."""
         self._read(lambda: not self._fds, "the end")
-        self.process.wait(TIMEOUT_SECONDS)
+        self.process.wait(PATIENCE_SECONDS)
         return self
 
     def stop_reading(self, name: str) -> None:
@@ -146,7 +147,7 @@ class Command:
             del self._fds[fd]
 
     def _read(self, done, what: str) -> None:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not done():
             assert self._fds, f"it ended without {what}: {self._texts}"
             assert time.monotonic() < deadline, f"waited too long for {what}: {self._texts}"
@@ -162,6 +163,6 @@ class Command:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(TIMEOUT_SECONDS)
+            self.process.wait(PATIENCE_SECONDS)
         for fd in self._fds:
             os.close(fd)

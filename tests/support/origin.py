@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import anyio
 
 from enclave.transport._messages import Headers, Request, Response, Timeouts
+from enclave.transport._time_limit import TimeLimit
 from enclave.transport.http11 import OriginTransport
+from tests.support import PATIENCE_SECONDS
 from tests.support.wire import Server
 
 
@@ -39,7 +41,7 @@ class Answer(NamedTuple):
 class Client:
     """Sends requests over our transport and reads their responses."""
 
-    def __init__(self, transport: OriginTransport, seconds: float | None = 5.0) -> None:
+    def __init__(self, transport: OriginTransport, seconds: float | None = PATIENCE_SECONDS) -> None:
         self.transport = transport
         self.seconds = seconds
 
@@ -86,7 +88,9 @@ async def read_all(response: Response) -> bytes:
 
 
 @asynccontextmanager
-async def client_of(server: Server | str, *, seconds: float | None = 5.0, **options: Any) -> AsyncIterator[Client]:
+async def client_of(
+    server: Server | str, *, seconds: float | None = PATIENCE_SECONDS, **options: Any
+) -> AsyncIterator[Client]:
     transport = OriginTransport(server if isinstance(server, str) else server.origin, **options)
     try:
         yield Client(transport, seconds)
@@ -97,6 +101,12 @@ async def client_of(server: Server | str, *, seconds: float | None = 5.0, **opti
 
 def pool_of(client: Client):
     return client.transport._pool
+
+
+async def dial(client: Client):
+    """A new connection of its pool, which nothing was sent over."""
+    with TimeLimit(client.seconds, "no connection was made") as limit:
+        return await pool_of(client).dial(None, limit)
 
 
 def assert_whole(client: Client) -> None:

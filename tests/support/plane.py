@@ -25,10 +25,9 @@ from typing import Any, Self
 import anyio
 import anyio.to_thread
 
-from tests.support import wire
+from tests.support import PATIENCE_SECONDS, wire
 from tests.support.messages import END, SSE, event, response, session
 
-PATIENCE_SECONDS = 30.0
 STALL_SECONDS = 0.3
 
 RESULT = {"exitCode": 0, "json": 7}
@@ -130,6 +129,26 @@ def trickling(data: bytes, seconds: float) -> Handler:
 
     async def handler(request: Request) -> None:
         await request.peer.trickle(data, seconds)
+
+    return handler
+
+
+ODD_ENTRIES = {
+    "no id": b'{"phase":"running","labels":{"run":"7"}}',
+    "an id that no URL carries": b'{"id":"..","phase":"running","labels":{"run":"7"}}',
+    "a number for an id": b'{"id":7,"labels":{"run":"7"}}',
+    "no object": b"null",
+    "nested too deeply": b'{"id":"odd","result":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+}
+"""What may stand in a list of sessions beside those that are looked for."""
+
+
+def listing(plane: ControlPlane, *others: bytes) -> Handler:
+    """The list of the plane's sessions, with others before and after them."""
+
+    async def handler(request: Request) -> None:
+        sessions = [json.dumps(session).encode() for session in plane.sessions.values()]
+        await request.send(response(b"[%b]" % b",".join([*others, *sessions, *others])))
 
     return handler
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from enclave import Observer, RequestObservation, SessionObservation, StreamObservation
+from enclave import EnclaveClient, Observer, RequestObservation, SessionObservation, StreamObservation
+from enclave.simulator import Simulator
+from tests.support import NO_WAITS
+
+STREAM = r"/sessions/[^/]+/stream"
+
+
+def client_of(sim: Simulator, observer: Observer, **options: Any) -> EnclaveClient:
+    """A client that is observed, and retries without a wait."""
+    return EnclaveClient(sim.base_url, api_key=sim.api_key, retry=NO_WAITS, observer=observer, **options)
 
 
 def name_of(error: BaseException | None) -> str | None:

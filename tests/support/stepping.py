@@ -12,9 +12,10 @@ import sniffio
 import trio
 from anyio.lowlevel import checkpoint
 
+from tests.support import PATIENCE_SECONDS
+
 WAYS = ("scope", "native", "native twice", "native thrice")
 MAX_STEPS = 2_000
-PATIENCE_SECONDS = 20.0
 
 Operation = Callable[[], Awaitable[Any]]
 

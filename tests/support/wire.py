@@ -170,8 +170,8 @@ def silent_listener() -> Iterator[int]:
 
 
 @contextmanager
-def refused_port() -> Iterator[int]:
+def refused_port(host: str = "127.0.0.1") -> Iterator[int]:
     """A port that refuses connections for as long as the block lasts."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as bound:
+        bound.bind((host, 0))
         yield bound.getsockname()[1]  # bound, not listening: connecting is refused

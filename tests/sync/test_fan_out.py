@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import pytest
 
@@ -18,8 +21,7 @@ from enclave import (
     Verdict,
 )
 from enclave.simulator import SyncSimulator
-
-SECONDS = 20.0
+from tests.support import PATIENCE_SECONDS
 
 
 def test_a_fan_out_gives_outcomes_with_their_verdicts(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
@@ -42,7 +44,7 @@ def test_a_map_gives_outcomes_in_the_order_of_the_input(simulator: SyncSimulator
     mapping.start()
     simulator.wait_until(lambda simulator: "torn_down" in simulator.phases.values())
     held.release()
-    mapping.join(SECONDS)
+    mapping.join(PATIENCE_SECONDS)
     assert [outcome.index for outcome in outcomes] == [0, 1]
 
 
@@ -132,9 +134,63 @@ def test_an_input_is_closed_with_its_fan_out(
     source.close()
 
 
+class Unclosable:
+    """Requests without end that cannot be closed."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        return "a"
+
+    def close(self) -> None:
+        raise ValueError("stuck")
+
+
+def test_an_input_that_cannot_be_closed_is_raised_or_noted_on_the_error_of_the_block(
+    simulator: SyncSimulator, client: SyncEnclaveClient
+) -> None:
+    for _ in range(4):
+        simulator.script(result=1)
+    with pytest.raises(ValueError, match="stuck"), client.fan_out(Unclosable(), max_concurrency=1) as outcomes:
+        next(outcomes)
+    with pytest.raises(KeyError) as caught, client.fan_out(Unclosable(), max_concurrency=1) as outcomes:
+        raise KeyError(next(outcomes).verdict)
+    assert caught.value.__notes__ == ["closing the fan-out's requests failed as well: ValueError('stuck')"]
+
+
+def test_a_fan_out_tells_how_far_it_has_come(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
+    for _ in range(2):
+        simulator.script(result=1)
+    assert client.fan_out(iter(["a"])).total is None
+    outcomes = client.fan_out(["a", "b"], max_concurrency=1)
+    assert (outcomes.total, outcomes.started, outcomes.done) == (2, 0, 0)
+    assert len(list(outcomes)) == 2
+    assert (outcomes.total, outcomes.started, outcomes.done) == (2, 2, 2)
+    assert list(outcomes) == []
+
+
+@dataclass
+class Answer:
+    number: int
+
+
+def test_what_was_taken_from_a_fan_out_is_not_kept_by_it(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
+    for number in range(3):
+        simulator.script(result={"number": number})
+    with client.fan_out(["x"] * 3, type=Answer, max_concurrency=1) as outcomes:
+        taken = next(outcomes)
+        assert isinstance(taken, Completed)
+        value = weakref.ref(taken.result.value)
+        del taken
+        next(outcomes)
+        gc.collect()
+        assert value() is None
+
+
 def test_two_threads_may_share_a_fan_out(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
     for _ in range(10):
         simulator.script(result=1)
     with client.fan_out((f"{n}" for n in range(10)), max_concurrency=3) as outcomes, ThreadPoolExecutor() as pool:
         halves = [pool.submit(lambda: [outcome.index for outcome in outcomes]) for _ in range(2)]
-        assert sorted(index for half in halves for index in half.result(SECONDS)) == list(range(10))
+        assert sorted(index for half in halves for index in half.result(PATIENCE_SECONDS)) == list(range(10))

@@ -17,19 +17,19 @@ from enclave import (
     UsageError,
 )
 from enclave.simulator import SyncSimulator
+from tests.support import PATIENCE_SECONDS
 
-SECONDS = 20.0
 
-
-def enclave_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "enclave"]
+def enclave_threads() -> set[threading.Thread]:
+    """Also those of earlier tests, which may end at any time. So only those that are new since are counted."""
+    return {thread for thread in threading.enumerate() if thread.name == "enclave"}
 
 
 def test_many_threads_share_a_client_and_its_one_thread(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
-    before = len(enclave_threads())
+    before = enclave_threads()
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(lambda _: client.health().ok, range(200)))
-        assert len(enclave_threads()) == before + 1
+        assert len(enclave_threads() - before) == 1
 
 
 def test_there_is_no_thread_before_the_first_call_and_none_after_the_last(simulator: SyncSimulator) -> None:
@@ -38,21 +38,22 @@ def test_there_is_no_thread_before_the_first_call_and_none_after_the_last(simula
         client.attach("s-1")
         client.session("x")
         client.fan_out(["x"])
-        assert enclave_threads() == before
+        assert enclave_threads() <= before
         client.health()
-        assert len(enclave_threads()) == len(before) + 1
-    assert enclave_threads() == before
+        assert len(enclave_threads() - before) == 1
+    assert enclave_threads() <= before
 
 
 def test_a_client_that_was_forgotten_ends_its_thread(simulator: SyncSimulator) -> None:
+    before = enclave_threads()
     client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
     client.health()
-    thread = enclave_threads()[-1]
+    (thread,) = enclave_threads() - before
     gone = weakref.ref(client)
     del client
     gc.collect()
     assert gone() is None
-    thread.join(SECONDS)
+    thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
 
 
@@ -73,7 +74,7 @@ def test_closing_a_client_leaves_what_is_open(simulator: SyncSimulator) -> None:
     client.close()
     client.close()
     assert simulator.phases == {session.id: "torn_down"}
-    assert simulator.open_streams == 0
+    simulator.wait_until(lambda simulator: simulator.open_streams == 0)  # the server closes its end a little later
     block.__exit__(None, None, None)
     for late in (client.health, session.refresh, lambda: client.run("x"), client.__enter__):
         with pytest.raises(UsageError, match="this SyncEnclaveClient is closed"):
@@ -97,7 +98,7 @@ def test_a_call_that_a_closing_client_cuts_off_is_told_so(simulator: SyncSimulat
     waiting.start()
     simulator.wait_until(lambda simulator: simulator.open_streams == 1)
     client.close()
-    waiting.join(SECONDS)
+    waiting.join(PATIENCE_SECONDS)
     assert [type(error) for error in errors] == [UsageError]
     assert "closed" in str(errors[0])
 
@@ -119,7 +120,7 @@ def test_a_block_that_is_being_entered_when_its_client_closes_is_told_so(simulat
     entering.start()
     simulator.wait_until(lambda simulator: len(simulator.requests) > before)
     client.close()
-    entering.join(SECONDS)
+    entering.join(PATIENCE_SECONDS)
     assert [type(error) for error in errors] == [UsageError]
     assert "closed" in str(errors[0])
 
@@ -146,8 +147,8 @@ def test_a_call_on_the_clients_own_loop_is_refused(simulator: SyncSimulator) -> 
 
 def test_options_share_the_connections_and_the_thread(simulator: SyncSimulator, client: SyncEnclaveClient) -> None:
     client.health()
-    before = len(enclave_threads())
+    before = enclave_threads()
     other = client.with_options(timeout=5)
     assert isinstance(other, SyncEnclaveClient)
     assert other.health().ok
-    assert len(enclave_threads()) == before
+    assert enclave_threads() <= before

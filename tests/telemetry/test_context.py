@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from enclave import EnclaveClient, StdoutFrame
 from enclave.opentelemetry import OpenTelemetryObserver
 from enclave.simulator import Simulator
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.messages import event, response
 from tests.support.spans import Tracing
 
@@ -35,7 +35,7 @@ def current_name() -> str | None:
 
 async def test_inside_the_block_the_session_is_current_and_outside_what_was_before(sim, client, tracing):
     sim.script(hold=True)
-    with anyio.fail_after(10), tracing.tracer.start_as_current_span("caller"):
+    with anyio.fail_after(PATIENCE_SECONDS), tracing.tracer.start_as_current_span("caller"):
         async with client.session("x"):
             with tracing.tracer.start_as_current_span("step"):
                 await client.list()
@@ -57,7 +57,7 @@ async def test_inside_the_block_the_session_is_current_and_outside_what_was_befo
 
 async def test_a_failing_block_leaves_nothing_current_either(sim, client):
     sim.script(hold=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         with pytest.raises(ZeroDivisionError):
             async with client.session("x"):
                 raise ZeroDivisionError
@@ -71,7 +71,7 @@ async def test_a_failing_block_leaves_nothing_current_either(sim, client):
 async def test_a_stream_is_below_the_span_it_was_entered_in_and_is_not_current_in_its_block(sim, client, tracing):
     sim.script([StdoutFrame("a"), StdoutFrame("b")], result=1)
     sim.faults.drop_stream(after_frames=2)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         handle = await client.run("x")
         stream = handle.stream()  # made outside. What counts is where it is entered
 
@@ -105,7 +105,7 @@ async def test_sessions_at_once_do_not_mix(sim, client, tracing):
 
     for number in range(count):
         sim.script([StdoutFrame("a")], result=number)
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with anyio.create_task_group() as tasks:
             for number in range(count):
                 tasks.start_soon(one, number)
@@ -124,7 +124,7 @@ async def test_sessions_at_once_do_not_mix(sim, client, tracing):
 async def test_the_sessions_of_a_fan_out_are_below_the_span_it_was_entered_in(sim, client, tracing):
     for number in range(3):
         sim.script(result=number)
-    with anyio.fail_after(20), tracing.tracer.start_as_current_span("batch"):
+    with anyio.fail_after(PATIENCE_SECONDS), tracing.tracer.start_as_current_span("batch"):
         outcomes = await client.map(["x"] * 3, max_concurrency=2)
         assert current_name() == "batch"
     assert [outcome.verdict for outcome in outcomes] == ["succeeded"] * 3
@@ -184,7 +184,7 @@ async def test_a_block_that_is_left_in_another_context_logs_no_error_and_ends_it
             await block.__aexit__(None, None, None)
             assert current_name() == "elsewhere"
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         await in_tasks(enter, leave)
     assert current_name() is None
     assert tracing.tree() == ["enclave.session", "  POST /sessions", "elsewhere", "  DELETE /sessions/{id}"]
@@ -193,7 +193,7 @@ async def test_a_block_that_is_left_in_another_context_logs_no_error_and_ends_it
 async def test_a_block_that_is_left_in_a_copy_of_its_context_is_current_in_neither(sim, client, tracing):
     for _ in range(2):
         sim.script(hold=True)
-    with anyio.fail_after(10), tracing.tracer.start_as_current_span("caller"):
+    with anyio.fail_after(PATIENCE_SECONDS), tracing.tracer.start_as_current_span("caller"):
         block = client.session("x")
         await block.__aenter__()
 
@@ -214,7 +214,7 @@ async def test_a_generator_that_holds_a_session_and_is_closed_elsewhere_leaves_n
         async with client.session("x") as session:
             yield session
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         for _ in range(3):
             sim.script(hold=True)
             generator = sessions()
@@ -232,7 +232,7 @@ async def test_a_generator_that_holds_a_session_and_is_closed_elsewhere_leaves_n
 async def test_blocks_that_are_left_in_the_wrong_order_leave_nothing_current(sim, client, tracing):
     for _ in range(2):
         sim.script(hold=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         first, second = client.session("x"), client.session("y")
         await first.__aenter__()
         await second.__aenter__()
@@ -267,7 +267,7 @@ async def test_each_connection_of_a_stream_carries_the_trace_context_of_its_own_
     keeper.streams(first)
     keeper.streams(event({"kind": "end"}, "2"))
     observer = OpenTelemetryObserver(tracing.provider)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with EnclaveClient(keeper.base_url, api_key="ek_a_b", retry=NO_WAITS, observer=observer) as client:
             async with client.stream("s-1") as frames:
                 assert len([frame async for frame in frames]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import traceback
 from contextvars import ContextVar
 
 import anyio
+import httpx
 import pytest
 
 from enclave import (
@@ -23,21 +25,15 @@ from enclave import (
     StreamObservation,
     UsageError,
 )
-from enclave.simulator import Simulator
-from tests.support import NO_WAITS
-from tests.support.recorder import Recorder
-
-STREAM = r"/sessions/[^/]+/stream"
-
-
-def client_of(sim: Simulator, observer: Observer, **options) -> EnclaveClient:
-    return EnclaveClient(sim.base_url, api_key=sim.api_key, retry=NO_WAITS, observer=observer, **options)
+from tests.support import PATIENCE_SECONDS
+from tests.support.recorder import STREAM, Recorder, client_of
+from tests.support.scripted_transport import ScriptedTransport
 
 
 async def test_a_session_its_stream_and_its_requests_are_told_in_order(sim):
     recorder = Recorder()
     sim.script([StdoutFrame("a")], result=1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, recorder) as client, client.session("x = 1") as session:
             assert (await session.result(int)).value == 1
             await session.refresh()
@@ -90,57 +86,10 @@ async def test_retries_and_what_a_request_ends_with_are_told(sim):
     ]
 
 
-async def test_resumes_are_told_apart_from_a_stream_that_could_not_be_opened(sim):
-    recorder = Recorder()
-    sim.script([StdoutFrame("a"), StdoutFrame("b"), StdoutFrame("c")], raw=True)
-    with anyio.fail_after(10):
-        async with client_of(sim, recorder) as client:
-            handle = await client.run("x")
-            await sim.until(lambda sim: sim.phases[handle.id] == "succeeded")
-            sim.faults.respond(503, path=STREAM)
-            sim.faults.drop_stream(after_frames=2)
-            async with handle.stream() as frames:
-                texts = [(await anext(frames)).data for _ in range(3)]
-    assert texts == ["a", "b", "c"]
-    calls = [call for call in recorder.of("stream") if call[0] != "stream"]
-    assert calls[0] == ("stream.retrying", "ServiceUnavailableError", 1, 0.0)
-    assert (calls[1][0], calls[1][2:]) == ("stream.resuming", (1, 0.0, 2))
-    assert [call[0] for call in recorder.of("request")].count("request") == 4  # POST, and three GETs
-
-
-async def test_leaving_a_stream_early_ends_it_as_cancelled_and_once(sim):
-    recorder = Recorder()
-    script = sim.script([StdoutFrame("a")], hold=True)
-    with anyio.fail_after(10):
-        async with client_of(sim, recorder) as client, client.session("x") as session:
-            async with session.stream() as frames:
-                await anext(frames)
-            assert recorder.heard[-1][:2] == ("stream.ended", "cancelled")
-            async with session.stream() as frames:
-                await anext(frames)
-                frames.cancel()
-            script.release()
-    ended = [call for call in recorder.heard if call[0] == "stream.ended"]
-    assert [call[1] for call in ended] == ["cancelled", "cancelled"]
-
-
-async def test_nothing_is_called_for_a_frame(sim):
-    few, many = Recorder(), Recorder()
-    with anyio.fail_after(20):
-        for count, recorder in ((1, few), (500, many)):
-            sim.script([StdoutFrame("x")] * count, result=1)
-            async with client_of(sim, recorder) as client, client.session("x") as session:
-                async with session.stream() as frames:
-                    async for _ in frames:
-                        pass
-    assert [call[0] for call in many.heard] == [call[0] for call in few.heard]
-    assert many.of("stream")[-1][2] == few.of("stream")[-1][2] + 499
-
-
 async def test_a_result_of_another_type_still_tells_how_the_workload_ended(sim):
     recorder = Recorder()
     sim.script(result="text")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, recorder) as client:
             with pytest.raises(ResultTypeError):
                 async with client.session("x") as session:
@@ -151,7 +100,7 @@ async def test_a_result_of_another_type_still_tells_how_the_workload_ended(sim):
 async def test_views_with_other_options_keep_the_observer_and_handles_of_run_have_no_session(sim):
     recorder = Recorder()
     sim.script(result=1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, recorder) as client:
             handle = await client.with_options(timeout=5).run("x")
             await handle.result()
@@ -199,7 +148,7 @@ async def test_context_variables_that_an_observation_sets_are_seen_where_the_int
 
     sim.script([StdoutFrame("a")], result=1)
     sim.faults.drop_stream(after_frames=1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, Binding()) as client, client.session("x") as session:
             await session.result()
             assert where.get() == "session"
@@ -250,7 +199,7 @@ def broken(method: str) -> tuple[Observer, list[str]]:
 @pytest.mark.parametrize("method", METHODS)
 async def test_an_observer_that_raises_breaks_no_call_and_is_not_passed_over_in_silence(sim, caplog, method):
     observer, calls = broken(method)
-    with anyio.fail_after(20), caplog.at_level(logging.DEBUG, "enclave"):
+    with anyio.fail_after(PATIENCE_SECONDS), caplog.at_level(logging.DEBUG, "enclave"):
         async with client_of(sim, observer) as client:
             for _ in range(2):
                 sim.script([StdoutFrame("a"), StdoutFrame("b")], result=1)
@@ -290,7 +239,7 @@ async def test_what_observers_and_observations_do_by_default_is_nothing(sim):
         def session(self, *_):
             return SessionObservation()
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE_SECONDS):
         for observer in (Observer(), Plain()):
             sim.script([StdoutFrame("a"), StdoutFrame("b")], result=1)
             sim.faults.respond(503, path=STREAM)
@@ -401,6 +350,21 @@ def test_importing_and_using_the_client_imports_no_opentelemetry():
     program = "import sys, enclave; enclave.EnclaveClient('http://127.0.0.1:1', observer=enclave.Observer()); "
     program += "print([name for name in sys.modules if 'opentelemetry' in name])"
     assert run(program) == "[]\n"
+
+
+async def test_an_observer_that_breaks_in_ever_new_ways_is_warned_of_a_hundred_times(caplog):
+    class Broken(Observer):
+        def request(self, *arguments, **keywords):
+            raise type(f"Fault{next(numbers)}Error", (Exception,), {})
+
+    numbers = itertools.count()
+    transport = ScriptedTransport(httpx.Response(200, json=[]))
+    caplog.set_level(logging.DEBUG, "enclave")
+    async with EnclaveClient("http://127.0.0.1:1", transport=transport, observer=Broken()) as client:
+        for _ in range(105):
+            assert await client.list() == []
+    told = [record.levelname for record in caplog.records if "observer: " in record.message]
+    assert told == ["WARNING"] * 100 + ["DEBUG"] * 5
 
 
 async def test_the_credential_shows_nowhere_in_the_traceback_of_a_broken_observer(keeper, caplog):

@@ -21,7 +21,7 @@ from enclave import (
 )
 from enclave.opentelemetry import MAX_CONTENT_BYTES, OpenTelemetryObserver
 from enclave.simulator import Simulator
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.spans import Tracing, attributes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,7 +45,7 @@ async def test_no_code_output_label_value_message_or_credential_is_in_any_span(s
     api_key = sim.api_key
     sim.faults.respond(503, method="DELETE", body=b'{"message": "MARKER-body"}')
     sim.faults.inject(b"data: MARKER-malformed\n\n", after_frames=1)
-    with anyio.fail_after(30), caplog.at_level(logging.CRITICAL, "enclave"):
+    with anyio.fail_after(PATIENCE_SECONDS), caplog.at_level(logging.CRITICAL, "enclave"):
         async with client_of(sim, tracing) as client:
             with pytest.raises(ResultTypeError, match="list"):
                 async with client.session(CODE, labels={"MARKER-name": "MARKER-label"}) as session:
@@ -69,7 +69,7 @@ async def test_no_code_output_label_value_message_or_credential_is_in_any_span(s
 
 async def test_code_and_messages_are_there_where_they_were_asked_for_within_a_bound(sim, tracing):
     sim.faults.respond(400, method="GET", path="/sessions", body=b'{"message": "MARKER-refused"}')
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing, capture_content=True) as client:
             with pytest.raises(BadRequestError):
                 await client.list()

@@ -27,7 +27,7 @@ from enclave import (
 )
 from enclave.opentelemetry import OpenTelemetryObserver
 from enclave.simulator import Simulator
-from tests.support import NO_WAITS
+from tests.support import NO_WAITS, PATIENCE_SECONDS
 from tests.support.messages import response
 from tests.support.plane import closing, hang_up
 from tests.support.spans import Tracing, attributes, events, status
@@ -44,7 +44,7 @@ def client_of(sim: Simulator, tracing: Tracing, *, retry: RetryPolicy | None = N
 
 async def test_a_session_with_a_stream_and_a_result_is_one_tree(sim, tracing):
     sim.script([StdoutFrame("a")], result=1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client, client.session("x") as session:
             async with session.stream() as frames:
                 count = len([frame async for frame in frames])
@@ -192,7 +192,7 @@ async def test_a_resumed_stream_tells_each_resume_and_its_requests_are_below_it(
     sim.script([StdoutFrame(text) for text in "abc"], result=1)
     sim.faults.drop_stream(after_frames=2)
     sim.faults.end_stream(after_frames=1)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client, client.session("x") as session:
             async with session.stream() as frames:
                 count = len([frame async for frame in frames])
@@ -217,7 +217,7 @@ async def test_a_resumed_stream_tells_each_resume_and_its_requests_are_below_it(
 async def test_a_stream_that_is_opened_at_the_second_attempt_tells_a_retry(sim, tracing):
     sim.script(result=1)
     sim.faults.respond(503, path=STREAM)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client, client.session("x") as session:
             await session.result()
     span = tracing.one("enclave.stream")
@@ -228,7 +228,7 @@ async def test_a_stream_that_is_opened_at_the_second_attempt_tells_a_retry(sim, 
 async def test_a_stream_that_could_not_be_resumed_failed(sim, tracing):
     sim.script([StdoutFrame("a"), StdoutFrame("b")], result=1)
     sim.faults.drop_stream(after_frames=1, reset=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing, retry=None) as client, client.session("x") as session:
             async with session.stream() as frames:
                 with pytest.raises(StreamInterrupted):
@@ -242,7 +242,7 @@ async def test_a_stream_that_could_not_be_resumed_failed(sim, tracing):
 
 async def test_leaving_a_stream_early_is_no_failure(sim, tracing):
     sim.script([StdoutFrame("a")], hold=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client, client.session("x") as session:
             async with session.stream() as frames:
                 await anext(frames)
@@ -256,7 +256,7 @@ async def test_leaving_a_stream_early_is_no_failure(sim, tracing):
 async def test_a_workload_that_failed_is_told_and_is_no_failure_of_the_session(sim, tracing):
     sim.script(exit_code=3)
     sim.script(exit_code=0, kill_reason="memory_exceeded")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client:
             for _ in range(2):
                 async with client.session("x", language="node") as session:
@@ -277,7 +277,7 @@ async def test_what_leaves_the_block_fails_the_session_by_its_type_alone(sim, tr
     class Odd(Exception):
         pass
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client:
             for error in (Odd("MARKER"), ExceptionGroup("MARKER", [Odd("MARKER")]), KeyboardInterrupt("MARKER")):
                 sim.script(hold=True)
@@ -299,7 +299,7 @@ async def test_what_leaves_the_block_fails_the_session_by_its_type_alone(sim, tr
 
 async def test_a_teardown_that_fails_is_told(sim, tracing):
     sim.faults.respond(500, method="DELETE", times=2)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client:
             sim.script(hold=True)
             with pytest.raises(APIStatusError):
@@ -321,7 +321,7 @@ async def test_a_teardown_that_fails_is_told(sim, tracing):
 
 async def test_a_cancelled_block_is_no_failure_and_its_requests_that_were_cut_off_are(sim, tracing):
     sim.script(hold=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client:
             sim.faults.delay(30, path=RESULT)
             with anyio.CancelScope() as scope:
@@ -348,7 +348,7 @@ async def test_a_cancelled_block_is_no_failure_and_its_requests_that_were_cut_of
 async def test_a_creation_that_was_cancelled_still_tells_which_session_it_made_and_that_it_is_gone(sim, tracing):
     sim.script(hold=True)
     delay = sim.faults.delay(0.2, method="POST", when="after")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client, anyio.create_task_group() as tasks:
 
             async def create() -> None:
@@ -365,7 +365,7 @@ async def test_a_creation_that_was_cancelled_still_tells_which_session_it_made_a
 
 
 async def test_limits_that_were_exceeded_are_told_by_a_real_workload(sim, tracing):
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, tracing) as client:
             async with client.session("while True: pass", limits=SessionLimits(wall_clock_ms=200)) as session:
                 await session.result()

@@ -150,6 +150,8 @@ def test_a_rewind_of_any_depth_is_noticed(note):
         ["1", ""],
         ["1", "2", "y" * (MAX_ID_BYTES + 1)],
         ["x" * (MAX_ID_BYTES + 1)],
+        ["1" * (MAX_ID_BYTES + 1)],
+        ["7" * 5000],  # more digits than Python makes a number of
         [f"{number:x}!" for number in range(MAX_HASHES + 1)],
         [*map(str, range(MAX_HASHES + 1)), "x"],
     ],
@@ -231,5 +233,17 @@ def test_what_ids_make_us_keep_is_bounded_in_bytes():
         ids.note(b"one too many")
         assert ids.state is IdState.USELESS
         assert tracemalloc.get_traced_memory()[0] < 1 << 16
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_series_is_not_made_anew_where_it_ends_and_there_are_too_many_ids_anyway():
+    ids = noted_at_once(*map(str, range(MAX_HASHES * 2)))
+    assert ids.state is IdState.COUNTING
+    tracemalloc.start()
+    try:
+        ids.note(b"x")
+        assert ids.state is IdState.USELESS
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()

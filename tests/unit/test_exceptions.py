@@ -19,6 +19,7 @@ from enclave import (
 )
 from enclave.transport._exceptions import EXCEPTION_MAP, describe, mapped, raise_mapped
 from enclave.transport._httpx_transport import HTTPX_EXCEPTION_MAP
+from enclave.transport.http11._callbacks import Callbacks
 from enclave.transport.http11._parser import ResponseParser
 
 ALL_ROWS = (*HTTPX_EXCEPTION_MAP, *EXCEPTION_MAP)
@@ -112,8 +113,8 @@ def test_the_parser_catches_whatever_httptools_raises():
     classes = {*exceptions_of(httptools), *exceptions_of(httptools.parser.errors)}
     assert httptools.HttpParserError in classes
     for cls in classes:
-        parser = ResponseParser(max_header_bytes=100)
-        parser._llhttp = type("Llhttp", (), {"feed_data": lambda _self, _data, cls=cls: raise_(instance_of(cls))})()
+        parser = ResponseParser(Callbacks(max_header_bytes=100))
+        parser.llhttp = type("Llhttp", (), {"feed_data": lambda _self, _data, cls=cls: raise_(instance_of(cls))})()
         with pytest.raises(APIConnectionError, match=r"is not HTTP|switched to a protocol"):
             parser.feed(b"x")
 

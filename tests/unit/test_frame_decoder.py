@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from enclave._streams._decoder import FrameDecoder
 from enclave._streams._frames import decode_frame
 from enclave._streams._history import History, HistoryMismatch, UnprovenContinuation
+from enclave._streams._warnings import UnknownFrameLog
 from enclave.errors import EventTooLargeError
 from enclave.transport import SSEDecoder
 from enclave.types import EndFrame, StderrFrame, StdoutFrame, StreamFrame, UnknownFrame
@@ -243,7 +244,12 @@ def test_a_frame_that_cannot_be_read_stands_among_its_neighbours_and_is_told_wit
     blocks = [frame_block(index, str(index)) for index in range(100)]
     blocks[41] = b"id: 41\nevent: stdout\ndata: {broken}\n\n"
     told: list[tuple[UnknownFrame, int]] = []
-    frames = FrameDecoder(History(), on_unknown=lambda frame, index: told.append((frame, index))).feed(b"".join(blocks))
+
+    class Log(UnknownFrameLog):
+        def note(self, frame: UnknownFrame, index: int) -> None:
+            told.append((frame, index))
+
+    frames = FrameDecoder(History(), unknown_frames=Log("s-1")).feed(b"".join(blocks))
     assert len(frames) == 100
     unknown = frames[41]
     assert isinstance(unknown, UnknownFrame)
@@ -282,6 +288,15 @@ def test_what_comes_after_the_end_frame_is_neither_given_out_nor_counted(cut_siz
     assert decode(decoder, pieces_of(stream, cut_sizes)) == [StdoutFrame("a"), StdoutFrame("b"), EndFrame()]
     assert decoder.ended
     assert history.count == 3
+
+
+def test_nor_is_what_comes_after_it_in_a_read_that_is_too_odd_to_be_decoded_at_once() -> None:
+    history = History()
+    stream = [frame_block(number, "x" * 100) for number in range(100)]
+    stream[20], stream[60] = b'id: 20\nevent: end\ndata: {"kind":"end"}\n\n', b"data: {broken}\n\n"
+    frames = FrameDecoder(history).feed(b"".join(stream))
+    assert frames == [StdoutFrame("x" * 100)] * 20 + [EndFrame()]
+    assert history.count == 21
 
 
 @pytest.mark.parametrize("cut_sizes", [[], [1] * 2000], ids=["in bulk", "byte by byte"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from enclave._streams._history import FOLLOWING, PROVING, REPLAYING, History, HistoryMismatch, UnprovenContinuation
@@ -151,4 +153,14 @@ def test_a_history_without_ids_or_with_distrusted_ones_is_resumed_by_a_replay() 
     history.distrust_ids()
     assert history.resume_id() is None
     assert history.admit(B, b"", b"2")
+    assert history.resume_id() is None
+
+
+def test_ids_of_any_length_are_not_kept() -> None:
+    tracemalloc.start()
+    try:
+        history = history_of(*((b"%d" % number, b"%d" % number + b"x" * (1 << 20)) for number in range(3)))
+        assert tracemalloc.get_traced_memory()[0] < 1 << 16
+    finally:
+        tracemalloc.stop()
     assert history.resume_id() is None

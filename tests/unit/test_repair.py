@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import bounds
@@ -27,7 +27,6 @@ def repaired(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES), st.integers(1, 40))
 def test_only_what_is_no_text_is_replaced(pieces, chunk_bytes):
     document = b'["' + b"".join(pieces) + b'"]'
@@ -53,7 +52,7 @@ def test_a_text_of_nothing_but_escapes_costs_few_copies_of_it(piece):
     document = b'{"data":"' + piece * (2**20 // len(piece)) + rb'\ud83d"}'
     tracemalloc.start()
     try:
-        assert repair_text(document).endswith(rb'\ufffd"}')
+        assert repair_text(document).endswith('\ufffd"}'.encode())
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -65,5 +64,4 @@ def test_what_is_kept_of_long_ids_and_what_a_repair_takes_are_bounded():
     for name, piece in bounds.TEXTS.items():
         sound, repaired = (bounds.event(piece, 2**20, is_broken=is_broken) for is_broken in (False, True))
         assert bounds.decode(sound) == bounds.decode(repaired) == 1, name
-        # A text with U+FFFD in it takes two bytes a character, where one was enough.
-        assert bounds.peak_of(repaired) < 2.5 * bounds.peak_of(sound), name
+        assert bounds.peak_of(repaired) < bounds.TARGET_RATIO * bounds.peak_of(sound), name

@@ -149,3 +149,9 @@ def test_comments_do_not_add_up() -> None:
 def test_a_bound_that_admits_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="max_event_bytes: must be positive, got 0"):
         SSEDecoder(max_event_bytes=0)
+
+
+@pytest.mark.parametrize("bound", ["1", 1.5, True])
+def test_a_bound_that_is_no_whole_number_is_refused(bound) -> None:
+    with pytest.raises(TypeError, match=f"max_event_bytes: expected a whole number, got {type(bound).__name__}"):
+        SSEDecoder(max_event_bytes=bound)

@@ -54,7 +54,7 @@ async function poll() {
   do {
     again = false;
     try {
-      const sessions = await request("GET", "/sessions");
+      const sessions = await request("GET", "/sessions", { poll: true });
       list.show(sessions);
       tell(sessions);
       const session = sessions.find((one) => one.id === opened());

@@ -161,7 +161,7 @@ export class Detail {
       const denied = event.type === "egress_denied";
       const row = element("tr", denied ? { className: "denied" } : {});
       const detail = Object.entries(event.detail ?? {}).map(([name, value]) =>
-        `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`,
+        `${name}: ${typeof value === "string" ? value : JSON.stringify(value, null, 1).replaceAll(/\n */g, " ")}`,
       );
       row.append(
         element("td", { className: "event", text: time(event.ts) }),

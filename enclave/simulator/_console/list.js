@@ -115,6 +115,6 @@ class Row {
     const right = Math.max(0, 1 - (now - ended) / span);
     this.bar.setAttribute("x", `${(left * 100).toFixed(2)}%`);
     // A bar that began before the time line is cut at its left edge. One that is very short stays visible.
-    this.bar.setAttribute("width", right <= 0 ? "0" : `${Math.max(0.7, (right - left) * 100).toFixed(2)}%`);
+    this.bar.setAttribute("width", right <= 0 ? "0" : `${Math.max(1.5, (right - left) * 100).toFixed(2)}%`);
   }
 }

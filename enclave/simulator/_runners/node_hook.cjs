@@ -149,8 +149,11 @@ const hook = ['--require', __filename];
 threads.Worker = new Proxy(threads.Worker, {
   construct(target, [file, options], newTarget) {
     threads.setEnvironmentData(KEY, policy);
-    const given = options?.execArgv ? { ...options, execArgv: [...hook, ...options.execArgv] } : options;
-    return construct(target, [file, given], newTarget);
+    const isObject = Object(options) === options;
+    // Read once: a getter may answer otherwise the next time.
+    const asked = isObject ? options.execArgv : undefined;
+    const execArgv = Array.isArray(asked) ? [...hook, ...asked] : asked;
+    return construct(target, [file, isObject ? Object.create(options, { execArgv: { value: execArgv } }) : options], newTarget);
   },
 });
 threads.Worker.prototype.constructor = threads.Worker;

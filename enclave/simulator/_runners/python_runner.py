@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 METADATA = "169.254.169.254"
 METADATA_NAMES = {"metadata", "metadata.google.internal", "instance-data"}
-INTERPRETERS = {"_interpreters", "_xxsubinterpreters"}
+INTERPRETERS = {"_interpreters", "_xxsubinterpreters", "_testcapi", "_testinternalcapi"}
+"""The modules that can make another interpreter in this process."""
 REPORT_LOCK = threading.RLock()
 
 # They are bound here, so that a program which replaces them does not replace ours.

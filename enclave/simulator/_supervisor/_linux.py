@@ -18,6 +18,8 @@ CLONE_NEWIPC = 0x08000000
 MS_REC_PRIVATE, MS_NOSUID_NODEV, MS_NOEXEC = 0x4000 | 0x40000, 2 | 4, 8
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
 CAPABILITIES = 64
+FILE_BYTES = 4096
+"""What a file costs besides its content, so that their number is bounded too: all have to be removed in the end."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name on every Linux
 
 
@@ -60,7 +62,7 @@ def mount_proc() -> bool:
 
 def mount_empty(path: str, max_bytes: int) -> None:
     """Cover a directory with one in memory, which the mount namespace takes along when it ends."""
-    options = f"mode=1777,size={max_bytes}".encode()
+    options = f"mode=1777,size={max_bytes},nr_inodes={max_bytes // FILE_BYTES}".encode()
     # Where there is no such directory, there is nothing to cover.
     ctypes.CDLL(None).mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID_NODEV, options)
 

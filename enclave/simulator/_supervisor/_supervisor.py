@@ -97,9 +97,12 @@ class Supervisor:
         while self.exit is None and self.kill_reason is None and not self.abandoned:
             now = time.monotonic()
             if now >= next_check:
-                next_check = now + self._check(now)
-                continue
-            for fd, _ in self._poller().poll(max(0.0, next_check - now) * 1000 + 1):
+                pause = self._check(now)
+                next_check = time.monotonic() + pause
+                if self.kill_reason is not None:
+                    return
+            # A look may take as long as the pause that follows it, so the pipes get their turn after every one.
+            for fd, _ in self._poller().poll(max(0.0, next_check - time.monotonic()) * 1000 + 1):
                 self._handle(fd)
 
     def _poller(self) -> select.poll:
@@ -144,16 +147,18 @@ class Supervisor:
         wall_left = self.started + float(self.spec["wall_seconds"]) - now
         pause = CALM_POLL_SECONDS
         self.disk.advance()
-        if wall_left <= 0:
-            self.kill_reason = "wall_clock_exceeded"
-        elif self.disk.most_bytes > self.spec["disk_bytes"]:
-            self.kill_reason = "disk_exceeded"
-        elif LINUX:
+        removed_bytes = 0
+        if LINUX:
             usage = Usage(self.init, self.spec["pids"], uid=self.spec["uid"], own_mounts=self.spec["isolation"]["proc"])
             self._note(usage)
             self.kill_reason = self._over_budget(usage.pids)
+            removed_bytes = usage.removed_bytes
             if usage.memory_bytes * 2 > self.spec["memory_bytes"] or usage.pids * 2 > self.spec["pids"]:
                 pause = TENSE_POLL_SECONDS
+        if self.disk.most_bytes + removed_bytes > self.spec["disk_bytes"]:
+            self.kill_reason = "disk_exceeded"
+        if wall_left <= 0:
+            self.kill_reason = "wall_clock_exceeded"
         return min(pause, wall_left)
 
     def _note(self, usage: Usage) -> None:

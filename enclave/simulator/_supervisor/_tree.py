@@ -15,12 +15,10 @@ from collections.abc import Iterator
 
 assert sys.platform != "win32"  # noqa: S101 - so that type checkers read no further on Windows
 
-from ._linux import SHARED_MEMORY
+from ._linux import FILE_BYTES, SHARED_MEMORY
 
 KILL_SECONDS = 5.0
 BLOCK_BYTES = 512
-FILE_BYTES = 4096
-"""What a file costs besides its content, so that their number is bounded too: all have to be removed in the end."""
 FILES_A_STEP = 2000
 _PSS = (b"Pss", b"Pss_Shmem")
 
@@ -60,8 +58,11 @@ class Usage:
         for pid in self.counted:
             self.cpu_seconds += self._measure(pid, counted=True)
         # Memory that lives as a file need not be mapped by any process.
-        self._file_bytes = self._memory_files()
-        self._file_bytes += _used_bytes(f"/proc/{init}/root{SHARED_MEMORY}") if own_mounts else _owned_bytes(uid)
+        shared_memory = f"/proc/{init}/root{SHARED_MEMORY}"
+        self.removed_bytes = 0
+        """Files on disk that were removed while a process has them open. They are there until it closes them."""
+        self._file_bytes = self._measure_removed(shared_memory, own_mounts=own_mounts)
+        self._file_bytes += _used_bytes(shared_memory) if own_mounts else _owned_bytes(uid)
         if own_mounts:
             self._file_bytes += _segment_bytes()
         self.memory_bytes += self._file_bytes
@@ -78,16 +79,25 @@ class Usage:
             return self.memory_bytes
         return total - mapped_file_bytes + max(mapped_file_bytes, self._file_bytes)
 
-    def _memory_files(self) -> int:
-        """Files without a name, which exist only while a process has them open."""
-        sizes: dict[tuple[int, int], int] = {}
-        for pid in self.counted:
-            with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-                for entry in entries:
-                    if os.readlink(entry.path).startswith("/memfd:"):
-                        found = os.stat(entry.path)
-                        sizes[found.st_dev, found.st_ino] = found.st_blocks * BLOCK_BYTES
-        return sum(sizes.values())
+    def _measure_removed(self, shared_memory: str, *, own_mounts: bool) -> int:
+        """Look for open files that no directory has. Returns how many bytes of them are memory."""
+        in_memory: dict[tuple[int, int], int] = {}
+        on_disk: dict[tuple[int, int], int] = {}
+        memory_device = None
+        with contextlib.suppress(OSError):
+            memory_device = os.stat(shared_memory).st_dev
+        for link, found in _removed_files(self.counted):
+            if link.startswith("/memfd:"):
+                kind = in_memory
+            elif found.st_dev != memory_device:
+                kind = on_disk
+            elif own_mounts:
+                continue  # the file system itself tells what it holds
+            else:
+                kind = in_memory
+            kind[found.st_dev, found.st_ino] = found.st_blocks * BLOCK_BYTES
+        self.removed_bytes = sum(on_disk.values())
+        return sum(in_memory.values())
 
     def _measure(self, pid: int, *, counted: bool) -> float:
         try:
@@ -122,31 +132,48 @@ def _segment_bytes() -> int:
     return 0
 
 
+def _removed_files(pids: list[int]) -> Iterator[tuple[str, os.stat_result]]:
+    """Open files that no directory has, by what the kernel calls them."""
+    for pid in pids:
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                # A file that is closed meanwhile must not hide the others.
+                with contextlib.suppress(OSError):
+                    link = os.readlink(entry.path)
+                    if link.endswith(" (deleted)") and (found := os.stat(entry.path)).st_nlink == 0:
+                        yield link, found
+
+
 def _owned_bytes(uid: int | None) -> int:
-    return sum(found.st_blocks * BLOCK_BYTES for _, found in _shared_files(uid))
+    total = 0
+    waiting = [SHARED_MEMORY] if uid is not None else []
+    while waiting:
+        for entry, found in _entries(waiting.pop()):
+            if found.st_uid == uid:
+                total += found.st_blocks * BLOCK_BYTES + FILE_BYTES
+                if stat.S_ISDIR(found.st_mode):
+                    waiting.append(entry)
+    return total
 
 
-def _shared_files(uid: int | None) -> list[tuple[str, os.stat_result]]:
-    """Files in shared memory of a user who runs nothing but one workload. Without such a user nobody knows whose."""
-    if uid is None:
-        return []
-    found: list[tuple[str, os.stat_result]] = []
-    with contextlib.suppress(OSError), os.scandir(SHARED_MEMORY) as entries:
+def _entries(directory: str) -> Iterator[tuple[str, os.stat_result]]:
+    """What a directory has, without what is removed meanwhile."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
-                if entry.stat(follow_symlinks=False).st_uid == uid:
-                    found.append((entry.path, entry.stat(follow_symlinks=False)))
-    return found
+                yield entry.path, entry.stat(follow_symlinks=False)
 
 
 def remove_shared_files(uid: int | None) -> None:
     """Remove what a workload with a user id of its own left in shared memory."""
-    for path, found in _shared_files(uid):
-        if stat.S_ISDIR(found.st_mode):
-            remove_tree(path)
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+    # Such a user runs nothing but one workload. Without one nobody knows whose a file is.
+    for path, found in list(_entries(SHARED_MEMORY)) if uid is not None else ():
+        if found.st_uid == uid:
+            if stat.S_ISDIR(found.st_mode):
+                remove_tree(path)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
 
 class DiskUse:
@@ -166,18 +193,14 @@ class DiskUse:
         total = count = 0
         directories = [self._directory]
         while directories:
-            try:
-                with os.scandir(directories.pop()) as entries:
-                    for entry in entries:
-                        count += 1
-                        if count % FILES_A_STEP == 0:
-                            yield True
-                        if entry.is_dir(follow_symlinks=False):
-                            directories.append(entry.path)
-                        total += entry.stat(follow_symlinks=False).st_blocks * BLOCK_BYTES + FILE_BYTES
-                        self.most_bytes = max(self.most_bytes, total)
-            except OSError:
-                continue  # it was removed meanwhile
+            for path, found in _entries(directories.pop()):
+                count += 1
+                if count % FILES_A_STEP == 0:
+                    yield True
+                if stat.S_ISDIR(found.st_mode):
+                    directories.append(path)
+                total += found.st_blocks * BLOCK_BYTES + FILE_BYTES
+                self.most_bytes = max(self.most_bytes, total)
 
 
 def kill_tree(root: int, group: int) -> None:

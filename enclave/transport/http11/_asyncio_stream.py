@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ._stream import RawSocket, hold_back
 
 _CALLS_PER_CHECKPOINT = 8
 """A task whose future is done is not cancelled by anyio, and while bytes pour in it always is: so it has to ask."""
@@ -28,17 +28,34 @@ _MAX_UNREAD_PIECES = 16
 """How much of what the kernel still holds is taken when a write has failed, in reads."""
 
 
-class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
-    """A connected socket: one task receives, one sends. What was read and not yet taken is at most two reads.
+class AsyncioStream(asyncio.BufferedProtocol):
+    """A `PlainStream`. What was read and not yet received is at most two reads.
 
     Protocol and stream in one object, for there are as many of them as there are streams.
     """
+
+    __slots__ = (
+        "_at_end",
+        "_closed",
+        "_is_receiving",
+        "_is_sending",
+        "_loop",
+        "_lost",
+        "_paused",
+        "_reader",
+        "_reads",
+        "_scratch",
+        "_sends",
+        "_transport",
+        "_unread",
+        "_writer",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, scratch: memoryview) -> None:
         self._loop = loop
         self._scratch = scratch
         self._transport: asyncio.Transport
-        self._unread: list[bytes] = []  # mostly empty, and then a tenth of a deque
+        self._unread: tuple[bytes, ...] = ()  # empty as long as a stream waits, and so no object of its own
         self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
         self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
         self._is_receiving = self._is_sending = False
@@ -61,18 +78,18 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         return stream
 
     @property
+    def socket(self) -> RawSocket:
+        """The socket."""
+        raw: RawSocket = self._transport.get_extra_info("socket")
+        return raw
+
+    @property
     def has_unread(self) -> bool:
-        """Whether bytes were read, or the end was met, that nobody has received."""
+        """See `Stream.has_unread`."""
         return bool(self._unread) or self._at_end
 
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
-        """The next bytes. A cancelled call has taken none.
-
-        Raises:
-            anyio.EndOfStream: the peer sends no more.
-            anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
-            anyio.BusyResourceError: another task is receiving.
-        """
+    async def receive(self) -> bytes:
+        """See `Stream.receive`."""
         if self._is_receiving:
             raise anyio.BusyResourceError("reading from")
         self._is_receiving = True
@@ -93,16 +110,13 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
             self._reader = None
             self._is_receiving = False
         if self._unread:
-            return self._take(max_bytes)
+            data = self._unread[0]
+            self._unread = self._unread[1:]
+            return data
         raise self._reason() or anyio.EndOfStream
 
-    async def send(self, item: bytes) -> None:
-        """Send all of `item`. A cancelled call may have sent a part.
-
-        Raises:
-            anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
-            anyio.BusyResourceError: another task is sending.
-        """
+    async def send(self, item: bytes | memoryview) -> None:
+        """See `Stream.send`."""
         if self._is_sending:
             raise anyio.BusyResourceError("writing to")
         self._is_sending = True
@@ -120,50 +134,26 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
         finally:
             self._is_sending = False
 
-    async def send_some(self, item: bytes) -> int:
-        """Send `item` once there is room for it, and give its length. A cancelled call has sent none of it.
-
-        Raises:
-            As `send` does.
-        """
+    async def send_some(self, item: bytes | memoryview) -> int:
+        """See `PlainStream.send_some`. It sends all of it."""
         await self.send(b"")
         self._transport.write(item)
         return len(item)
 
-    def send_nowait(self, item: bytes) -> None:
-        """Send as much of `item` as the kernel takes at once, as the last bytes before `aclose`.
-
-        Raises:
-            OSError: the connection broke.
-        """
+    def send_last(self, item: bytes) -> None:
+        """See `PlainStream.send_last`."""
         if not self._transport.is_closing() and not self._transport.get_write_buffer_size():
+            raw = self.socket
+            hold_back(raw)
             # Past the transport, because uvloop drops what it was given last when it is aborted.
-            os.write(self._transport.get_extra_info("socket").fileno(), item)
+            os.write(raw.fileno(), item)
 
-    async def send_eof(self) -> None:
-        """Send no more. Receiving goes on."""
-        if not self._transport.is_closing():
-            self._transport.write_eof()
-
-    async def aclose(self) -> None:
-        """Close, dropping what was not sent. Never waits: asyncio closes the socket in its next turn."""
+    def close(self) -> None:
+        """See `Stream.close`. asyncio closes the socket itself in its next turn."""
         self._closed = self._at_end = True
-        self._unread.clear()
+        self._unread = ()
         self._transport.abort()
         self._wake()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """The socket, under `anyio.abc.SocketAttribute.raw_socket`."""
-        return {SocketAttribute.raw_socket: lambda: self._transport.get_extra_info("socket")}
-
-    def _take(self, max_bytes: int) -> bytes:
-        data = self._unread[0]
-        if len(data) > max_bytes:
-            self._unread[0] = data[max_bytes:]
-            return data[:max_bytes]
-        del self._unread[0]
-        return data
 
     def _reason(self) -> Exception | None:
         """Why nothing more can be received or sent, other than that the peer has ended."""
@@ -194,7 +184,7 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def buffer_updated(self, nbytes: int) -> None:
         # Copied at once, because the next socket is read into the same buffer.
-        self._unread.append(bytes(self._scratch[:nbytes]))
+        self._unread += (bytes(self._scratch[:nbytes]),)
         # Nobody waits, so the reader is slower than the server. The kernel's buffer slows the server down.
         if not self._wake() and not self._paused:
             self._paused = True
@@ -216,10 +206,10 @@ class AsyncioStream(asyncio.BufferedProtocol, ByteStream):
 
     def _take_what_the_kernel_holds(self) -> None:
         """A failed write ends asyncio's reading at once. But what the server sent before is the reason it hung up."""
-        descriptor = self._transport.get_extra_info("socket").fileno()
+        descriptor = self.socket.fileno()
         with suppress(OSError):  # nothing is left, or this is Windows, where sockets are no files
             while len(self._unread) < _MAX_UNREAD_PIECES and (data := os.read(descriptor, len(self._scratch))):
-                self._unread.append(data)
+                self._unread += (data,)
 
     def pause_writing(self) -> None:
         self._writer = self._loop.create_future()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 from enclave.errors import EnclaveError, UsageError
+from enclave.transport._exceptions import FOREIGN
+from enclave.transport._time_limit import TimeLimit
 
-from ._parser import ResponseParser
+from ._connection import Connection
+from ._exchange import Exchange
 from ._pool import Lease
 
 
@@ -16,19 +17,20 @@ class ResponseBody:
     Not an async generator: a cancelled read loses nothing, and reading can go on after it. One task reads at a time.
     """
 
-    __slots__ = ("_keep_alive", "_lease", "_parser", "_read_seconds", "_start")
+    __slots__ = ("_keep_alive", "_lease", "_limit", "_parser", "_read_seconds", "_start")
 
     read_is_repeatable = True
 
     def __init__(
-        self, lease: Lease, parser: ResponseParser, start: bytes, *, read_seconds: float | None, keep_alive: bool
+        self, lease: Lease, exchange: Exchange, limit: TimeLimit | None, *, read_seconds: float | None
     ) -> None:
         self._lease = lease
-        self._parser = parser
-        self._start = start
+        self._parser = exchange.parser
+        self._start = exchange.body_start
+        self._keep_alive = exchange.sent
+        self._limit = limit
         self._read_seconds = read_seconds
-        self._keep_alive = keep_alive
-        if parser.complete:
+        if self._parser.complete:
             self._finish()
 
     @property
@@ -50,7 +52,15 @@ class ResponseBody:
             return start
         try:
             while not self._parser.complete:
-                data = await self._receive()
+                connection = self._connection()
+                if self._limit is None:
+                    try:
+                        # A stream waits here for long, and so there is no coroutine between.
+                        data = await connection.stream.receive()
+                    except FOREIGN as error:
+                        data = connection.after_failed_read(error)
+                else:
+                    data = await self._receive_within(self._limit, connection)
                 # No await from here to the return: a cancellation must not come between the bytes and the caller.
                 body = self._feed(data)
                 if body:
@@ -58,21 +68,26 @@ class ResponseBody:
         except UsageError:
             raise  # the task that reads already goes on
         except EnclaveError:
-            await self._lease.aclose()
+            self._lease.close()
             raise
-        await self._lease.aclose()
+        self._lease.close()
         return b""
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end and the connection went back already."""
-        await self._lease.aclose()
+        self._lease.close()
 
-    def _receive(self) -> Awaitable[bytes]:
+    def _connection(self) -> Connection:
         self._parser.check()
         connection = self._lease.connection
         if connection is None:
             raise UsageError("the response was closed before its end")
-        return connection.receive(self._read_seconds)
+        return connection
+
+    async def _receive_within(self, limit: TimeLimit, connection: Connection) -> bytes:
+        with limit.rest() as rest:
+            rest.step(self._read_seconds, connection.sent_nothing)
+            return await connection.receive()
 
     def _feed(self, data: bytes) -> bytes:
         if not data:

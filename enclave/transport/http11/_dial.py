@@ -1,4 +1,4 @@
-"""Making a connection: look-up, race, socket options, TLS, each within the time that the caller gives for all."""
+"""Making a connection: look-up, race, socket options, TLS, within the time that the caller gives for all of them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import ssl
 from collections.abc import Callable
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import RunVar
 
 from enclave._loop import runs_on_asyncio
 from enclave.errors import ConfigurationError, ConnectTimeoutError
 from enclave.transport._exceptions import FOREIGN, raise_mapped
+from enclave.transport._time_limit import TimeLimit
 
-from ._connection import MAX_READ_BYTES, Connection, RawSocket
+from ._connection import MAX_READ_BYTES, Connection
 from ._origin import Origin
 from ._race import connect_to_any
 from ._resolver import Address, Resolver
 from ._socket_stream import SocketStream
+from ._stream import PlainStream, RawSocket, Stream
 from ._tls import TLSSessions, TLSStream
 
 KEEPALIVE_IDLE_SECONDS = 30
@@ -57,39 +58,39 @@ class Dialer:
         self._context_lock = anyio.Lock()
         self._sessions = TLSSessions()
 
-    async def dial(self, seconds: float | None) -> Connection:
-        """A new connection, handshake included.
+    async def dial(self, seconds: float | None, limit: TimeLimit) -> Connection:
+        """A new connection, handshake included. Called within the time limit, as one step of `seconds`.
 
         Raises:
-            ConnectTimeoutError: it took longer than `seconds`.
             ConnectError: no address answered, or the TLS handshake failed. CertificateError: the server is not trusted.
+            And the limit raises ConnectTimeoutError: it took longer than `seconds`.
         """
         tried: list[Address] = []
-        problem = ""
+
+        def late(seconds: float) -> ConnectTimeoutError:
+            hint = "" if tried or self._origin.address else ": its name was not looked up by then"
+            return ConnectTimeoutError(f"no connection to {self._peer(tried)} within {seconds:g} s{hint}")
+
+        limit.step(seconds, late)
         try:
-            with anyio.move_on_after(seconds):
-                return await self._connect(tried)
+            return await self._connect(tried)
         except FOREIGN as error:
             raise_mapped(error, f"cannot connect to {self._peer(tried)}", connecting=True)
         except ValueError as error:  # a name that DNS or TLS cannot carry
             problem = str(error)
-        if problem:
-            raise ConfigurationError(f"cannot connect to {self._origin.peer}: {problem}")
-        hint = "" if tried or self._origin.address else ": its name was not looked up by then"
-        raise ConnectTimeoutError(f"no connection to {self._peer(tried)} within {seconds:g} s{hint}")
+        raise ConfigurationError(f"cannot connect to {self._origin.peer}: {problem}")
 
     async def _connect(self, tried: list[Address]) -> Connection:
         context = await self._ssl_context() if self._origin.is_tls else None
-        stream = await self._own(await self._open_socket(tried))
+        plain = await self._own(await self._open_socket(tried))
         try:
-            raw: RawSocket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
-            _set_options(raw)
-            secure = stream
+            _set_options(plain.socket)
+            stream: Stream = plain
             if context is not None:
-                secure = await TLSStream.handshake(stream, context, self._origin.server_name, self._sessions)
-            return Connection(secure, raw, self._origin.peer, socket_stream=stream)
+                stream = await TLSStream.handshake(plain, context, self._origin.server_name, self._sessions)
+            return Connection(stream, plain.socket, self._origin.peer)
         except BaseException:
-            await anyio.aclose_forcefully(stream)
+            plain.close()
             raise
 
     async def _open_socket(self, tried: list[Address]) -> socket.socket:
@@ -100,7 +101,7 @@ class Dialer:
             self._resolver.forget(addresses)
             raise
 
-    async def _own(self, raw: socket.socket) -> ByteStream:
+    async def _own(self, raw: socket.socket) -> PlainStream:
         """The stream of a connected socket, on whichever loop is running."""
         try:
             if not runs_on_asyncio():

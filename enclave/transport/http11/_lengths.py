@@ -24,10 +24,6 @@ class HeadBytes:
         """Take the next bytes."""
         self._bytes += data
 
-    def clear(self) -> None:
-        """Forget them: the head is parsed."""
-        self._bytes.clear()
-
     @property
     def is_tls(self) -> bool:
         """Whether this is no HTTP but a record of TLS: the alert to a client that did not begin a handshake."""

@@ -1,16 +1,15 @@
-"""Who owns which connection. Every change of owner is synchronous. Only dialling and closing are awaited."""
+"""Who owns which connection. Every change of owner is synchronous, and so is closing. Only dialling is awaited."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 
-import anyio
 from anyio.lowlevel import checkpoint
 
+from enclave._loop import current_time
 from enclave.errors import ConnectTimeoutError, UsageError
-from enclave.transport._messages import Timeouts
+from enclave.transport._time_limit import TimeLimit
 
 from ._connection import Connection
 from ._slots import Slots
@@ -31,7 +30,7 @@ class Pool:
 
     def __init__(
         self,
-        dial: Callable[[float | None], Awaitable[Connection]],
+        dial: Callable[[float | None, TimeLimit], Awaitable[Connection]],
         *,
         peer: str,
         max_connections: int,
@@ -47,51 +46,30 @@ class Pool:
         """All connections: idle ones, and those that a response owns."""
         self.closed = False
 
-    async def lease_stream(self, timeouts: Timeouts) -> Lease:
-        """A connection of its own. There may be any number of them, only not made all at once.
-
-        Raises:
-            As `lease` does.
-        """
+    async def connect(self, seconds: float | None, limit: TimeLimit) -> Connection:
+        """A new connection, for a stream. There may be any number of them, only not made all at once."""
         self._refuse_if_closed()
-        if not await self._dialling.acquire(timeouts.acquire):
-            raise ConnectTimeoutError(f"no connection to {self._peer} was begun within {timeouts.acquire:g} s")
+        if not self._dialling.take():
+            await self._dialling.wait()
         try:
-            connection = await self.dial(timeouts.connect)
+            return await self.dial(seconds, limit)
         finally:
             self._dialling.release()
-        return Lease(self, connection, has_slot=False, reused=False)
 
-    async def lease(self, timeouts: Timeouts) -> Lease:
-        """A slot, and with it an idle connection or else a new one.
-
-        Raises:
-            ConnectTimeoutError: no slot became free in time, or no connection was made in time.
-            ConnectError: no connection could be made. UsageError: the pool is closed.
-        """
+    async def take_slot(self) -> None:
+        """One of the slots that requests share. The step that is in force limits the wait for it."""
         self._refuse_if_closed()
-        if not await self.slots.acquire(timeouts.acquire):
-            raise ConnectTimeoutError(
-                f"none of the {self.slots.total} connections to {self._peer} became free within {timeouts.acquire:g} s"
-            )
-        try:
-            connection = await self._take_idle()
-            reused = connection is not None
-            if connection is None:
-                connection = await self.dial(timeouts.connect)
-        except BaseException:
-            self.slots.release()
-            raise
-        return Lease(self, connection, has_slot=True, reused=reused)
+        if not self.slots.take():
+            await self.slots.wait()
 
-    async def dial(self, seconds: float | None) -> Connection:
+    async def dial(self, seconds: float | None, limit: TimeLimit) -> Connection:
         """A new connection, entered among the open ones."""
         self._refuse_if_closed()
-        connection = await self._dial(seconds)
+        connection = await self._dial(seconds, limit)
         self.open.add(connection)
         # Closed while this one was being made, so `aclose` has not seen it.
         if self.closed:
-            await self.discard(connection)
+            self.discard(connection)
             self._refuse_if_closed()
         return connection
 
@@ -102,14 +80,14 @@ class Pool:
             seconds = min(seconds, promised_seconds - KEEP_ALIVE_MARGIN_SECONDS)
         if seconds <= 0:
             return False
-        connection.expires_at = anyio.current_time() + seconds
+        connection.expires_at = current_time() + seconds
         self.idle.append(connection)
         return True
 
-    async def discard(self, connection: Connection) -> None:
+    def discard(self, connection: Connection) -> None:
         """Close a connection that nobody shall use any more."""
         self.open.discard(connection)
-        await connection.aclose()
+        connection.close()
 
     async def aclose(self) -> None:
         """Close every connection, also those in use, and send the queue away."""
@@ -118,39 +96,33 @@ class Pool:
         self.slots.admit_all()
         self._dialling.admit_all()
         self.idle.clear()
-        async with AsyncExitStack() as stack:
-            while self.open:
-                stack.push_async_callback(self.open.pop().aclose)
+        while self.open:
+            self.open.pop().close()
         # asyncio closes a socket in its next turn, and a caller may go on with something that blocks the event loop.
         await checkpoint()
 
-    async def _take_idle(self) -> Connection | None:
-        now = anyio.current_time()
-        found: Connection | None = None
-        useless: list[Connection] = []
-        while self.idle and found is None:
+    def take_idle(self) -> Connection | None:
+        """An idle connection that is still good, if there is one. Those that are past their time are closed."""
+        now = current_time()
+        while self.idle and self.idle[0].expires_at <= now:
+            self.discard(self.idle.popleft())
+        while self.idle:
             # The one that was used last has the best chance that the server still keeps it.
             connection = self.idle.pop()
             # The server may have closed it, or have sent bytes that would pass for the next answer.
-            if connection.expires_at <= now or connection.is_stale():
-                useless.append(connection)
-            else:
-                found = connection
-        while self.idle and self.idle[0].expires_at <= now:
-            useless.append(self.idle.popleft())
-        if useless:
-            await self._discard_all(useless, found)
-        return found
+            if connection.expires_at > now and not connection.is_stale():
+                return connection
+            self.discard(connection)
+        return None
 
-    async def _discard_all(self, useless: list[Connection], found: Connection | None) -> None:
-        try:
-            async with AsyncExitStack() as stack:
-                for connection in useless:
-                    stack.push_async_callback(self.discard, connection)
-        except BaseException:
-            if found is not None:
-                self.idle.append(found)
-            raise
+    def no_turn(self, seconds: float) -> ConnectTimeoutError:
+        """The error for a stream that waited too long for its turn to connect."""
+        return ConnectTimeoutError(f"no connection to {self._peer} was begun within {seconds:g} s")
+
+    def no_slot(self, seconds: float) -> ConnectTimeoutError:
+        """The error for a request that waited too long for a slot."""
+        total = self.slots.total
+        return ConnectTimeoutError(f"none of the {total} connections to {self._peer} became free within {seconds:g} s")
 
     def _refuse_if_closed(self) -> None:
         if self.closed:
@@ -158,16 +130,38 @@ class Pool:
 
 
 class Lease:
-    """One response's ownership of a connection, and of a slot if it is a request's. Ends once, in either way."""
+    """One response's ownership of a connection, and of a slot if it is a request's. `close` ends it, once for all."""
 
-    __slots__ = ("_has_slot", "_pool", "connection", "reused")
+    __slots__ = ("_has_slot", "_is_stream", "_pool", "connection", "reused")
 
-    def __init__(self, pool: Pool, connection: Connection, *, has_slot: bool, reused: bool) -> None:
+    def __init__(self, pool: Pool, *, is_stream: bool) -> None:
         self._pool = pool
-        self._has_slot = has_slot
-        self.connection: Connection | None = connection
-        self.reused = reused
+        self._is_stream = is_stream
+        self._has_slot = False
+        self.connection: Connection | None = None
+        self.reused = False
         """Whether earlier responses came over it, so that the server may have closed it meanwhile."""
+
+    async def connect(self, seconds: float | None, limit: TimeLimit) -> Connection:
+        """A connection. A stream gets one of its own, a request gets a slot and with it an idle one, or else a new one.
+
+        Called within the time limit, during the step that is the wait for it. To make a new one is another step.
+
+        Raises:
+            ConnectError: no connection could be made. UsageError: the pool is closed. And the limit raises
+            ConnectTimeoutError: it took too long.
+        """
+        pool = self._pool
+        if self._is_stream:
+            self.connection = await pool.connect(seconds, limit)
+            return self.connection
+        await pool.take_slot()
+        self._has_slot = True
+        self.connection = pool.take_idle()
+        self.reused = self.connection is not None
+        if self.connection is None:
+            self.connection = await pool.dial(seconds, limit)
+        return self.connection
 
     def recycle(self, promised_seconds: int | None) -> None:
         """Give the connection back for another request. That of a stream stays, and is closed."""
@@ -176,22 +170,21 @@ class Lease:
             self.connection = None
             self._free_slot()
 
-    async def redial(self, seconds: float | None) -> Connection:
+    async def redial(self, seconds: float | None, limit: TimeLimit) -> Connection:
         """A new connection in place of one that turned out dead. The slot stays."""
         dead, self.connection = self.connection, None
         if dead is not None:
-            await self._pool.discard(dead)
-        self.connection = await self._pool.dial(seconds)
+            self._pool.discard(dead)
+        self.connection = await self._pool.dial(seconds, limit)
         self.reused = False
         return self.connection
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the connection, unless it was recycled."""
-        # First what is synchronous, then the await: a cancellation of that must not keep the slot.
         connection, self.connection = self.connection, None
         self._free_slot()
         if connection is not None:
-            await self._pool.discard(connection)
+            self._pool.discard(connection)
 
     def _free_slot(self) -> None:
         if self._has_slot:

@@ -71,7 +71,7 @@ class _Race:
         self._failures: list[tuple[Address, OSError]] = []
 
     def start(self, address: Address) -> None:
-        """Begin to connect. Over loopback that may be all."""
+        """Begin to connect. Where that is done at once, the wait for it is over at once."""
         try:
             raw = socket.socket(address.family, socket.SOCK_STREAM)
         except OSError as error:  # this machine has no such family, or no descriptor left
@@ -82,11 +82,9 @@ class _Race:
         try:
             raw.connect(address.sockaddr)
         except BlockingIOError:
-            return
+            pass  # it is on its way
         except OSError as error:
             self._fail(raw, error)
-        else:
-            self.winner = raw
 
     async def attempt_ended(self, seconds: float | None) -> None:
         """Wait until an attempt has ended, well or not, for so long at most."""

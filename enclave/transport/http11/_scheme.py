@@ -6,6 +6,7 @@ import ssl
 from contextlib import suppress
 
 from enclave.errors import EnclaveError
+from enclave.transport._time_limit import TimeLimit
 
 from ._connection import Connection
 
@@ -24,8 +25,9 @@ async def speaks_tls(connection: Connection) -> bool:
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
     try:
-        await connection.send(memoryview(hello.read()), _ANSWER_SECONDS)
-        answer = await connection.receive(_ANSWER_SECONDS)
+        with TimeLimit(_ANSWER_SECONDS, "no answer came"):
+            await connection.send(memoryview(hello.read()))
+            answer = await connection.receive()
     except EnclaveError:
         return False
     return answer[:1] in _TLS_RECORDS

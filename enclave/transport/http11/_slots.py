@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import anyio
+from enclave._loop import Wakeup
+
+
+class _Turn(Wakeup):
+    """One place in the queue."""
+
+    __slots__ = ("has_come",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_come = False
 
 
 class Slots:
@@ -17,30 +27,30 @@ class Slots:
 
     def __init__(self, total: int) -> None:
         self.total = self.free = total
-        self._queue: OrderedDict[anyio.Event, None] = OrderedDict()
+        self._queue: OrderedDict[_Turn, None] = OrderedDict()
 
     @property
     def waiting(self) -> int:
         """How many are in the queue."""
         return len(self._queue)
 
-    async def acquire(self, seconds: float | None) -> bool:
-        """Take a slot, in turn. Gives False if none came within `seconds`."""
-        if self.free > 0:
-            self.free -= 1
-            return True
-        turn = anyio.Event()
+    def take(self) -> bool:
+        """Take a free slot. Gives False if there is none, and then `wait` is what gets one."""
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        return True
+
+    async def wait(self) -> None:
+        """Queue for a slot, and take it when its turn comes."""
+        turn = _Turn()
         self._queue[turn] = None
         try:
-            with anyio.move_on_after(seconds):
+            while not turn.has_come:
                 await turn.wait()
         except BaseException:
             self._leave(turn)
             raise
-        if turn.is_set():  # also where the deadline struck just after the hand-over
-            return True
-        del self._queue[turn]
-        return False
 
     def release(self) -> None:
         """Give a slot back: to the first in the queue, if there is one."""
@@ -57,11 +67,12 @@ class Slots:
     def _admit_first(self) -> None:
         turn, _ = self._queue.popitem(last=False)
         self.free -= 1
-        turn.set()
+        turn.has_come = True
+        turn.wake()
 
-    def _leave(self, turn: anyio.Event) -> None:
+    def _leave(self, turn: _Turn) -> None:
         # Handed over at the moment of the cancellation: pass it on, or it is lost for good.
-        if turn.is_set():
+        if turn.has_come:
             self.release()
         else:
             del self._queue[turn]

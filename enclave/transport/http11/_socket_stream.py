@@ -6,21 +6,26 @@ On asyncio `_asyncio_stream.py` is faster.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from enclave._loop import wake_those_who_wait_for
+
+from ._stream import hold_back
 
 _CALLS_PER_CHECKPOINT = 8
 """A call that need not wait gives way to other tasks once in so many."""
 
 
-class SocketStream(ByteStream):
-    """A connected, non-blocking socket: one task receives, one sends. Nothing is read ahead."""
+class SocketStream:
+    """A `PlainStream` on a connected, non-blocking socket."""
+
+    has_unread = False
+    """Nothing is read ahead."""
+
+    __slots__ = ("_calls", "_is_closed", "_is_receiving", "_is_sending", "_scratch", "socket")
 
     def __init__(self, raw: socket.socket, scratch: memoryview) -> None:
         """Take over a socket.
@@ -29,32 +34,21 @@ class SocketStream(ByteStream):
             raw: the socket.
             scratch: what the socket is read into, shared by all streams of one event loop: nothing stays in it.
         """
-        self._socket = raw
+        self.socket = raw
         self._scratch = scratch
         self._calls = 0
         self._is_closed = self._is_receiving = self._is_sending = False
 
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
-        """The next bytes. A cancelled call has taken none.
-
-        Raises:
-            anyio.EndOfStream: the peer sends no more.
-            anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
-            anyio.BusyResourceError: another task is receiving.
-        """
+    async def receive(self) -> bytes:
+        """See `Stream.receive`."""
         if self._is_receiving:
             raise anyio.BusyResourceError("reading from")
         self._is_receiving = True
-        buffer = self._scratch[:max_bytes]
         try:
             await self._give_way()
-            while True:
-                try:
-                    # Tried before it is waited for: where the server is the faster one, that is the only system call.
-                    size = self._socket.recv_into(buffer)
-                    break
-                except BlockingIOError:
-                    await anyio.wait_readable(self._socket)
+            # Tried before it is waited for: where the server is the faster one, that is the only system call.
+            while (size := self._receive_now()) is None:
+                await anyio.wait_readable(self.socket)
         except OSError as error:
             self._raise(error)
         finally:
@@ -62,65 +56,55 @@ class SocketStream(ByteStream):
         if not size:
             raise anyio.EndOfStream
         # No await since the read, for another stream may read into the same buffer at the next one.
-        return bytes(buffer[:size])
+        return bytes(self._scratch[:size])
 
-    async def send(self, item: bytes) -> None:
-        """Send all of `item`. A cancelled call may have sent a part.
-
-        Raises:
-            anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
-            anyio.BusyResourceError: another task is sending.
-        """
+    async def send(self, item: bytes | memoryview) -> None:
+        """See `Stream.send`."""
         unsent = memoryview(item)
         while unsent:
             unsent = unsent[await self.send_some(unsent) :]
 
     async def send_some(self, item: bytes | memoryview) -> int:
-        """Send the first bytes of `item`, once there is room, and give their number. A cancelled call has sent none.
-
-        Raises:
-            As `send` does.
-        """
+        """See `PlainStream.send_some`."""
         if self._is_sending:
             raise anyio.BusyResourceError("writing to")
         self._is_sending = True
         try:
             await self._give_way()
-            while True:
-                try:
-                    return self._socket.send(item)
-                except BlockingIOError:
-                    await anyio.wait_writable(self._socket)
+            while (size := self._send_now(item)) is None:
+                await anyio.wait_writable(self.socket)
         except OSError as error:
             self._raise(error)
         finally:
             self._is_sending = False
+        return size
 
-    def send_nowait(self, item: bytes) -> None:
-        """Send as much of `item` as the kernel takes at once, as the last bytes before `aclose`.
+    def send_last(self, item: bytes) -> None:
+        """See `PlainStream.send_last`."""
+        hold_back(self.socket)
+        self.socket.send(item)
 
-        Raises:
-            OSError: the connection broke, or the kernel takes nothing.
-        """
-        self._socket.send(item)
-
-    async def send_eof(self) -> None:
-        """Send no more. Receiving goes on."""
-        self._socket.shutdown(socket.SHUT_WR)
-
-    async def aclose(self) -> None:
-        """Close the socket. A task that waits for it gets an `anyio.ClosedResourceError`."""
+    def close(self) -> None:
+        """See `Stream.close`."""
         if not self._is_closed:
             self._is_closed = True
             # Before the close, after which the system may give the descriptor to another socket.
-            wake_those_who_wait_for(self._socket)
-            self._socket.close()
-        await checkpoint()
+            wake_those_who_wait_for(self.socket)
+            self.socket.close()
 
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        """The socket, under `anyio.abc.SocketAttribute.raw_socket`."""
-        return {SocketAttribute.raw_socket: lambda: self._socket}
+    # The waits are outside of the handlers of these exceptions, which a stream that waits for long would keep.
+
+    def _receive_now(self) -> int | None:
+        try:
+            return self.socket.recv_into(self._scratch)
+        except BlockingIOError:
+            return None
+
+    def _send_now(self, item: bytes | memoryview) -> int | None:
+        try:
+            return self.socket.send(item)
+        except BlockingIOError:
+            return None
 
     async def _give_way(self) -> None:
         """Before anything is taken or sent, so that a cancellation here loses nothing."""
@@ -128,6 +112,10 @@ class SocketStream(ByteStream):
         await (checkpoint_if_cancelled() if self._calls % _CALLS_PER_CHECKPOINT else checkpoint())
 
     def _raise(self, error: OSError) -> NoReturn:
-        if self._is_closed:
-            raise anyio.ClosedResourceError from None
-        raise anyio.BrokenResourceError from error
+        if not self._is_closed:
+            raise anyio.BrokenResourceError from error
+        closed = anyio.ClosedResourceError()
+        try:
+            raise closed
+        finally:
+            closed.__context__ = None  # a bad descriptor, which says nothing to whoever has closed it

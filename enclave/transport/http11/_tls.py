@@ -9,12 +9,11 @@ from __future__ import annotations
 import ssl
 import time
 from contextlib import suppress
-from socket import socket
-from typing import Any
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint_if_cancelled
+
+from ._stream import PlainStream
 
 _MAX_RECORD_BYTES = 16_384
 _SLICE_BYTES = 8_192
@@ -109,7 +108,7 @@ class TLSRecords:
             return False
         return True
 
-    def write(self, data: bytes) -> bool:
+    def write(self, data: bytes | memoryview) -> bool:
         """Encrypt all of `data`. Gives False if the server has to be read from first, because it changes keys."""
         try:
             self._tls.write(data)
@@ -169,10 +168,12 @@ class TLSRecords:
         self.write(b"")
 
 
-class TLSStream(ByteStream):
-    """The client's end of a TLS connection. One task uses it at a time."""
+class TLSStream:
+    """The client's end of a TLS connection, as a `Stream`. One task uses it at a time."""
 
-    def __init__(self, stream: ByteStream, records: TLSRecords) -> None:
+    __slots__ = ("_can_send", "_records", "_stream", "_unread", "_unsent")
+
+    def __init__(self, stream: PlainStream, records: TLSRecords) -> None:
         self._stream = stream
         self._records = records
         self._unread = b""
@@ -181,7 +182,7 @@ class TLSStream(ByteStream):
 
     @classmethod
     async def handshake(
-        cls, stream: ByteStream, context: ssl.SSLContext, server_name: str, sessions: TLSSessions
+        cls, stream: PlainStream, context: ssl.SSLContext, server_name: str, sessions: TLSSessions
     ) -> TLSStream:
         """Begin TLS on a connected stream.
 
@@ -195,13 +196,13 @@ class TLSStream(ByteStream):
                 await self._send_encrypted()
                 is_done = self._records.shake_hands(await self._next())
         except ssl.SSLError:
-            _send_nowait(stream, self._records.outgoing.read())  # the alert that says why
+            self._send_last()  # the alert that says why
             raise
         await self._send_encrypted()
         self._unread = self._records.feed(b"")  # what came together with the end of the handshake
         return self
 
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
+    async def receive(self) -> bytes:
         """The bytes of all records that have come, as one object. A cancelled call has taken none.
 
         Raises:
@@ -210,16 +211,24 @@ class TLSStream(ByteStream):
         """
         if self._unread:
             await checkpoint_if_cancelled()
+        records = self._records
         while not self._unread:
-            await self._answer()
-            end = self._records.end
+            if self._unsent or records.outgoing.pending:
+                await self._answer()
+            end = records.end
             if end is not None:
                 raise type(end)(*end.args)  # one that is kept would keep the frames that it was raised in
-            self._unread = self._records.feed(await self._next())
-        data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
-        return data
+            try:
+                # A stream waits here for long, and so there is no coroutine between.
+                data = await self._stream.receive()
+            except anyio.EndOfStream:
+                records.feed_eof()
+            else:
+                self._unread = records.feed(data)
+        unread, self._unread = self._unread, b""
+        return unread
 
-    async def send(self, item: bytes) -> None:
+    async def send(self, item: bytes | memoryview) -> None:
         """Send all of `item`. After a failure nothing more can be sent, but what the server sent can be received.
 
         Raises:
@@ -230,21 +239,17 @@ class TLSStream(ByteStream):
             self._unread += self._records.feed(await self._next())
         await self._send_encrypted()
 
-    async def send_eof(self) -> None:
-        """Not needed: a request says how long it is."""
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close. TLS's closing message goes out if the kernel takes it at once, and the server's is not waited for."""
         self._records.close()
         if self._can_send and not self._unsent:
-            _send_nowait(self._stream, self._records.outgoing.read())
-        await self._stream.aclose()
+            self._send_last()
+        self._stream.close()
 
     @property
     def has_unread(self) -> bool:
         """Whether bytes, or the end, have come that nobody has received."""
-        return bool(self._unread) or self._records.end is not None
+        return bool(self._unread) or self._records.end is not None or self._stream.has_unread
 
     async def _next(self) -> bytes:
         try:
@@ -265,26 +270,9 @@ class TLSStream(ByteStream):
         if self._records.outgoing.pending:
             self._unsent += self._records.outgoing.read()
         while self._unsent and self._can_send:
-            sent = await _send_some(self._stream, self._unsent)
+            sent = await self._stream.send_some(self._unsent)
             self._unsent = self._unsent[sent:]
 
-
-async def _send_some(stream: ByteStream, data: bytes) -> int:
-    """Send the first bytes of `data`, and give their number. A cancelled call has sent none."""
-    own: Any = getattr(stream, "send_some", None)
-    if own is not None:
-        return int(await own(data))
-    raw: socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
-    await anyio.wait_writable(raw)
-    return raw.send(data)
-
-
-def _send_nowait(stream: ByteStream, data: bytes) -> None:
-    """Send as much of `data` as goes without waiting, and drop the rest."""
-    own: Any = getattr(stream, "send_nowait", None)
-    with suppress(OSError):  # nobody is there to take it
-        if own is not None:
-            own(data)
-        else:
-            raw: socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - not Django
-            raw.send(data)
+    def _send_last(self) -> None:
+        with suppress(OSError):  # nobody is there to take it
+            self._stream.send_last(self._records.outgoing.read())

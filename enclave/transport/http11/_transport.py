@@ -9,12 +9,14 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from enclave.errors import APIConnectionError, APITimeoutError, ConfigurationError, EnclaveError
 from enclave.transport._messages import Request, Response
+from enclave.transport._time_limit import TimeLimit
 
 from ._body import ResponseBody
+from ._callbacks import Callbacks, ResponseHead
+from ._connection import Connection
 from ._dial import Dialer, default_ssl_context
 from ._exchange import Exchange
 from ._origin import Origin
-from ._parser import ResponseHead
 from ._pool import Lease, Pool
 from ._request import may_repeat, pieces_of
 from ._scheme import SPEAKS_TLS, speaks_tls
@@ -59,7 +61,7 @@ class OriginTransport:
         self._origin = origin
         self._scheme_is_right = False
         self._authority = origin.authority
-        self._max_header_bytes = max_header_bytes
+        self._callbacks = Callbacks(max_header_bytes=max_header_bytes)
         self._pool = Pool(
             Dialer(origin, ssl_context).dial,
             peer=origin.peer,
@@ -77,17 +79,26 @@ class OriginTransport:
         """
         pieces = pieces_of(request, self._authority)
         timeouts = request.timeouts
-        lease = await (self._pool.lease_stream(timeouts) if request.is_stream else self._pool.lease(timeouts))
+        limit = request.time_limit()
+        exchange = Exchange(request, pieces, limit, self._callbacks)
+        lease = Lease(self._pool, is_stream=request.is_stream)
+        # The first step begins before the block is entered, which saves that the deadline is moved.
+        limit.step(timeouts.acquire, self._pool.no_turn if request.is_stream else self._pool.no_slot)
         try:
-            exchange, head = await self._exchange(lease, request, pieces)
+            try:
+                with limit:
+                    connection = await lease.connect(timeouts.connect, limit)
+                    head = await self._exchange(lease, connection, exchange, request)
+            except APITimeoutError as late:
+                head = await exchange.run_on(late)
         except BaseException:
             # Without a response nobody else gives the connection back.
-            await lease.aclose()
+            lease.close()
             raise
         self._scheme_is_right = True
-        body = ResponseBody(
-            lease, exchange.parser, exchange.body_start, read_seconds=timeouts.read, keep_alive=exchange.sent
-        )
+        # The body of a stream is limited by whoever reads it.
+        body_limit = None if request.is_stream else limit
+        body = ResponseBody(lease, exchange, body_limit, read_seconds=timeouts.read)
         return Response(head.status, head.reason, head.headers, body)
 
     async def aclose(self) -> None:
@@ -95,27 +106,22 @@ class OriginTransport:
         await self._pool.aclose()
 
     async def _exchange(
-        self, lease: Lease, request: Request, pieces: list[memoryview]
-    ) -> tuple[Exchange, ResponseHead]:
-        connect_seconds = request.timeouts.connect
-        connection = lease.connection or await lease.redial(connect_seconds)
-        exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
+        self, lease: Lease, connection: Connection, exchange: Exchange, request: Request
+    ) -> ResponseHead:
         if not may_repeat(request):
             # Once this is noted, the first bytes go out without a wait at which a cancellation could strike.
             await checkpoint_if_cancelled()
-        request.delivery.begin()
+        request.delivery.may_have_begun = True
         try:
-            return exchange, await exchange.run()
-        except APIConnectionError as error:
+            return await exchange.run(connection)
+        except APIConnectionError:
             # The server may close an idle connection at the very moment it is used again.
-            hung_up = exchange.unanswered and not isinstance(error, APITimeoutError)
-            if hung_up and not lease.reused:
-                await self._refuse_wrong_scheme(connect_seconds)
-            if not (hung_up and lease.reused and may_repeat(request)):
+            if exchange.unanswered and not lease.reused:
+                exchange.limit.step(None, connection.sent_nothing)
+                await self._refuse_wrong_scheme(request.timeouts.connect)
+            if not (exchange.unanswered and lease.reused and may_repeat(request)):
                 raise
-        connection = await lease.redial(connect_seconds)
-        exchange = Exchange(connection, pieces, request.timeouts, self._max_header_bytes)
-        return exchange, await exchange.run()
+        return await exchange.run(await lease.redial(request.timeouts.connect, exchange.limit))
 
     async def _refuse_wrong_scheme(self, seconds: float | None) -> None:
         """After the server hung up on a request in plain HTTP: find out whether it speaks TLS, where that is not known.
@@ -126,13 +132,14 @@ class OriginTransport:
         if self._origin.is_tls or self._scheme_is_right:
             return
         try:
-            connection = await self._pool.dial(seconds)
+            with TimeLimit(seconds, "no connection was made") as limit:
+                connection = await self._pool.dial(seconds, limit)
         except EnclaveError:
             return
         try:
             is_wrong = await speaks_tls(connection)
         finally:
-            await self._pool.discard(connection)
+            self._pool.discard(connection)
         if is_wrong:
             raise ConfigurationError(f"{self._origin.peer}: {SPEAKS_TLS}")
         self._scheme_is_right = True  # or nobody can tell, and it is not asked for again
