@@ -334,5 +334,5 @@ def test_a_cancelled_create_that_nobody_answers_is_looked_for_while_there_is_tim
         return scope.deadline
 
     clock = trio.testing.MockClock(autojump_threshold=0)
-    cancelled_at = anyio.run(main, backend="trio", backend_options={"clock": clock})
+    cancelled_at = trio.run(main, clock=clock)
     assert deleted == [pytest.approx(cancelled_at + 6)]

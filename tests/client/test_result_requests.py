@@ -258,7 +258,7 @@ def test_a_result_a_moment_late_is_asked_for_with_growing_waits():
         async with EnclaveClient("http://127.0.0.1:1", transport=transport, retry=None) as client:
             assert (await (await client.run("x")).result()).value == 7
 
-    anyio.run(run, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
     assert len(asked) == 5
     for number, (sooner, later) in enumerate(pairwise(asked)):
         longest = 0.1 * 2**number
