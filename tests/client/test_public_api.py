@@ -37,6 +37,7 @@ INTERNAL = {
         "EventLoop",
         "Held",
         "IteratedBlock",
+        "Slots",
         "SyncSessionBlock",
         "Work",
     ),

@@ -6,10 +6,10 @@ import anyio
 import pytest
 
 from enclave import ConnectError, ConnectTimeoutError, UsageError
+from enclave._slots import Slots
 from enclave.transport._time_limit import TimeLimit
 from enclave.transport.http11._connection import Connection
 from enclave.transport.http11._pool import MAX_STREAMS_DIALLED, Lease, Pool
-from enclave.transport.http11._slots import Slots
 from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import assert_whole, client_of, pool_of

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 from anyio.lowlevel import checkpoint
 
 from enclave._loop import current_time
+from enclave._slots import Slots
 from enclave.errors import ConnectTimeoutError, UsageError
 from enclave.transport._time_limit import TimeLimit
 
 from ._connection import Connection
-from ._slots import Slots
 
 KEEP_ALIVE_MARGIN_SECONDS = 1.0
 """How much earlier than the server says an idle connection is given up, so that the two do not race."""
@@ -88,6 +88,11 @@ class Pool:
         """Close a connection that nobody shall use any more."""
         self.open.discard(connection)
         connection.close()
+
+    def close_idle(self) -> None:
+        """Close the connections that wait for another request."""
+        while self.idle:
+            self.discard(self.idle.popleft())
 
     async def aclose(self) -> None:
         """Close every connection, also those in use, and send the queue away."""

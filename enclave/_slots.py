@@ -1,4 +1,4 @@
-"""How many requests may hold a connection at once. O(1) for each, first come first served.
+"""How many may do something at once, such as hold a connection. O(1) for each, first come first served.
 
 anyio's own semaphores search their queue when a waiter is cancelled. With thousands queued that is quadratic.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from enclave._loop import Wakeup
+from ._loop import Wakeup
 
 
 class _Turn(Wakeup):
@@ -21,7 +21,7 @@ class _Turn(Wakeup):
 
 
 class Slots:
-    """A fixed number of slots. Each is free, held by one request, or being handed to the first in the queue."""
+    """A fixed number of slots. Each is free, held, or being handed to the first in the queue."""
 
     __slots__ = ("_queue", "free", "total")
 
