@@ -255,6 +255,18 @@ async def test_two_tasks_reading_one_response_is_a_clear_error_and_spares_the_fi
         assert received == [b"hello"]
 
 
+async def test_a_body_without_a_length_is_not_whole_if_the_connection_broke_while_the_request_was_sent():
+    async def script(peer: Peer, server: Server) -> None:
+        await peer.stream.receive()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nthe first half ")
+        await anyio.wait_all_tasks_blocked()
+        peer.reset()
+
+    async with serve(script) as server, client_of(server) as client:
+        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError):
+            await client.post(content=bytes(50_000_000))
+
+
 async def test_large_bodies_arrive_whole():
     data = bytes(range(256)) * 8192
     wire = CHUNKED + b"".join(chunk(data[i : i + 50_000]) for i in range(0, len(data), 50_000)) + b"0\r\n\r\n"

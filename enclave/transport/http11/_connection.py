@@ -27,7 +27,7 @@ class Connection:
         self.peer = peer
         """Host and port, for messages."""
         self.was_cut = False
-        """Whether it ended without TLS's closing message, where there is TLS."""
+        """Whether it ended without TLS's closing message, where there is TLS, or while the request was being sent."""
         self.expires_at = 0.0
         """Until when it may be taken from the idle ones, on the event loop's clock."""
 
@@ -41,6 +41,8 @@ class Connection:
             # A view, not bytes: tracebacks that render local variables show what is in flight.
             await self.stream.send(data)
         except FOREIGN as error:
+            # The system tells of a reset once. What is read after that ends as if the server had closed in good order.
+            self.was_cut = True
             raise_mapped(error, f"the connection to {self.peer} broke while the request was sent", connecting=False)
 
     async def receive(self) -> bytes:
@@ -58,7 +60,7 @@ class Connection:
         """What `receive` gives, or raises, where the stream's has raised one of `FOREIGN`."""
         if not isinstance(error, anyio.EndOfStream):
             raise_mapped(error, f"the connection to {self.peer} broke while the response was read", connecting=False)
-        self.was_cut = isinstance(error, TruncatedError)
+        self.was_cut = self.was_cut or isinstance(error, TruncatedError)
         return b""
 
     def took_nothing(self, seconds: float) -> APITimeoutError:

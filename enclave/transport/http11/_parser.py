@@ -97,8 +97,8 @@ class ResponseParser(Message):
         """The connection has ended.
 
         Args:
-            was_cut: it ended without TLS's closing message. Then it does not tell that a body is whole which has no
-                other end, for anybody in between can end a connection (RFC 9112, 9.8).
+            was_cut: it ended without TLS's closing message, or broke. Then it does not tell that a body is whole which
+                has no other end, for anybody in between can end a connection (RFC 9112, 9.8).
 
         Raises:
             APIConnectionError: before the end of the response.
