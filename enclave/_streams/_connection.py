@@ -146,7 +146,7 @@ class Connection:
         set anew if bytes have come since. The cancelled read has lost nothing.
         """
         # This loop runs for every read of every stream, so it looks each of these up once.
-        read, buffer, now = self._source.read, self._buffer, clock()
+        source, buffer, now = self._source, self._buffer, clock()
         while True:
             if buffer.is_full:
                 scope.deadline = math.inf
@@ -155,7 +155,7 @@ class Connection:
             if self._has_waited_for_the_end(now()):
                 return
             scope.deadline = self._deadline()
-            while data := await read():
+            while data := await source.read():
                 if self._take(data, now()):
                     return
                 if buffer.is_full:

@@ -6,7 +6,8 @@ alone, for they are in use there.
 
 A loop ends with `close`, or once nothing refers to the client, its sessions and its streams any more. At the end of the
 program the blocks that are still open are left, and calls are cancelled, so that no session stays behind. The loop goes
-on then, for what other handlers of `atexit` and finalizers may still call.
+on then, for what other handlers of `atexit` and finalizers may still call. Idle connections are closed, since an
+interpreter that ends would warn of their sockets.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ T = TypeVar("T")
 _EXIT_SECONDS = 60.0
 """How long the interpreter's exit waits at most. What is torn down has deadlines of its own, usually shorter ones."""
 
-_running: set[EventLoop] = set()
+_running: dict[EventLoop, Callable[[], None]] = {}
+"""With what closes the idle connections of each."""
 
 
 class Driver:
@@ -90,7 +92,7 @@ class Driver:
         """End all work, close all connections, and end the loop. Harmless when called twice."""
         with suppress(UsageError):  # it is closed, or there can be none here
             loop = self.loop()
-            _running.discard(loop)
+            _running.pop(loop, None)
             loop.close(self._client.aclose)
 
     def _enter_process(self) -> _Process:
@@ -104,7 +106,7 @@ class Driver:
     def _make_loop(self) -> EventLoop:
         loop = EventLoop()
         _run_early_at_exit()
-        _running.add(loop)
+        _running[loop] = self._client._http.close_idle  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - one of us
         weakref.finalize(self, _close_unattended, loop, self._client.aclose).atexit = False
         return loop
 
@@ -135,13 +137,14 @@ def reworded() -> Generator[None]:
 def _close_unattended(loop: EventLoop, aclose: Callable[[], Awaitable[None]]) -> None:
     # A finalizer runs in any thread, at any moment, so it waits for nothing. In a child the loop is the parent's.
     if loop.pid == os.getpid():
-        _running.discard(loop)
+        _running.pop(loop, None)
         with suppress(UsageError):  # it is closed
             loop.close_soon(aclose)
 
 
 def _end_work_at_exit() -> None:
-    ending = [(loop, loop.end_work()) for loop in list(_running) if loop.pid == os.getpid()]
+    running = _running.copy()  # which no finalizer of a client can change meanwhile
+    ending = [(loop, loop.end_work(close_idle)) for loop, close_idle in running.items() if loop.pid == os.getpid()]
     for loop, mail in ending:
         try:
             loop.wait(mail, _EXIT_SECONDS)

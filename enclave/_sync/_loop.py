@@ -141,10 +141,10 @@ class EventLoop:
                 if seconds is not None:
                     raise TimeoutError(f"not done within {seconds:g} s") from None
 
-    def end_work(self) -> Mail:
-        """Have all blocks left and all calls cancelled. Gives where it will be said that this is done."""
+    def end_work(self, then: Callable[[], None]) -> Mail:
+        """Have all blocks left, all calls cancelled, and then this called. Gives where it is said that it is done."""
         mail: Mail = SimpleQueue()
-        self.post(self._spawn, self._end_all, mail)
+        self.post(self._spawn, self._end_all, then, mail)
         return mail
 
     def close(self, aclose: Callable[[], Awaitable[None]]) -> None:
@@ -185,10 +185,12 @@ class EventLoop:
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
 
-    async def _end_all(self, mail: Mail) -> None:
+    async def _end_all(self, then: Callable[[], None], mail: Mail) -> None:
         try:
             await self._end(self.blocks)
             await self._end(self.calls)
+            then()
+            await asyncio.sleep(0)  # it closes sockets in the next turn
         finally:
             self.tell(mail)
 

@@ -74,6 +74,10 @@ class Http:
         if self.closed or is_closing:
             raise UsageError("this EnclaveClient is closed: make a new one")
 
+    def close_idle(self) -> None:
+        """Close the connections of this event loop that wait for another request."""
+        self._transports.close_idle()
+
     async def aclose(self) -> None:
         """Close every connection. Harmless when called twice."""
         with anyio.move_on_after(self.settings.timeout.teardown, shield=True):

@@ -30,6 +30,10 @@ class PerLoop(Generic[T]):
             self._made[loop] = self._make()
         return self._made[loop]
 
+    def existing(self) -> T | None:
+        """The one of the running loop. None if it was never asked for."""
+        return self._made.get(running_loop())
+
     def pop(self) -> T | None:
         """The one of the running loop, which is then forgotten. None if it was never asked for."""
         self._forget_loops_that_are_over()

@@ -35,6 +35,12 @@ class Transports:
         transport = self._given or self._made.current()
         return await transport.send(request)
 
+    def close_idle(self) -> None:
+        """Close what our own transport keeps in this event loop for later requests."""
+        transport = self._given or self._made.existing()
+        if isinstance(transport, OriginTransport):
+            transport.close_idle()
+
     async def aclose(self) -> None:
         """Close the transport of this event loop. Harmless when called twice. No loop sends requests after that."""
         self.closed = True

@@ -333,6 +333,18 @@ def test_a_program_that_ends_without_closing_tears_its_sessions_down(simulator: 
     assert list(simulator.phases.values()) == ["torn_down"] * 4
 
 
+def test_a_program_that_ends_after_its_own_simulator_without_closing_either_says_nothing(run_program) -> None:
+    printed = run_program("""
+        from enclave import SyncEnclaveClient
+        from enclave.simulator import SyncSimulator
+
+        simulator = SyncSimulator().start()
+        client = SyncEnclaveClient(simulator.base_url, api_key=simulator.api_key)
+        print(client.health().ok)
+        """)
+    assert printed == "True\n"
+
+
 @pytest.mark.parametrize("made", ["before", "in the handler"])
 def test_a_client_works_in_atexit(simulator: SyncSimulator, run_program, made: str) -> None:
     simulator.script([StdoutFrame("hello")], result=1)

@@ -101,6 +101,10 @@ class OriginTransport:
         body = ResponseBody(lease, exchange, body_limit, read_seconds=timeouts.read)
         return Response(head.status, head.reason, head.headers, body)
 
+    def close_idle(self) -> None:
+        """Close the connections that wait for another request."""
+        self._pool.close_idle()
+
     async def aclose(self) -> None:
         """Close every connection, also those of responses that are being read. Later requests fail."""
         await self._pool.aclose()
