@@ -4,7 +4,7 @@ _base.py     what an adapter must offer
 _blocking.py ours without an event loop, beside ours with one
 _enclave.py  ours, by its public names; _enclave_decoder.py its decoders alone
 _httpx.py, _aiohttp.py  the neighbours
-_socket.py   no client at all: bytes taken and thrown away
+_socket.py   no client at all: bytes taken and thrown away; _bare.py: streams held by tasks, and nothing more
 _jobs.py     what is timed, the same code for every Python contender
 __main__.py  `python -m benchmarks.contenders <job as JSON>`: one measurement, printed as one line of JSON
 
@@ -71,4 +71,6 @@ CONTENDERS = {
     "aiohttp-reads": Contender("aiohttp + json, by read", "_aiohttp", variant="reads", needs=("aiohttp",)),
     "node": Contender("Node fetch + eventsource-parser", "node"),
     "socket": Contender("no client: bytes read and dropped", "_socket"),
+    "bare": Contender("no client (asyncio): a task and a socket", "_bare"),
+    "bare-trio": Contender("no client (trio): a task and a socket", "_bare", "trio", "trio", ("trio",)),
 }

@@ -8,6 +8,8 @@ SMALL_STACK = ("enclave", "enclave-trio", "enclave-uvloop", "aiohttp-lines", "ht
 """The rows where it does not matter how frames are taken out of a read."""
 
 
+BARE = ("bare", "bare-trio")
+"""No client, only a task and a socket for each stream, with the calls that the event loops themselves offer."""
 AIOHTTP = "aiohttp-lines"
 """The neighbour whose cost ours is held against."""
 

@@ -8,7 +8,7 @@ from benchmarks._model import Benchmark, Case, Options, Results, Table, Target, 
 from benchmarks._process import case
 from benchmarks.source._plan import IDLE_ID
 
-from ._shared import AIOHTTP, LOOPS, SMALL_STACK, is_goal, label
+from ._shared import AIOHTTP, BARE, LOOPS, SMALL_STACK, is_goal, label
 
 SIZES, QUICK_SIZES = (200, 2_000), (10, 20)
 SLOW = "httpx-json"
@@ -21,7 +21,7 @@ CPU_US = per("cpu", "streams", 1e6)
 
 def cases(options: Options) -> Iterable[Case]:
     for size in QUICK_SIZES if options.quick else SIZES:
-        for row in SMALL_STACK:
+        for row in (*SMALL_STACK, *BARE):
             if row == SLOW and size == SIZES[-1] and not options.full:
                 continue
             parameters = {"session_id": IDLE_ID, "streams": size}
@@ -66,7 +66,8 @@ BENCHMARK = Benchmark(
     "cancel",
     "Cancelling open streams",
     "CPU of the client per open stream when all are cancelled at the same moment, until the server has seen the last "
-    "socket close, or for 10 s. The client stays open. The server counts the sockets that it still sees.",
+    "socket close, or for 10 s. The client stays open. The server counts the sockets that it still sees. The last rows "
+    "are no clients, but one task for each socket. Each of our streams has two.",
     cases,
     [Table("client CPU, us per stream", CPU_US, ".0f"), Table("sockets left open", number("sockets_left"), ".0f")],
     targets,

@@ -20,6 +20,8 @@ SIZES = (300, 1_000, 3_000, 10_000)
 QUICK_SIZES = (10, 20, 30)
 POOLS = (POOL, CLOSING_POOL) = ("httpx-json", "httpx-closing")
 POOL_SIZES, POOL_SIZES_FULL = (300, 1_000), (300, 1_000, 3_000)
+WITH_TARGETS = (*LOOPS.values(), AIOHTTP)
+"""The rows at 10,000, which takes a minute each time."""
 TIMEOUT = 1_200.0
 AGAINST_AIOHTTP = {"asyncio": 1.0, "trio": 1.15}
 CPU_MS = per("cpu", "streams", 1e3)
@@ -29,9 +31,9 @@ def cases(options: Options) -> Iterable[Case]:
     for size in QUICK_SIZES if options.quick else SIZES:
         if size > most_streams():
             continue
-        for row in ROWS:
+        for row in ROWS if size < SIZES[-1] else WITH_TARGETS:
             if row not in POOLS or options.quick or size in (POOL_SIZES_FULL if options.full else POOL_SIZES):
-                repeats = 1 if size > 3_000 or (row in POOLS and size > 300) else 3
+                repeats = 1 if row in POOLS and size > 300 else 2 if size == SIZES[-1] else 3
                 yield live_case(row, size, repeats=repeats)
 
 

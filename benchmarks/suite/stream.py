@@ -20,7 +20,7 @@ OURS = (
     "enclave-uvloop",
     "enclave-uvloop-batches",
 )
-FAST = {*OURS, "node", "socket"}
+FAST = {*OURS, "aiohttp-reads", "node", "socket"}
 ROWS = (*OURS, "httpx-json", "httpx-msgspec", "aiohttp-lines", "aiohttp-reads", "node", "socket")
 Make = Callable[[int, int], str]
 POINTS: dict[str, tuple[Make, int]] = {
