@@ -5,14 +5,14 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from enclave import FrameStream, Observer, RequestObservation, StdoutFrame, StreamObservation
+from enclave import EndFrame, FrameStream, Observer, RequestObservation, StdoutFrame, StreamObservation
 from tests.support import PATIENCE_SECONDS
 from tests.support.recorder import STREAM, Recorder, client_of
 
 
 async def test_resumes_are_told_apart_from_a_stream_that_could_not_be_opened(sim):
     recorder = Recorder()
-    sim.script([StdoutFrame("a"), StdoutFrame("b"), StdoutFrame("c")], raw=True)
+    sim.script([StdoutFrame("a"), StdoutFrame("b"), StdoutFrame("c"), EndFrame()], raw=True)
     with anyio.fail_after(PATIENCE_SECONDS):
         async with client_of(sim, recorder) as client:
             handle = await client.run("x")
