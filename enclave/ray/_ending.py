@@ -48,6 +48,14 @@ class LifelineName:
     name: str
     namespace: str
 
+    def is_gone(self) -> bool:
+        """Whether there is no lifeline of this name any more."""
+        try:
+            ray.get_actor(self.name, namespace=self.namespace)
+        except ValueError:
+            return True
+        return False
+
     def end(self) -> Future[None]:
         """A future that is done when the run has ended, in whatever way."""
         try:

@@ -41,17 +41,18 @@ class Worker:
         return self.run.access.client({**self._actor, INCARNATION: self._incarnation})
 
     def watch(self, ended: Callable[[], object]) -> None:
-        """Call `ended`, in a thread of Ray's, when the run ends. `has_ended` is set before, or by now."""
-        future = self.run.lifeline.end()
-        if future.done():
+        """Call `ended`, in a thread of its own, when the run ends. `has_ended` is set before, or by now."""
+        if self.run.lifeline.is_gone():
             self.has_ended = True
             return
+        # In a thread that belongs to no call. `ray.cancel` of a call cancels all that it has begun, and if that were
+        # the wait for the lifeline, the run would seem to have ended.
+        threading.Thread(target=self._watch, args=[ended], name="enclave-lifeline", daemon=True).start()
 
-        def done(_: object) -> None:
-            self.has_ended = True
-            ended()
-
-        future.add_done_callback(done)
+    def _watch(self, ended: Callable[[], object]) -> None:
+        self.run.lifeline.end().exception()  # waits, and does not care how it ended
+        self.has_ended = True
+        ended()
 
     def sweep_earlier(self) -> None:
         """Tear down what earlier incarnations of this actor left behind, if there were any, in a thread of its own."""

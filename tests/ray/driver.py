@@ -109,7 +109,10 @@ def cancel() -> None:
     start()
     with opened() as run:
         actor = enclave.ray.SandboxActor.remote(run)
-        kept, cancelled = actor.run.remote("kept"), actor.run.remote("cancelled")
+        cancelled = actor.run.remote("cancelled")  # the first call begins what the actor needs for all
+        say(asked=1)
+        sys.stdin.readline()
+        kept = actor.run.remote("kept")
         say(asked=2)
         sys.stdin.readline()
         ray.cancel(cancelled)
