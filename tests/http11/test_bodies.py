@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
+
 import anyio
 import pytest
 
@@ -256,15 +260,20 @@ async def test_two_tasks_reading_one_response_is_a_clear_error_and_spares_the_fi
 
 
 async def test_a_body_without_a_length_is_not_whole_if_the_connection_broke_while_the_request_was_sent():
-    async def script(peer: Peer, server: Server) -> None:
-        await peer.stream.receive()
-        await peer.send(b"HTTP/1.1 200 OK\r\n\r\nthe first half ")
-        await anyio.wait_all_tasks_blocked()
-        peer.reset()
+    def answer_and_reset(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nthe first half ")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
 
-    async with serve(script) as server, client_of(server) as client:
-        with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError):
-            await client.post(content=bytes(50_000_000))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer_and_reset, args=[listener], daemon=True)
+        thread.start()
+        async with client_of(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            with anyio.fail_after(PATIENCE_SECONDS), pytest.raises(APIConnectionError):
+                await client.post(content=bytes(50_000_000))
+        thread.join()
 
 
 async def test_large_bodies_arrive_whole():
