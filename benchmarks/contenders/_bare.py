@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -23,10 +24,10 @@ class Client:
         self._address = (url.hostname, url.port)
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self._turns = anyio.Semaphore(DIALLED_AT_ONCE)
-        self._make = _TrioSocket if is_trio else _AsyncioSocket
+        self._is_trio = is_trio
 
     async def hold(self, session_id: str, opened: Callable[[], None]) -> None:
-        sock = self._make()
+        sock: Any = _trio_socket() if self._is_trio else _AsyncioSocket()
         request = f"GET /sessions/{session_id}/stream HTTP/1.1\r\nhost: source\r\n\r\n".encode()
         try:
             async with self._turns:
@@ -52,8 +53,8 @@ class Client:
             sock.close()
 
 
-async def _next(sock: _AsyncioSocket | _TrioSocket) -> bytes:
-    data = await sock.receive()
+async def _next(sock: Any) -> bytes:
+    data: bytes = await sock.recv(READ_BYTES)
     if not data:
         raise ConnectionError("the source closed the connection")
     return data
@@ -78,6 +79,8 @@ def _decrypt(tls: ssl.SSLObject) -> bytes:
 
 
 class _AsyncioSocket:
+    """With the methods of trio's."""
+
     def __init__(self) -> None:
         import asyncio  # noqa: PLC0415 - not on trio
 
@@ -91,30 +94,17 @@ class _AsyncioSocket:
     async def send(self, data: bytes) -> None:
         await self._loop.sock_sendall(self._socket, data)
 
-    async def receive(self) -> bytes:
-        return await self._loop.sock_recv(self._socket, READ_BYTES)
+    async def recv(self, size: int) -> bytes:
+        return await self._loop.sock_recv(self._socket, size)
 
     def close(self) -> None:
         self._socket.close()
 
 
-class _TrioSocket:
-    def __init__(self) -> None:
-        import trio  # noqa: PLC0415 - not on asyncio
+def _trio_socket() -> object:
+    import trio  # noqa: PLC0415 - not on asyncio
 
-        self._socket = trio.socket.socket()
-
-    async def connect(self, address: object) -> None:
-        await self._socket.connect(address)
-
-    async def send(self, data: bytes) -> None:
-        await self._socket.send(data)
-
-    async def receive(self) -> bytes:
-        return await self._socket.recv(READ_BYTES)
-
-    def close(self) -> None:
-        self._socket.close()
+    return trio.socket.socket()
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import anyio
@@ -50,21 +49,19 @@ class LifelineName:
 
     def is_gone(self) -> bool:
         """Whether there is no lifeline of this name any more."""
-        try:
-            ray.get_actor(self.name, namespace=self.namespace)
-        except ValueError:
-            return True
-        return False
+        return self._actor() is None
 
-    def end(self) -> Future[None]:
-        """A future that is done when the run has ended, in whatever way."""
+    def wait(self) -> None:
+        """Return when the run has ended, in whatever way. For a thread that has nothing else to do."""
+        lifeline = self._actor()
+        if lifeline is not None:
+            lifeline.ended.remote().future().exception()
+
+    def _actor(self) -> ray.ActorHandle | None:
         try:
-            lifeline = ray.get_actor(self.name, namespace=self.namespace)
-        except ValueError:  # there is none of this name any more
-            over: Future[None] = Future()
-            over.set_result(None)
-            return over
-        return lifeline.ended.remote().future()
+            return ray.get_actor(self.name, namespace=self.namespace)
+        except ValueError:
+            return None
 
 
 class Reaper:
@@ -81,7 +78,7 @@ class Reaper:
         """Once this is answered, the actor runs."""
 
     def _main(self, lifeline: LifelineName) -> None:
-        lifeline.end().exception()  # waits, and does not care how it ended
+        lifeline.wait()
         try:
             anyio.run(self._sweep)
         except Exception:

@@ -50,7 +50,7 @@ class Worker:
         threading.Thread(target=self._watch, args=[ended], name="enclave-lifeline", daemon=True).start()
 
     def _watch(self, ended: Callable[[], object]) -> None:
-        self.run.lifeline.end().exception()  # waits, and does not care how it ended
+        self.run.lifeline.wait()
         self.has_ended = True
         ended()
 

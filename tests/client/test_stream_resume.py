@@ -13,6 +13,7 @@ import pytest
 from enclave import (
     EnclaveClient,
     EndFrame,
+    FrameStream,
     NotFoundError,
     RetryPolicy,
     StdoutFrame,
@@ -349,10 +350,13 @@ async def beat(request: Request, seconds: float) -> None:
             await anyio.sleep(0.05)
 
 
-async def test_heartbeats_keep_a_stream_from_being_taken_for_dropped(server: ControlPlane):
+async def read_past_the_idle_timeout(server: ControlPlane, before_the_frames: Callable[[], object]) -> FrameStream:
+    """Read a stream whose heartbeats outlast the idle timeout, and whose frames come after them."""
+
     async def answer(request: Request) -> None:
         await request.send(SSE)
         await beat(request, 0.8)
+        before_the_frames()
         await request.send(b"\n", *session(None))
         await request.close()
 
@@ -361,7 +365,12 @@ async def test_heartbeats_keep_a_stream_from_being_taken_for_dropped(server: Con
         async with EnclaveClient(server.base_url, timeout=Timeout(stream_idle=0.5), retry=None) as client:
             async with client.stream("s-1") as frames:
                 assert [frame async for frame in frames] == FRAMES
-                assert frames.resumes == 0
+    return frames
+
+
+async def test_heartbeats_keep_a_stream_from_being_taken_for_dropped(server: ControlPlane):
+    frames = await read_past_the_idle_timeout(server, lambda: None)
+    assert frames.resumes == 0
 
 
 @pytest.fixture
@@ -382,18 +391,6 @@ def left_reads() -> list[TracebackType]:
 
 @pytest.mark.usefixtures("new_objects_only")
 async def test_a_stream_keeps_nothing_of_a_deadline_that_has_passed_while_bytes_came(server: ControlPlane):
-    kept = []
-
-    async def answer(request: Request) -> None:
-        await request.send(SSE)
-        await beat(request, 0.8)
-        kept.extend(left_reads())
-        await request.send(b"\n", *session(None))
-        await request.close()
-
-    server.answers(answer)
-    with anyio.fail_after(PATIENCE_SECONDS):
-        async with EnclaveClient(server.base_url, timeout=Timeout(stream_idle=0.5), retry=None) as client:
-            async with client.stream("s-1") as frames:
-                assert [frame async for frame in frames] == FRAMES
+    kept: list[TracebackType] = []
+    await read_past_the_idle_timeout(server, lambda: kept.extend(left_reads()))
     assert kept == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 
 import anyio
@@ -14,7 +13,7 @@ from enclave.transport.http11._body import ResponseBody
 from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK, chunk
 from tests.support.origin import assert_whole, client_of, dial, pool_of, read_all
-from tests.support.wire import Peer, Server, answering, serve
+from tests.support.wire import Peer, Server, answering, reset_on_close, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -264,7 +263,7 @@ async def test_a_body_without_a_length_is_not_whole_if_the_connection_broke_whil
         connection, _ = listener.accept()
         connection.recv(1000)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nthe first half ")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(connection)
         connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

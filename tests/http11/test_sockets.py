@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from tests.support import PATIENCE_SECONDS
 from tests.support.loops import ASYNCIO, TRIO, UVLOOP
 from tests.support.messages import CHUNKED, OK
 from tests.support.origin import Client, client_of, dial, pool_of, read_all
-from tests.support.wire import Peer, Server, answering, in_thread, serve
+from tests.support.wire import Peer, Server, answering, in_thread, reset_on_close, serve
 
 pytestmark = pytest.mark.anyio
 
@@ -102,7 +101,7 @@ async def test_a_connection_says_whether_it_was_closed_here_or_reset_by_the_peer
                     await connection.send(memoryview(b"x"))
                 connection = await dial(client)
                 peer, _ = listener.accept()
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_on_close(peer)
                 peer.close()
                 with pytest.raises(APIConnectionError, match=r"\(ConnectionResetError\)$"):
                     await connection.receive()

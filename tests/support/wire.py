@@ -72,8 +72,12 @@ class Peer:
 
     def reset(self) -> None:
         """Make the close that follows a reset instead of an orderly end."""
-        raw = self.stream.extra(SocketAttribute.raw_socket)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(self.stream.extra(SocketAttribute.raw_socket))
+
+
+def reset_on_close(raw: socket.socket) -> None:
+    """Make the close of a socket a reset."""
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Server:
