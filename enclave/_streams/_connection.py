@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import anyio
 
-from enclave._loop import clock, current_time
+from enclave._loop import clock
 from enclave.errors import APIStatusError, APITimeoutError, EnclaveError
 from enclave.transport import Body, Http
 
@@ -40,6 +40,7 @@ class Connection:
         "_history",
         "_http",
         "_known_at",
+        "_now",
         "_opened_at",
         "_path",
         "_read_at",
@@ -67,7 +68,8 @@ class Connection:
         self._repeated = 0  # events, by the latest read
         self._got_gateway_timeout = False
         self._unfinished_bytes = 0  # read since the last batch, so they belong to the next one
-        # When something last came, on the event loop's clock.
+        self._now = clock()
+        # When something last came, by that.
         self._asked_at = 0.0
         self._opened_at = math.inf
         self._read_at = self._frame_at = 0.0
@@ -75,13 +77,13 @@ class Connection:
 
     async def open(self) -> None:
         """Open it. Raises as `open_source` does."""
-        self._asked_at = current_time()
+        self._asked_at = self._now()
         try:
             self._body = await open_source(self._http, self._path, self.last_event_id)
         except APIStatusError as error:
             self._got_gateway_timeout = error.status == HTTPStatus.GATEWAY_TIMEOUT
             raise
-        self._opened_at = self._known_at = self._read_at = self._frame_at = current_time()
+        self._opened_at = self._known_at = self._read_at = self._frame_at = self._now()
         self._history.connected(asked_to_go_on=self.last_event_id is not None)
 
     async def aclose(self) -> None:
@@ -118,7 +120,7 @@ class Connection:
         enough = self._enough_seconds
         # A proxy that buffers holds back the head too, and gives out all it has when it closes.
         was_held_back = self._opened_at - self._asked_at >= enough and not self._history.is_replaying
-        return was_held_back or current_time() - self._known_at >= enough
+        return was_held_back or self._now() - self._known_at >= enough
 
     @property
     def was_given_up_by_proxy(self) -> bool:
@@ -127,7 +129,7 @@ class Connection:
         So it does with a quiet session if it holds back the head of a stream until the first event comes. And so it
         does for ever where the server behind it is gone.
         """
-        return self._got_gateway_timeout and current_time() - self._asked_at >= self._enough_seconds
+        return self._got_gateway_timeout and self._now() - self._asked_at >= self._enough_seconds
 
     @property
     def _enough_seconds(self) -> float:
@@ -145,32 +147,27 @@ class Connection:
         many reads, since making one costs as much as a read. Its deadline is only looked at when it has passed: it is
         set anew if bytes have come since. The cancelled read has lost nothing.
         """
-        # This loop runs for every read of every stream, so it looks each of these up once.
-        source, buffer, now = self._source, self._buffer, clock()
+        decoder, buffer = self._decoder, self._buffer
         while True:
+            if decoder.failure is not None:
+                raise decoder.failure
+            if decoder.ended:
+                return
             if buffer.is_full:
                 scope.deadline = math.inf
                 await buffer.wait_for_room()
-                self._read_at = self._frame_at = now()
-            if self._has_waited_for_the_end(now()):
+                self._read_at = self._frame_at = self._now()
+            if self._has_waited_for_the_end(self._now()):
                 return
             scope.deadline = self._deadline()
-            while data := await source.read():
-                if self._take(data, now()):
-                    return
-                if buffer.is_full:
-                    break
-                if self._history.has_ended_workload:
-                    # The deadline was set by the idle timeout, which is much longer than the wait for the last frames.
-                    scope.deadline = self._deadline()
-                del data  # 64 KiB may have come before the server fell silent
-            else:
+            if not await self._source.deliver(self._take):
                 if self._is_all_there:
                     return  # the server closed in good order, only without its `end` frame
                 raise Dropped("the server closed the stream before its end frame")
 
-    def _take(self, data: bytes, now: float) -> bool:
-        """Take in what one read gave. Gives whether it was the last. Raises if what came is out of bounds."""
+    def _take(self, data: bytes) -> bool:
+        """Take in what one read gave. Gives whether `read_to_end` has something else to do than to wait for more."""
+        now = self._now()
         self._read_at = now
         self._unfinished_bytes += len(data)
         decoder = self._decoder
@@ -183,9 +180,9 @@ class Connection:
         elif decoder.has_begun_event or self._history.repeated > self._repeated:
             self._known_at = now
             self._repeated = self._history.repeated
-        if decoder.failure is not None:
-            raise decoder.failure
-        return decoder.ended
+        # After the workload the deadline is a new one with each read. Before that it is the idle timeout's, which is
+        # looked at when it has passed.
+        return decoder.ended or self._buffer.is_full or self._history.has_ended_workload
 
     async def drain(self, scope: anyio.CancelScope) -> None:
         """After the last frame, read on to the end that the server is about to send, so that it is not cut off.
@@ -195,7 +192,7 @@ class Connection:
         # Without an `end` frame the server has either closed already, or was silent for long enough.
         if not self._decoder.ended or self._source.is_complete:
             return
-        scope.deadline = current_time() + _DRAIN_SECONDS
+        scope.deadline = self._now() + _DRAIN_SECONDS
         while await self._source.read():
             pass
 

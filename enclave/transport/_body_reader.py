@@ -57,7 +57,7 @@ async def read_start(body: Body, max_bytes: int) -> bytes:
     return b"".join(pieces)[:max_bytes]
 
 
-class _Wrapped:
+class _Wrapped(Body):
     """A body, changed in how it is read."""
 
     __slots__ = ("_body",)

@@ -6,6 +6,7 @@ There are two transports: `http11.OriginTransport`, our own, and `_httpx_transpo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ._credential import Secret
@@ -95,6 +96,8 @@ class Request:
 class Body(Protocol):
     """The body of a response, read piece by piece. One task reads and closes it."""
 
+    __slots__ = ()
+
     @property
     def is_complete(self) -> bool:
         """Whether the end of the body has been reached, as far as can be told without reading."""
@@ -108,6 +111,25 @@ class Body(Protocol):
     async def read(self) -> bytes:
         """The next bytes, empty at the end. Raises `APIConnectionError`."""
         ...
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool:
+        """Call `take` with all that comes, until it gives True, which means that it wants no more for now.
+
+        Args:
+            take: waits for nothing and raises nothing, since the event loop may call it between two steps of tasks.
+                So a stream of many small reads need not wake a task for each.
+
+        Returns:
+            False once the body has ended. Else there may be more, and another call gets it.
+
+        Raises:
+            As `read`. What came before is with `take`.
+        """
+        while data := await self.read():
+            if take(data):
+                return True
+            del data  # 64 KiB may have come before the server fell silent
+        return False
 
     async def aclose(self) -> None:
         """Close, cancelled or not, within a deadline."""

@@ -3,7 +3,8 @@
 Those take each read in a buffer of 256 KiB made for it, which the kernel has to map and clear: that alone costs as much
 as all the rest of a small read. And anyio's stream stops watching the socket after each read and starts again before
 the next: two system calls. Here all connections of a client read into one buffer, and a socket is watched until more
-comes than its reader takes. Measured in benchmarks/README.md.
+comes than its reader takes. What a stream reads is decoded where the loop has read it: to wake a task for that as well
+costs a sixth of a live stream. Measured in benchmarks/README.md.
 
 The one module here that names a loop. `_dial.py` imports it where asyncio is running, and on trio nobody does.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -46,6 +48,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
         "_reads",
         "_scratch",
         "_sends",
+        "_take",
         "_transport",
         "_unread",
         "_writer",
@@ -57,6 +60,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._unread: tuple[bytes, ...] = ()  # empty as long as a stream waits, and so no object of its own
         self._reader: asyncio.Future[None] | None = None  # exists while a task waits for bytes
+        self._take: Callable[[bytes], bool] | None = None  # gets the bytes while a task waits in `deliver`
         self._writer: asyncio.Future[None] | None = None  # exists while the socket takes no more
         self._is_receiving = self._is_sending = False
         self._reads = self._sends = 0
@@ -100,20 +104,52 @@ class AsyncioStream(asyncio.BufferedProtocol):
             if self._unread or self._at_end:
                 await checkpoint()
             else:
-                if self._paused:
-                    self._paused = False
-                    self._transport.resume_reading()
                 # A cancelled wait has taken nothing: what comes meanwhile stays in `_unread`.
-                self._reader = self._loop.create_future()
-                await self._reader
+                await self._more()
         finally:
             self._reader = None
             self._is_receiving = False
         if self._unread:
-            data = self._unread[0]
-            self._unread = self._unread[1:]
-            return data
+            return self._next_unread()
         raise self._reason() or anyio.EndOfStream
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> None:
+        """See `Stream.deliver`."""
+        if self._is_receiving:
+            raise anyio.BusyResourceError("reading from")
+        self._is_receiving = True
+        try:
+            self._reads += 1
+            if not self._reads % _CALLS_PER_CHECKPOINT:
+                await checkpoint_if_cancelled()
+            while True:
+                while self._unread:
+                    await checkpoint()
+                    if take(self._next_unread()):
+                        return
+                if self._at_end:
+                    break
+                self._take = take
+                await self._more()
+                if self._take is None:
+                    return
+        finally:
+            self._reader = self._take = None
+            self._is_receiving = False
+        raise self._reason() or anyio.EndOfStream
+
+    def _more(self) -> asyncio.Future[None]:
+        """What is done when bytes have come, or the end."""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._reader = self._loop.create_future()
+        return self._reader
+
+    def _next_unread(self) -> bytes:
+        data = self._unread[0]
+        self._unread = self._unread[1:]
+        return data
 
     async def send(self, item: bytes | memoryview) -> None:
         """See `Stream.send`."""
@@ -184,11 +220,31 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         # Copied at once, because the next socket is read into the same buffer.
-        self._unread += (bytes(self._scratch[:nbytes]),)
+        data = bytes(self._scratch[:nbytes])
+        if self._take is not None:
+            self._hand_over(data, self._take)
+            return
+        self._unread += (data,)
         # Nobody waits, so the reader is slower than the server. The kernel's buffer slows the server down.
         if not self._wake() and not self._paused:
             self._paused = True
             self._transport.pause_reading()
+
+    def _hand_over(self, data: bytes, take: Callable[[bytes], bool]) -> None:
+        try:
+            has_enough = take(data)
+        except BaseException as error:
+            # Ctrl-C, if nobody keeps it out of the loop, or a fault of ours. To go on would be to lose what has come.
+            self._take = None
+            if self._reader is None or self._reader.done():
+                raise  # asyncio gives up the connection
+            self._reader.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if has_enough:
+                self._take = None
+                self._wake()
 
     def eof_received(self) -> bool:
         self._at_end = True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from enclave.errors import EnclaveError, UsageError
 from enclave.transport._exceptions import FOREIGN
+from enclave.transport._messages import Body
 from enclave.transport._time_limit import TimeLimit
 
 from ._connection import Connection
@@ -11,13 +14,13 @@ from ._exchange import Exchange
 from ._pool import Lease
 
 
-class ResponseBody:
+class ResponseBody(Body):
     """Reads from the socket only when asked, one network read at a time.
 
     Not an async generator: a cancelled read loses nothing, and reading can go on after it. One task reads at a time.
     """
 
-    __slots__ = ("_keep_alive", "_lease", "_limit", "_parser", "_read_seconds", "_start")
+    __slots__ = ("_keep_alive", "_lease", "_limit", "_parser", "_read_seconds", "_start", "_take")
 
     read_is_repeatable = True
 
@@ -30,6 +33,7 @@ class ResponseBody:
         self._keep_alive = exchange.sent
         self._limit = limit
         self._read_seconds = read_seconds
+        self._take: Callable[[bytes], bool] | None = None  # gets the bytes while a task waits in `deliver`
         if self._parser.complete:
             self._finish()
 
@@ -53,16 +57,9 @@ class ResponseBody:
         try:
             while not self._parser.complete:
                 connection = self._connection()
-                if self._limit is None:
-                    try:
-                        # A stream waits here for long, and so there is no coroutine between.
-                        data = await connection.stream.receive()
-                    except FOREIGN as error:
-                        data = connection.after_failed_read(error)
-                else:
-                    data = await self._receive_within(self._limit, connection)
+                read = connection.receive() if self._limit is None else self._receive_within(self._limit, connection)
                 # No await from here to the return: a cancellation must not come between the bytes and the caller.
-                body = self._feed(data)
+                body = self._feed(await read)
                 if body:
                     return body
         except UsageError:
@@ -72,6 +69,47 @@ class ResponseBody:
             raise
         self._lease.close()
         return b""
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool:
+        """See `Body.deliver`. Raises as `read` does."""
+        if self._limit is not None:
+            return await super().deliver(take)
+        if self._take is not None:
+            raise UsageError("another task is reading this response")
+        if self._start:
+            start, self._start = self._start, b""
+            if take(start):
+                return True
+        self._take = take
+        try:
+            while not self._parser.complete:
+                connection = self._connection()
+                try:
+                    # A stream waits here for long, and so there is no coroutine between.
+                    await connection.stream.deliver(self._unwrap)
+                except FOREIGN as error:
+                    self._feed(connection.after_failed_read(error))
+                else:
+                    return True
+        except UsageError:
+            raise  # the task that reads already goes on
+        except EnclaveError:
+            self._lease.close()
+            raise
+        finally:
+            self._take = None
+        self._lease.close()
+        return False
+
+    def _unwrap(self, data: bytes) -> bool:
+        """Pass on what of the body has come. Gives whether there is something else to do than to wait for more."""
+        try:
+            body = self._feed(data)
+        except EnclaveError:
+            return True  # the parser has noted it, and tells the next call
+        if body and self._take is not None and self._take(body):
+            return True
+        return self._parser.complete
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end and the connection went back already."""

@@ -6,6 +6,7 @@ On asyncio `_asyncio_stream.py` is faster.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import NoReturn
 
 import anyio
@@ -57,6 +58,11 @@ class SocketStream:
             raise anyio.EndOfStream
         # No await since the read, for another stream may read into the same buffer at the next one.
         return bytes(self._scratch[:size])
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> None:
+        """See `Stream.deliver`."""
+        while not take(await self.receive()):
+            pass
 
     async def send(self, item: bytes | memoryview) -> None:
         """See `Stream.send`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import sys
+from collections.abc import Callable
 from typing import Protocol
 
 _CORK: int | None = getattr(socket, "TCP_CORK", None)
@@ -55,6 +56,17 @@ class Stream(Protocol):
             anyio.EndOfStream: the peer sends no more.
             anyio.BrokenResourceError: the connection broke. anyio.ClosedResourceError: it was closed on this side.
             anyio.BusyResourceError: another task is receiving.
+        """
+        ...
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> None:
+        """Call `take` with all that comes, until it gives True, which means that it wants no more for now.
+
+        The event loop may make the call, between two steps of tasks. So `take` waits for nothing and raises nothing.
+        A cancelled call has lost nothing: what came is with `take`, or is there for the next call.
+
+        Raises:
+            As `receive` does.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
@@ -171,7 +172,7 @@ class TLSRecords:
 class TLSStream:
     """The client's end of a TLS connection, as a `Stream`. One task uses it at a time."""
 
-    __slots__ = ("_can_send", "_records", "_stream", "_unread", "_unsent")
+    __slots__ = ("_can_send", "_records", "_stream", "_take", "_unread", "_unsent")
 
     def __init__(self, stream: PlainStream, records: TLSRecords) -> None:
         self._stream = stream
@@ -179,6 +180,7 @@ class TLSStream:
         self._unread = b""
         self._unsent = b""
         self._can_send = True
+        self._take: Callable[[bytes], bool] | None = None  # gets the bytes while a task waits in `deliver`
 
     @classmethod
     async def handshake(
@@ -211,20 +213,47 @@ class TLSStream:
         """
         if self._unread:
             await checkpoint_if_cancelled()
-        records = self._records
         while not self._unread:
-            if self._unsent or records.outgoing.pending:
-                await self._answer()
-            end = records.end
-            if end is not None:
-                raise type(end)(*end.args)  # one that is kept would keep the frames that it was raised in
-            try:
-                # A stream waits here for long, and so there is no coroutine between.
-                data = await self._stream.receive()
-            except anyio.EndOfStream:
-                records.feed_eof()
-            else:
-                self._unread = records.feed(data)
+            await self._get_ready_to_read()
+            self._unread = self._records.feed(await self._next())
+        return self._take_unread()
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> None:
+        """See `Stream.deliver`. Raises as `receive` does."""
+        if self._take is not None:
+            raise anyio.BusyResourceError("reading from")
+        if self._unread:
+            await checkpoint_if_cancelled()
+            if take(self._take_unread()):
+                return
+        self._take = take
+        try:
+            while self._take is not None:
+                await self._get_ready_to_read()
+                try:
+                    # A stream waits here for long, and so there is no coroutine between.
+                    await self._stream.deliver(self._decrypt)
+                except anyio.EndOfStream:
+                    self._records.feed_eof()
+        finally:
+            self._take = None
+
+    def _decrypt(self, data: bytes) -> bool:
+        """Pass on what has come. Gives whether there is something else to do than to wait for more."""
+        decrypted = self._records.feed(data)
+        if decrypted and self._take is not None and self._take(decrypted):
+            self._take = None
+        return self._take is None or self._records.end is not None or self._records.outgoing.pending > 0
+
+    async def _get_ready_to_read(self) -> None:
+        """Send what reading has made, and raise why no more bytes come, if they do not."""
+        if self._unsent or self._records.outgoing.pending:
+            await self._answer()
+        end = self._records.end
+        if end is not None:
+            raise type(end)(*end.args)  # one that is kept would keep the frames that it was raised in
+
+    def _take_unread(self) -> bytes:
         unread, self._unread = self._unread, b""
         return unread
 
