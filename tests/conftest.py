@@ -1,4 +1,4 @@
-"""Every async test runs on both loops, asyncio in debug mode and trio. None sleeps. `fail_after` bounds each wait."""
+"""Every async test runs on both loops, asyncio and trio. None sleeps. `fail_after` bounds each wait."""
 
 from __future__ import annotations
 

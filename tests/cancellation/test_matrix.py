@@ -11,7 +11,7 @@ import pytest
 
 from enclave import EnclaveClient, SessionHandle
 from tests.support import PATIENCE_SECONDS
-from tests.support.stepping import MAX_STEPS, Attempt, cancel_at, pending_tasks, quicken, ways
+from tests.support.stepping import MAX_STEPS, Attempt, cancel_at, pending_tasks, ways
 from tests.support.stepping_transport import ScriptedTransport
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +105,6 @@ CLOSES_CLIENT = {client_block}
 
 @pytest.mark.parametrize("scenario", [pytest.param(each, id=each.__name__) for each in SCENARIOS])
 async def test_cancelling_at_any_step_leaves_nothing_behind(scenario: Scenario) -> None:
-    quicken()
     before = pending_tasks()
     for way in ways():
         steps_cancelled = await _cancel_at_each_step(scenario, way, before)

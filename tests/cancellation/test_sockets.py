@@ -17,7 +17,7 @@ from enclave import EnclaveClient
 from tests.support import PATIENCE_SECONDS
 from tests.support.plane import ControlPlane, Gate
 from tests.support.releases import anyio_closes_its_sockets
-from tests.support.stepping import cancel_at, pending_tasks, quicken, ways
+from tests.support.stepping import cancel_at, pending_tasks, ways
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,6 @@ async def short_life(client: EnclaveClient) -> None:
 async def test_cancelling_over_sockets_leaves_none_open(
     scenario: Scenario, transport: Callable[[], Any] | None
 ) -> None:
-    quicken()
     chance = random.Random(f"{scenario.__name__} {transport}")
     before = pending_tasks()
     cancelled = 0

@@ -16,7 +16,7 @@ from enclave.transport._messages import Body, Response
 from tests.support import PATIENCE_SECONDS
 from tests.support.messages import CHUNKED, OK, chunk
 from tests.support.origin import assert_whole, client_of
-from tests.support.stepping import cancel_at, quicken, ways
+from tests.support.stepping import cancel_at, ways
 from tests.support.tls import TLSPeer, server_tls, trusting
 from tests.support.wire import Peer, Server, answering, serve
 
@@ -88,7 +88,6 @@ async def test_all_of_a_body_is_delivered_in_order_to_a_reader_that_is_fast_or_s
 
 @pytest.mark.parametrize("script", [lines, lines_in_tls])
 async def test_a_delivery_cancelled_at_each_of_its_steps_goes_on_where_it_stood(script):
-    quicken()
     async with serve(script) as server, client_of(origin(server, script), ssl_context=trusting) as client:
         for way in ways():
             take = Taken()

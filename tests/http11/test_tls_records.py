@@ -21,7 +21,7 @@ from tests.support import PATIENCE_SECONDS
 from tests.support.loops import ASYNCIO, UVLOOP
 from tests.support.messages import CHUNKED, OK, chunk
 from tests.support.origin import Client, assert_whole, client_of, open_sockets, pool_of, read_all
-from tests.support.stepping import cancel_at, quicken, ways
+from tests.support.stepping import cancel_at, ways
 from tests.support.tls import TLSPeer, authority, server_tls, trusting
 from tests.support.wire import Peer, Server, answering, serve
 
@@ -293,7 +293,6 @@ async def test_a_server_that_hangs_up_in_the_handshake_is_a_connect_error(versio
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_stream_cancelled_at_each_of_its_steps_leaves_no_socket_and_the_next_one_works(version):
-    quicken()
 
     async def script(peer: Peer, server: Server) -> None:
         await peer.request()

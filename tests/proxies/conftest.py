@@ -13,7 +13,6 @@ from tests.support.proxies import missing_programs
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    # Not in asyncio's debug mode: it takes twice the time, and a busy machine must answer before a proxy gives it up.
     return request.param
 
 

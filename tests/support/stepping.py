@@ -32,12 +32,6 @@ class Attempt:
     """Whether the cancellation was asked for before the operation had ended."""
 
 
-def quicken() -> None:
-    """Thousands of attempts take too long in asyncio's debug mode, which notes the stack at each step."""
-    if sniffio.current_async_library() == "asyncio":
-        asyncio.get_running_loop().set_debug(False)
-
-
 def ways() -> Iterator[str]:
     """The ways that the running event loop has. Trio knows only scopes."""
     yield from WAYS if sniffio.current_async_library() == "asyncio" else WAYS[:1]
