@@ -32,6 +32,8 @@ SOCKETS_SECONDS = 10.0
 """How long a cancelled client may take to close its sockets."""
 POLL_SECONDS = 0.02
 BEAT_SECONDS = 0.005
+FULL_COLLECTION = 2
+"""The generation in which `gc` looks at all objects."""
 
 Measured = dict[str, float | int | bool]
 
@@ -163,16 +165,34 @@ async def idle(setting: Setting, *, session_id: str, small: int, large: int) -> 
 
 
 class _Heart:
-    """Beats on the event loop, and notes by how much a beat was late at most."""
+    """Beats on the event loop, and notes by how much a beat was late at most.
+
+    A full collection of Python's garbage collector looks at every object of the process, and nothing else runs
+    meanwhile. So it also notes how late a beat was at most without the time of full collections.
+    """
 
     def __init__(self) -> None:
-        self.latest = 0.0
+        self.latest = self.latest_without_collections = 0.0
+        self._collected = 0.0
+        self._collecting_since = 0.0
+
+    def note_collection(self, phase: str, info: dict[str, int]) -> None:
+        if info["generation"] < FULL_COLLECTION:
+            return
+        if phase == "start":
+            self._collecting_since = time.perf_counter()
+        else:
+            self._collected += time.perf_counter() - self._collecting_since
 
     async def beat(self) -> None:
         while True:
+            collected = self._collected
             due = time.perf_counter() + BEAT_SECONDS
             await anyio.sleep(BEAT_SECONDS)
-            self.latest = max(self.latest, time.perf_counter() - due)
+            late = time.perf_counter() - due
+            self.latest = max(self.latest, late)
+            own = late - (self._collected - collected)
+            self.latest_without_collections = max(self.latest_without_collections, own)
 
 
 async def opening(setting: Setting, *, session_id: str, streams: int) -> Measured:
@@ -183,14 +203,16 @@ async def opening(setting: Setting, *, session_id: str, streams: int) -> Measure
     heart = _Heart()
     async with anyio.create_task_group() as tasks:
         clock = Clock()
+        gc.callbacks.append(heart.note_collection)
         tasks.start_soon(heart.beat)
         await anyio.sleep(2 * BEAT_SECONDS)
         await _Held(setting.client, tasks, session_id).grow_to(streams)
         measured = clock.stop()
-        stall = heart.latest
+        stalls = {"stall": heart.latest, "stall_without_collections": heart.latest_without_collections}
+        gc.callbacks.remove(heart.note_collection)
         expect("open sockets", streams, open_sockets(setting.base_url))
         tasks.cancel_scope.cancel()
-    return measured | {"streams": streams, "stall": stall}
+    return measured | {"streams": streams} | stalls
 
 
 async def requests(setting: Setting, *, session_id: str, count: int) -> Measured:

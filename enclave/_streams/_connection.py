@@ -34,6 +34,7 @@ class Connection:
         "_body",
         "_buffer",
         "_decoder",
+        "_failure",
         "_frame_at",
         "_got_gateway_timeout",
         "_has_brought_frames",
@@ -47,6 +48,7 @@ class Connection:
         "_repeated",
         "_timeout",
         "_unfinished_bytes",
+        "_unknown_frames",
         "last_event_id",
     )
 
@@ -61,6 +63,8 @@ class Connection:
         self._decoder = FrameDecoder(
             history, max_event_bytes=http.settings.max_event_bytes, unknown_frames=unknown_frames
         )
+        self._unknown_frames = unknown_frames
+        self._failure: Exception | None = None  # a fault of ours, met while something was taken in
         self._history = history
         self._buffer = buffer
         self._timeout = http.settings.timeout
@@ -88,8 +92,11 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close it, cancelled or not, within a deadline."""
-        if self._body is not None:
-            await self._body.aclose()
+        try:
+            self._unknown_frames.write()
+        finally:
+            if self._body is not None:
+                await self._body.aclose()
 
     @property
     def has_opened(self) -> bool:
@@ -147,26 +154,43 @@ class Connection:
         many reads, since making one costs as much as a read. Its deadline is only looked at when it has passed: it is
         set anew if bytes have come since. The cancelled read has lost nothing.
         """
-        decoder, buffer = self._decoder, self._buffer
-        while True:
-            if decoder.failure is not None:
-                raise decoder.failure
-            if decoder.ended:
-                return
-            if buffer.is_full:
+        while not self._has_read_all():
+            if self._buffer.is_full:
                 scope.deadline = math.inf
-                await buffer.wait_for_room()
+                await self._buffer.wait_for_room()
                 self._read_at = self._frame_at = self._now()
             if self._has_waited_for_the_end(self._now()):
                 return
             scope.deadline = self._deadline()
-            if not await self._source.deliver(self._take):
+            if await self._source.deliver(self._take):
+                # Other tasks may have kept the event loop busy since the latest read. That was no silence.
+                busy_seconds = self._now() - self._read_at
+                self._read_at += busy_seconds
+                self._frame_at += busy_seconds
+            elif not self._has_read_all():
                 if self._is_all_there:
                     return  # the server closed in good order, only without its `end` frame
                 raise Dropped("the server closed the stream before its end frame")
 
+    def _has_read_all(self) -> bool:
+        """Whether the end was read. Raises if what came is out of bounds, or could not be taken in."""
+        self._unknown_frames.write()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None  # its traceback refers to this object
+            raise failure
+        if self._decoder.failure is not None:
+            raise self._decoder.failure
+        return self._decoder.ended
+
     def _take(self, data: bytes) -> bool:
         """Take in what one read gave. Gives whether `read_to_end` has something else to do than to wait for more."""
+        try:
+            return self._take_in(data)
+        except Exception as error:  # noqa: BLE001 - raised by `read_to_end`, for this may be called by the event loop
+            self._failure = error
+            return True
+
+    def _take_in(self, data: bytes) -> bool:
         now = self._now()
         self._read_at = now
         self._unfinished_bytes += len(data)
@@ -182,7 +206,8 @@ class Connection:
             self._repeated = self._history.repeated
         # After the workload the deadline is a new one with each read. Before that it is the idle timeout's, which is
         # looked at when it has passed.
-        return decoder.ended or self._buffer.is_full or self._history.has_ended_workload
+        has_more_to_do = decoder.ended or self._buffer.is_full or self._unknown_frames.has_unwritten
+        return has_more_to_do or self._history.has_ended_workload
 
     async def drain(self, scope: anyio.CancelScope) -> None:
         """After the last frame, read on to the end that the server is about to send, so that it is not cut off.

@@ -113,7 +113,7 @@ class Body(Protocol):
         ...
 
     async def deliver(self, take: Callable[[bytes], bool]) -> bool:
-        """Call `take` with all that comes, until it gives True, which means that it wants no more for now.
+        """Call `take` with what comes, until it gives True, which means that it wants no more for now, or earlier.
 
         Args:
             take: waits for nothing and raises nothing, since the event loop may call it between two steps of tasks.

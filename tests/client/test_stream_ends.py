@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import anyio
 import pytest
 import trio
@@ -149,6 +152,36 @@ async def test_a_slow_consumer_does_not_make_the_end_come_early(server: ControlP
                 go_on.set()
                 seen += [frame async for frame in frames]
     assert seen[-2:] == [StdoutFrame("late"), EndFrame()]
+
+
+async def test_a_consumer_that_keeps_the_event_loop_busy_is_not_taken_for_a_server_that_is_silent():
+    has_begun, is_busy, has_sent = threading.Event(), threading.Event(), threading.Event()
+
+    async def late(request: Request) -> None:
+        await request.send(CHUNKED_SSE, chunk(RUNNING))
+        await anyio.to_thread.run_sync(has_begun.wait)
+        await request.send(chunk(DONE))
+        await anyio.to_thread.run_sync(is_busy.wait)
+        await request.send(chunk(event("late")), chunk(END))
+        has_sent.set()
+        await request.gone()
+
+    plane = ControlPlane()
+    plane.answers(late)
+    with plane.in_thread():
+        async with EnclaveClient(plane.base_url, timeout=Timeout(stream_end=0.1), retry=None) as client:
+            with anyio.fail_after(PATIENCE_SECONDS):
+                async with client.stream("s-1") as frames:
+                    await anext(frames)
+                    has_begun.set()
+                    seen = [await anext(frames)]
+                    is_busy.set()
+                    assert has_sent.wait(PATIENCE_SECONDS)
+                    until = time.thread_time() + 0.2
+                    while time.thread_time() < until:
+                        pass
+                    seen += [frame async for frame in frames]
+    assert seen == [SUCCEEDED, StdoutFrame("late"), EndFrame()]
 
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])

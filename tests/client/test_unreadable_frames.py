@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
+import anyio
 import pytest
 
 from enclave import (
@@ -78,3 +80,46 @@ async def test_each_sort_of_unreadable_frame_is_logged_once_and_a_flood_does_not
     assert "frame 2 (kind 'new') cannot be read: this version does not know the kind" in warnings[1]
     assert len(warnings) == 8
     assert "more such frames of this stream are not logged" in warnings[-1]
+
+
+async def test_they_are_logged_by_the_task_of_the_stream(server: ControlPlane, client: EnclaveClient, caplog):
+    """Filters and handlers look at the context, for the span that the stream belongs to."""
+    tasks = []
+
+    def note_task(record: logging.LogRecord) -> bool:
+        tasks.append((record.levelname, anyio.get_current_task().name))
+        return True
+
+    server.streams(event("0"), b"data: {}\n\n", END)
+    caplog.handler.addFilter(note_task)
+    async with client.stream("s-1") as frames:
+        assert len([frame async for frame in frames]) == 3
+    assert ("WARNING", "enclave: stream of session s-1") in tasks
+
+
+async def test_a_filter_that_fails_loses_no_frame(server: ControlPlane, client: EnclaveClient):
+    def fail(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            raise OSError("no space left")
+        return True
+
+    seen = []
+    logger = logging.getLogger("enclave")
+    server.streams(event("0"), event("1") + b"data: {}\n\n" + event("2"), END)
+    logger.addFilter(fail)
+    try:
+        with pytest.raises(OSError, match="no space left"):
+            async with client.stream("s-1") as frames:
+                async for frame in frames:
+                    seen.append(frame)  # noqa: PERF401 - what came before the error counts
+    finally:
+        logger.removeFilter(fail)
+    assert [frame.data for frame in seen if isinstance(frame, StdoutFrame)] == ["0", "1", "2"]
+    assert len(server.requests) == 1
+
+
+async def test_a_consumer_that_leaves_at_one_leaves_its_warning(server: ControlPlane, client: EnclaveClient, caplog):
+    server.streams(b"data: {}\n\n" + event("1"), END)
+    async with client.stream("s-1") as frames:
+        assert isinstance(await anext(frames), UnknownFrame)
+    assert "cannot be read" in caplog.text

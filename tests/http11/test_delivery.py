@@ -14,6 +14,7 @@ import pytest
 from enclave import APIConnectionError, UsageError
 from enclave.transport._messages import Body, Response
 from tests.support import PATIENCE_SECONDS
+from tests.support.loops import ASYNCIO, UVLOOP
 from tests.support.messages import CHUNKED, OK, chunk
 from tests.support.origin import assert_whole, client_of
 from tests.support.stepping import cancel_at, ways
@@ -139,7 +140,7 @@ async def test_the_body_of_a_request_is_delivered_within_its_time_limit():
     ],
 )
 @pytest.mark.parametrize("apart", [False, True])
-async def test_what_came_before_a_body_breaks_is_delivered_first(ending, message, apart):
+async def test_what_came_before_a_body_breaks_is_delivered_first_and_then_the_break(ending, message, apart):
     async def script(peer: Peer, server: Server) -> None:
         await peer.request()
         await peer.send(CHUNKED)
@@ -150,6 +151,8 @@ async def test_what_came_before_a_body_breaks_is_delivered_first(ending, message
             await peer.send(ending)
         else:
             await peer.send(chunk(b"hello") + ending)
+        if ending:  # what is no HTTP is no HTTP whatever follows
+            await peer.closed_by_client()
 
     def take(data: bytes) -> bool:
         taken.append(data)
@@ -161,8 +164,9 @@ async def test_what_came_before_a_body_breaks_is_delivered_first(ending, message
     async with serve(script) as server, client_of(server) as client:
         async with client.stream(is_stream=True) as response:
             go_on.set()
-            with pytest.raises(APIConnectionError, match=message):
+            with pytest.raises(APIConnectionError, match=message) as raised:
                 await deliver_all(response.body, take)
+            assert raised.value.__context__ is None  # nor the frames that it would refer to
         assert_whole(client)
     assert taken == [b"hello"]
 
@@ -224,6 +228,40 @@ async def test_closing_a_body_ends_a_delivery():
                 tasks.start_soon(deliver, response.body)
                 await anyio.wait_all_tasks_blocked()
                 await response.body.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP], indirect=True)
+async def test_others_have_their_turn_while_a_flood_is_delivered():
+    """uvloop reads on and on as long as a read fills the buffer."""
+    from enclave.transport.http11._asyncio_stream import AsyncioStream  # noqa: PLC0415 - names asyncio
+
+    taken, taken_in_a_turn = 0, [0]
+
+    def take(data: bytes) -> bool:
+        nonlocal taken
+        taken += len(data)
+        taken_in_a_turn[-1] += 1
+        return taken == sent
+
+    async def other() -> None:
+        while True:
+            taken_in_a_turn.append(0)
+            await anyio.lowlevel.checkpoint()
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with theirs, anyio.fail_after(PATIENCE_SECONDS):
+        sent = theirs.send(bytes(64 * 1024))
+        stream = await AsyncioStream.wrap(ours, memoryview(bytearray(1024)))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other)
+            while taken < sent:
+                await stream.deliver(take)
+            tasks.cancel_scope.cancel()
+        stream.close()
+        await anyio.lowlevel.checkpoint()
+    assert max(taken_in_a_turn) <= 2
 
 
 @pytest.mark.parametrize("library", ["asyncio", "uvloop"])

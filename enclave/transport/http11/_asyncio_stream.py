@@ -242,7 +242,9 @@ class AsyncioStream(asyncio.BufferedProtocol):
             if not isinstance(error, Exception):
                 raise
         else:
-            if has_enough:
+            # A read that has filled the buffer is followed by another one. uvloop makes 32 of them in one go, and no
+            # other task would have a turn. Without somebody who takes it, the next one pauses reading.
+            if has_enough or len(data) == len(self._scratch):
                 self._take = None
                 self._wake()
 

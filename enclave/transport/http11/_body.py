@@ -52,8 +52,7 @@ class ResponseBody(Body):
             UsageError: the body was closed, or another task is reading it.
         """
         if self._start:
-            start, self._start = self._start, b""
-            return start
+            return self._take_start()
         try:
             while not self._parser.complete:
                 connection = self._connection()
@@ -76,10 +75,8 @@ class ResponseBody(Body):
             return await super().deliver(take)
         if self._take is not None:
             raise UsageError("another task is reading this response")
-        if self._start:
-            start, self._start = self._start, b""
-            if take(start):
-                return True
+        if self._start and take(self._take_start()):
+            return True
         self._take = take
         try:
             while not self._parser.complete:
@@ -88,9 +85,10 @@ class ResponseBody(Body):
                     # A stream waits here for long, and so there is no coroutine between.
                     await connection.stream.deliver(self._unwrap)
                 except FOREIGN as error:
-                    self._feed(connection.after_failed_read(error))
+                    nothing = connection.after_failed_read(error)
                 else:
                     return True
+                self._feed(nothing)
         except UsageError:
             raise  # the task that reads already goes on
         except EnclaveError:
@@ -103,13 +101,19 @@ class ResponseBody(Body):
 
     def _unwrap(self, data: bytes) -> bool:
         """Pass on what of the body has come. Gives whether there is something else to do than to wait for more."""
+        parser = self._parser
         try:
-            body = self._feed(data)
+            body = parser.feed(data)
         except EnclaveError:
             return True  # the parser has noted it, and tells the next call
-        if body and self._take is not None and self._take(body):
-            return True
-        return self._parser.complete
+        if parser.complete:
+            self._finish()
+        has_enough = bool(body) and self._take is not None and self._take(body)
+        return has_enough or parser.complete or parser.fault is not None
+
+    def _take_start(self) -> bytes:
+        start, self._start = self._start, b""
+        return start
 
     async def aclose(self) -> None:
         """Close the connection, unless the body was read to its end and the connection went back already."""

@@ -60,7 +60,7 @@ class Stream(Protocol):
         ...
 
     async def deliver(self, take: Callable[[bytes], bool]) -> None:
-        """Call `take` with all that comes, until it gives True, which means that it wants no more for now.
+        """Call `take` with what comes, until it gives True, which means that it wants no more for now, or earlier.
 
         The event loop may make the call, between two steps of tasks. So `take` waits for nothing and raises nothing.
         A cancelled call has lost nothing: what came is with `take`, or is there for the next call.
