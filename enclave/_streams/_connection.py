@@ -20,6 +20,8 @@ from ._warnings import UnknownFrameLog
 _STOOD_SECONDS = 0.5
 """A connection that was open for so long before it broke was a good one, though nothing may have come."""
 _DRAIN_SECONDS = 1.0
+_LAST_LOOK_SECONDS = 0.01
+"""How long a read waits after the deadline. Enough for the event loop to look at the socket once."""
 
 
 class Dropped(EnclaveError):
@@ -40,6 +42,7 @@ class Connection:
         "_has_brought_frames",
         "_history",
         "_http",
+        "_is_last_look",
         "_known_at",
         "_now",
         "_opened_at",
@@ -70,6 +73,7 @@ class Connection:
         self._timeout = http.settings.timeout
         self._has_brought_frames = False
         self._repeated = 0  # events, by the latest read
+        self._is_last_look = False  # the deadline has passed, and a read is made to see whether something has come
         self._got_gateway_timeout = False
         self._unfinished_bytes = 0  # read since the last batch, so they belong to the next one
         self._now = clock()
@@ -92,11 +96,8 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close it, cancelled or not, within a deadline."""
-        try:
-            self._unknown_frames.write()
-        finally:
-            if self._body is not None:
-                await self._body.aclose()
+        if self._body is not None:
+            await self._body.aclose()
 
     @property
     def has_opened(self) -> bool:
@@ -159,25 +160,31 @@ class Connection:
                 scope.deadline = math.inf
                 await self._buffer.wait_for_room()
                 self._read_at = self._frame_at = self._now()
-            if self._has_waited_for_the_end(self._now()):
+            now, deadline = self._now(), self._deadline()
+            if now < deadline:
+                self._is_last_look = False
+            elif self._source.read_is_repeatable and not self._is_last_look:
+                # Other code may have kept the event loop busy past the deadline, and what came meanwhile was not read.
+                self._is_last_look = True
+                deadline = now + _LAST_LOOK_SECONDS
+            elif now >= self._end_deadline():
                 return
-            scope.deadline = self._deadline()
-            if await self._source.deliver(self._take):
-                # Other tasks may have kept the event loop busy since the latest read. That was no silence.
-                busy_seconds = self._now() - self._read_at
-                self._read_at += busy_seconds
-                self._frame_at += busy_seconds
-            elif not self._has_read_all():
+            else:
+                raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
+            scope.deadline = deadline
+            if not await self._source.deliver(self._take) and not self._has_read_all():
                 if self._is_all_there:
                     return  # the server closed in good order, only without its `end` frame
                 raise Dropped("the server closed the stream before its end frame")
 
     def _has_read_all(self) -> bool:
         """Whether the end was read. Raises if what came is out of bounds, or could not be taken in."""
-        self._unknown_frames.write()
         if self._failure is not None:
-            failure, self._failure = self._failure, None  # its traceback refers to this object
-            raise failure
+            try:
+                raise self._failure
+            finally:
+                self._failure = None  # its traceback refers to this object
+        self._unknown_frames.write()
         if self._decoder.failure is not None:
             raise self._decoder.failure
         return self._decoder.ended
@@ -226,18 +233,6 @@ class Connection:
         if self._body is None:
             raise RuntimeError("the connection was not opened")
         return self._body
-
-    def _has_waited_for_the_end(self, now: float) -> bool:
-        """Whether it was silent for so long after a terminal phase that nothing more will come.
-
-        Raises:
-            APITimeoutError: it was silent for too long before that.
-        """
-        if now >= self._end_deadline():
-            return True
-        if now >= self._idle_deadline():
-            raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
-        return False
 
     def _deadline(self) -> float:
         return min(self._idle_deadline(), self._end_deadline())

@@ -106,6 +106,10 @@ class StreamReader(OwnedTask):
 
     def _end_with(self, error: Exception | None, reason: BaseException | None) -> None:
         try:
+            self._unknown_frames.write()  # what came right before a cancellation
+        except Exception as failure:  # noqa: BLE001 - of a handler or a filter of the program's
+            error = error or failure
+        try:
             self._buffer.end(error)
             self._observed.ended(reason, self._history.count, self.resumes)
         finally:

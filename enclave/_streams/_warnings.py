@@ -43,7 +43,8 @@ class UnknownFrameLog:
 
     def write(self) -> None:
         """Write the warnings of what was noted."""
-        unwritten, self._unwritten = self._unwritten, ()
-        for index, kind, problem, more in unwritten:
+        while self._unwritten:
+            index, kind, problem, more = self._unwritten[0]
+            self._unwritten = self._unwritten[1:]
             text = "stream of session %s: frame %d (kind %r) cannot be read: %s%s"
             logger.warning(text, self._session_id, index, kind, problem, more)

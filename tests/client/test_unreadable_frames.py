@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 import anyio
 import pytest
@@ -14,8 +17,10 @@ from enclave import (
     StdoutFrame,
     UnknownFrame,
 )
-from tests.support.messages import END, event
-from tests.support.plane import ControlPlane
+from enclave._streams._decoder import FrameDecoder
+from tests.support import PATIENCE_SECONDS
+from tests.support.messages import CHUNKED_SSE, END, chunk, event
+from tests.support.plane import ControlPlane, Request
 
 UNREADABLE = [
     (b"[1]", "", "Expected `object`"),
@@ -82,7 +87,17 @@ async def test_each_sort_of_unreadable_frame_is_logged_once_and_a_flood_does_not
     assert "more such frames of this stream are not logged" in warnings[-1]
 
 
-async def test_they_are_logged_by_the_task_of_the_stream(server: ControlPlane, client: EnclaveClient, caplog):
+@contextmanager
+def log_filter(function: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    logger = logging.getLogger("enclave")
+    logger.addFilter(function)
+    try:
+        yield
+    finally:
+        logger.removeFilter(function)
+
+
+async def test_they_are_logged_by_the_task_of_the_stream(server: ControlPlane, client: EnclaveClient):
     """Filters and handlers look at the context, for the span that the stream belongs to."""
     tasks = []
 
@@ -91,9 +106,9 @@ async def test_they_are_logged_by_the_task_of_the_stream(server: ControlPlane, c
         return True
 
     server.streams(event("0"), b"data: {}\n\n", END)
-    caplog.handler.addFilter(note_task)
-    async with client.stream("s-1") as frames:
-        assert len([frame async for frame in frames]) == 3
+    with log_filter(note_task):
+        async with client.stream("s-1") as frames:
+            assert len([frame async for frame in frames]) == 3
     assert ("WARNING", "enclave: stream of session s-1") in tasks
 
 
@@ -104,22 +119,58 @@ async def test_a_filter_that_fails_loses_no_frame(server: ControlPlane, client: 
         return True
 
     seen = []
-    logger = logging.getLogger("enclave")
     server.streams(event("0"), event("1") + b"data: {}\n\n" + event("2"), END)
-    logger.addFilter(fail)
-    try:
-        with pytest.raises(OSError, match="no space left"):
-            async with client.stream("s-1") as frames:
-                async for frame in frames:
-                    seen.append(frame)  # noqa: PERF401 - what came before the error counts
-    finally:
-        logger.removeFilter(fail)
+    with log_filter(fail), pytest.raises(OSError, match="no space left"):
+        async with client.stream("s-1") as frames:
+            async for frame in frames:
+                seen.append(frame)  # noqa: PERF401 - what came before the error counts
     assert [frame.data for frame in seen if isinstance(frame, StdoutFrame)] == ["0", "1", "2"]
     assert len(server.requests) == 1
 
 
-async def test_a_consumer_that_leaves_at_one_leaves_its_warning(server: ControlPlane, client: EnclaveClient, caplog):
-    server.streams(b"data: {}\n\n" + event("1"), END)
-    async with client.stream("s-1") as frames:
-        assert isinstance(await anext(frames), UnknownFrame)
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_one_is_logged_though_nothing_follows_it_and_also_if_the_consumer_leaves_at_once(
+    server: ControlPlane, client: EnclaveClient, caplog, leaves
+):
+    async def answer(request: Request) -> None:
+        await request.send(CHUNKED_SSE, chunk(event("0")))
+        await has_begun.wait()
+        await request.send(chunk(b"data: {}\n\n"))
+        await request.gone()
+
+    has_begun = anyio.Event()
+    server.answers(answer)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with client.stream("s-1") as frames:
+            await anext(frames)
+            has_begun.set()
+            assert isinstance(await anext(frames), UnknownFrame)
+            if not leaves:
+                await anyio.wait_all_tasks_blocked()
+                assert "cannot be read" in caplog.text
     assert "cannot be read" in caplog.text
+
+
+async def test_a_fault_of_ours_is_raised_once_and_nothing_follows_it(
+    server: ControlPlane, client: EnclaveClient, monkeypatch
+):
+    async def answer(request: Request) -> None:
+        await request.send(CHUNKED_SSE, chunk(event("0")))
+        await has_begun.wait()
+        await request.send(chunk(event("1")), chunk(event("2")), chunk(END))
+        await request.gone()
+
+    def fail(*_: object) -> NoReturn:
+        raise RecursionError("deep")
+
+    has_begun = anyio.Event()
+    server.answers(answer)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with client.stream("s-1") as frames:
+            await anext(frames)
+            monkeypatch.setattr(FrameDecoder, "feed", fail)
+            has_begun.set()
+            for _ in range(2):
+                with pytest.raises(RecursionError, match="deep"):
+                    await anext(frames)
+    assert len(server.requests) == 1
