@@ -33,7 +33,7 @@ def cases(options: Options) -> Iterable[Case]:
             continue
         for row in ROWS if size < SIZES[-1] else WITH_TARGETS:
             if row not in POOLS or options.quick or size in (POOL_SIZES_FULL if options.full else POOL_SIZES):
-                repeats = 1 if row in POOLS and size > 300 else 2 if size == SIZES[-1] else 3
+                repeats = 1 if size == SIZES[-1] or (row in POOLS and size > 300) else 3
                 yield live_case(row, size, repeats=repeats)
 
 

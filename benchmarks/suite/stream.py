@@ -45,7 +45,7 @@ def cases(options: Options) -> Iterable[Case]:
             yield stream_case(row, point, given)
 
 
-def stream_case(row: str, point: str, given: dict[str, Any], *, repeats: int = 3, tls: bool = False) -> Case:
+def stream_case(row: str, point: str, given: dict[str, Any], *, repeats: int = 2, tls: bool = False) -> Case:
     if row == "node":
         given["warm_characters"] = characters(given["warm_frames"])
     prepare = [given["session_id"], given["warm_id"]]

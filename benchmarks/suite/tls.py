@@ -31,7 +31,7 @@ def stream_cases(options: Options) -> Iterator[Case]:
         for row in STREAM_ROWS:
             factor = scale * (FAST_FACTOR if row in FAST else 1)
             given = parameters(burst_id, per_write, int(FRAMES * factor), int(WARM_FRAMES * factor))
-            yield stream_case(row, point, given, repeats=2, tls=True)
+            yield stream_case(row, point, given, tls=True)
 
 
 def stream_targets(results: Results, options: Options) -> list[Target]:  # noqa: ARG001
