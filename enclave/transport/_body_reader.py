@@ -9,7 +9,7 @@ from anyio.lowlevel import checkpoint
 from enclave.errors import ResponseTooLargeError
 
 from ._encoding import Inflater, inflater_for
-from ._messages import Body, Response
+from ._messages import Body, PulledBody, Response
 from ._time_limit import TimeLimit
 
 _NO_PIECES: Iterator[bytes] = iter(())
@@ -57,7 +57,7 @@ async def read_start(body: Body, max_bytes: int) -> bytes:
     return b"".join(pieces)[:max_bytes]
 
 
-class _Wrapped(Body):
+class _Wrapped(PulledBody):
     """A body, changed in how it is read."""
 
     __slots__ = ("_body",)

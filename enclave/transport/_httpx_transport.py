@@ -20,7 +20,7 @@ from enclave.errors import (
 )
 
 from ._exceptions import EXCEPTION_MAP, Row, raise_mapped
-from ._messages import Body, Request, Response
+from ._messages import PulledBody, Request, Response
 from ._time_limit import TimeLimit
 
 _CLOSE_SECONDS = 5.0
@@ -147,7 +147,7 @@ class _Pieces:
         return self._pieces.pop()
 
 
-class HttpxBody(Body):
+class HttpxBody(PulledBody):
     """The body of a response of an httpx transport. Its reads cannot be cancelled and done again."""
 
     is_complete = False

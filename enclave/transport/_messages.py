@@ -96,8 +96,6 @@ class Request:
 class Body(Protocol):
     """The body of a response, read piece by piece. One task reads and closes it."""
 
-    __slots__ = ()
-
     @property
     def is_complete(self) -> bool:
         """Whether the end of the body has been reached, as far as can be told without reading."""
@@ -125,15 +123,29 @@ class Body(Protocol):
         Raises:
             As `read`. What came before is with `take`.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Close, cancelled or not, within a deadline."""
+        ...
+
+
+class PulledBody:
+    """Makes `Body.deliver` of `Body.read`, for bodies that a task pulls piece by piece."""
+
+    __slots__ = ()
+
+    async def read(self) -> bytes:
+        """See `Body.read`."""
+        raise NotImplementedError
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool:
+        """See `Body.deliver`."""
         while data := await self.read():
             if take(data):
                 return True
             del data  # 64 KiB may have come before the server fell silent
         return False
-
-    async def aclose(self) -> None:
-        """Close, cancelled or not, within a deadline."""
-        ...
 
 
 class Response:

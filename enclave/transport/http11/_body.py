@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from enclave.errors import EnclaveError, UsageError
 from enclave.transport._exceptions import FOREIGN
-from enclave.transport._messages import Body
+from enclave.transport._messages import PulledBody
 from enclave.transport._time_limit import TimeLimit
 
 from ._connection import Connection
@@ -14,7 +14,7 @@ from ._exchange import Exchange
 from ._pool import Lease
 
 
-class ResponseBody(Body):
+class ResponseBody(PulledBody):
     """Reads from the socket only when asked, one network read at a time.
 
     Not an async generator: a cancelled read loses nothing, and reading can go on after it. One task reads at a time.
