@@ -99,8 +99,7 @@ class FrameBuffer:
         batch, wire_bytes = self._batches.pop(0)
         if not self._batches:
             self._batches = None
-        was_full = self.is_full
         self._bytes -= wire_bytes
-        if was_full and not self.is_full:
+        if not self.is_full:
             self._changed.wake()
         return batch

@@ -172,7 +172,7 @@ class Connection:
             else:
                 raise APITimeoutError(f"no bytes came within {self._timeout.stream_idle:g} s")
             scope.deadline = deadline
-            if not await self._source.deliver(self._take) and not self._has_read_all():
+            if not await self._source.deliver(self._take):
                 if self._is_all_there:
                     return  # the server closed in good order, only without its `end` frame
                 raise Dropped("the server closed the stream before its end frame")

@@ -137,8 +137,6 @@ class FrameStream:
         if not left:
             self._check_open()
             batch = self._took(await self._buffer.get())
-            if len(batch) == 1 and not self._left:
-                return batch[0]
             # Another task may have taken a batch meanwhile. What is left of that comes first, and this goes behind it.
             left = self._left = batch[::-1] + (self._left or [])
         frame = left.pop()

@@ -293,7 +293,6 @@ async def test_a_server_that_hangs_up_in_the_handshake_is_a_connect_error(versio
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_stream_cancelled_at_each_of_its_steps_leaves_no_socket_and_the_next_one_works(version):
-
     async def script(peer: Peer, server: Server) -> None:
         await peer.request()
         await peer.send(CHUNKED, chunk(b"hello"), b"0\r\n\r\n")

@@ -94,11 +94,8 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     async def receive(self) -> bytes:
         """See `Stream.receive`."""
-        if self._is_receiving:
-            raise anyio.BusyResourceError("reading from")
-        self._is_receiving = True
+        self._begin_receiving()
         try:
-            self._reads += 1
             if not self._reads % _CALLS_PER_CHECKPOINT:
                 await checkpoint_if_cancelled()
             if self._unread or self._at_end:
@@ -115,11 +112,8 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     async def deliver(self, take: Callable[[bytes], bool]) -> None:
         """See `Stream.deliver`."""
-        if self._is_receiving:
-            raise anyio.BusyResourceError("reading from")
-        self._is_receiving = True
+        self._begin_receiving()
         try:
-            self._reads += 1
             if not self._reads % _CALLS_PER_CHECKPOINT:
                 await checkpoint_if_cancelled()
             while True:
@@ -137,6 +131,12 @@ class AsyncioStream(asyncio.BufferedProtocol):
             self._reader = self._take = None
             self._is_receiving = False
         raise self._reason() or anyio.EndOfStream
+
+    def _begin_receiving(self) -> None:
+        if self._is_receiving:
+            raise anyio.BusyResourceError("reading from")
+        self._is_receiving = True
+        self._reads += 1
 
     def _more(self) -> asyncio.Future[None]:
         """What is done when bytes have come, or the end."""

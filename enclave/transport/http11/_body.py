@@ -101,15 +101,12 @@ class ResponseBody(PulledBody):
 
     def _unwrap(self, data: bytes) -> bool:
         """Pass on what of the body has come. Gives whether there is something else to do than to wait for more."""
-        parser = self._parser
         try:
-            body = parser.feed(data)
+            body = self._feed(data)
         except EnclaveError:
             return True  # the parser has noted it, and tells the next call
-        if parser.complete:
-            self._finish()
         has_enough = bool(body) and self._take is not None and self._take(body)
-        return has_enough or parser.complete or parser.fault is not None
+        return has_enough or self._parser.complete or self._parser.fault is not None
 
     def _take_start(self) -> bytes:
         start, self._start = self._start, b""
