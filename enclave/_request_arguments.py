@@ -8,9 +8,10 @@ from typing import Any, cast
 import msgspec
 
 from .types import CreateSessionRequest, SessionFields, SessionLimits
+from .types._encode import wire_names
 
 _FIELDS = CreateSessionRequest.__struct_fields__
-_WIRE_NAMES = {field.name: field.encode_name for field in msgspec.structs.fields(CreateSessionRequest)}
+_WIRE_NAMES = {name: wire_names(CreateSessionRequest).get(name, name) for name in _FIELDS}
 
 
 def as_request(request: CreateSessionRequest | str | None, fields: SessionFields) -> CreateSessionRequest:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from enclave.types import Health, Session, SessionLimits, SessionResult
+from enclave.types._encode import wire_names
 
 from ._server import Reply
 
@@ -50,13 +51,9 @@ EXIT_CODE_OF_SIGKILL = 137
 OUTPUT_KINDS = ("stdout", "stderr")
 
 
-def _wire_name(struct: type[msgspec.Struct], name: str) -> str:
-    return next(field.encode_name for field in msgspec.structs.fields(struct) if field.name == name)
-
-
-_EXIT_CODE = _wire_name(SessionResult, "exit_code")
-_BACKEND_HEALTHY = _wire_name(Health, "backend_healthy")
-_TIMES = {_wire_name(Session, name) for name in ("created_at", "started_at", "finished_at")} | {"ts"}
+_EXIT_CODE = wire_names(SessionResult)["exit_code"]
+_BACKEND_HEALTHY = wire_names(Health)["backend_healthy"]
+_TIMES = {wire_names(Session)[name] for name in ("created_at", "started_at", "finished_at")} | {"ts"}
 _UNITS = {wire: name.rpartition("_")[2] if "_" in name else "" for name, wire in SessionLimits.wire_names().items()}
 
 _object = msgspec.json.Decoder(Document)

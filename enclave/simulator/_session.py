@@ -40,6 +40,7 @@ from enclave.types import (
     StderrFrame,
     StdoutFrame,
 )
+from enclave.types._encode import wire_names
 
 from ._auth import Principal
 from ._log import FrameLog
@@ -59,9 +60,7 @@ ABSENT: Any = msgspec.UNSET
 def _document_type(struct: type[msgspec.Struct]) -> Callable[..., msgspec.Struct]:
     """A Struct with the fields of `struct` that sends only those that are set, and has none of a client's checks."""
     fields = [
-        (field.name, Any, msgspec.field(default=ABSENT, name=field.encode_name))
-        for field in msgspec.structs.fields(struct)
-        if field.name != "extra"
+        (name, Any, msgspec.field(default=ABSENT, name=wire_name)) for name, wire_name in wire_names(struct).items()
     ]
     return msgspec.defstruct(struct.__name__, fields, kw_only=True, frozen=True)
 

@@ -14,17 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from enclave.types import CreateSessionRequest, EgressPolicy, SessionLimits
+from enclave.types._encode import EXTRA, wire_names
 from enclave.types._json import decode_text
 
 LANGUAGES = ("python", "node")
 EGRESS_MODES = ("deny_all", "allowlist")
 
 _object = msgspec.json.Decoder(dict[str, Any])
-_WIRE_NAMES = {
-    field.name: field.encode_name
-    for struct in (CreateSessionRequest, SessionLimits, EgressPolicy)
-    for field in msgspec.structs.fields(struct)
-}
+_WIRE_NAMES = wire_names(CreateSessionRequest) | wire_names(SessionLimits) | wire_names(EgressPolicy)
 
 
 def parse_request(body: bytes, services: Collection[str]) -> CreateSessionRequest:
@@ -57,9 +54,9 @@ def parse_request(body: bytes, services: Collection[str]) -> CreateSessionReques
 
 def _with_extra(struct: type[msgspec.Struct], document: dict[str, Any]) -> dict[str, Any]:
     """The document with all fields that `struct` does not know moved into its field `extra`."""
-    names = {field.encode_name for field in msgspec.structs.fields(struct) if field.name != "extra"}
+    names = set(wire_names(struct).values())
     known = {name: value for name, value in document.items() if name in names}
-    return known | {_WIRE_NAMES["extra"]: {name: document[name] for name in document.keys() - names}}
+    return known | {EXTRA: {name: document[name] for name in document.keys() - names}}
 
 
 def _explain(message: str) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
-import httpx
 import msgspec
 
 from enclave.types import SessionPhase
@@ -43,6 +42,8 @@ async def deliver(session: SimulatedSession) -> None:
     url = session.request.webhook_url
     if url is None or session.result is None:
         return
+    import httpx  # noqa: PLC0415 - slow to load, and few sessions have a webhook
+
     body = _Finished(
         session_id=session.id,
         org_id=session.org_id,
@@ -71,6 +72,8 @@ def _note_failure(session: SimulatedSession, problem: str) -> None:
 
 
 async def _post(url: str, body: bytes) -> int:
+    import httpx  # noqa: PLC0415 - see deliver
+
     # The proxies of the environment are not for webhooks, most of which stay on this machine. Certificates are loaded
     # for https alone, because that takes a tenth of a second, and the event loop stands still meanwhile.
     needs_certificates = httpx.URL(url).scheme == "https"

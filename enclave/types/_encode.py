@@ -13,6 +13,14 @@ EXTRA = "__extra__"
 """The name of `extra` until its entries are merged into the document. No field of the wire has this name."""
 
 
+def wire_names(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """The fields of a Struct but for `extra`: what each is called in Python, and on the wire."""
+    # Not `msgspec.structs.fields`, which reads the annotations anew at each call and takes 200 us for a request.
+    names = dict(zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True))
+    names.pop("extra", None)
+    return names
+
+
 class WireStruct(Shown, frozen=True):
     """A type of the wire that is a document of its own."""
 
@@ -38,10 +46,10 @@ class WireStruct(Shown, frozen=True):
 
 def _merge_extra(document: dict[str, Any], struct: msgspec.Struct) -> None:
     # By the Structs and not by what is in the document: a workload's value may have a key of this name.
-    for field in msgspec.structs.fields(struct):
-        child = getattr(struct, field.name)
-        if isinstance(child, msgspec.Struct) and field.encode_name in document:
-            _merge_extra(document[field.encode_name], child)
+    for name, wire_name in wire_names(type(struct)).items():
+        child = getattr(struct, name)
+        if isinstance(child, msgspec.Struct) and wire_name in document:
+            _merge_extra(document[wire_name], child)
     document.update(document.pop(EXTRA, {}))
 
 

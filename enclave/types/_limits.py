@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from ._absent import OrAbsent
-from ._encode import EXTRA, WireStruct
+from ._encode import EXTRA, WireStruct, wire_names
 from ._shown import Shown
 
 
@@ -36,7 +36,7 @@ class SessionLimits(
     @classmethod
     def wire_names(cls) -> dict[str, str]:
         """The limits that have a name here: what each is called in Python, and on the wire."""
-        return {field.name: field.encode_name for field in msgspec.structs.fields(cls) if field.name != "extra"}
+        return wire_names(cls)
 
 
 class EgressPolicy(Shown, frozen=True, rename="camel"):

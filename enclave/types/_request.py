@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from ._encode import EXTRA, WireStruct
+from ._encode import EXTRA, WireStruct, wire_names
 from ._lenient import LenientDecoder
 from ._limits import EgressPolicy, SessionLimits, check_egress, check_limits
 
@@ -129,7 +129,6 @@ def check_labels(labels: Mapping[str, str]) -> None:
 def _check_extra(where: str, extra: dict[str, Any], struct: type[msgspec.Struct]) -> None:
     if not isinstance(extra, dict):
         raise TypeError(f"{where}: expected a dict of wire names to values, got {type(extra).__name__}")
-    named = {field.encode_name: field.name for field in msgspec.structs.fields(struct) if field.name != "extra"}
-    for key in extra:
-        if key in named:
-            raise ValueError(f"{where}[{key!r}]: this field has a name of its own. Pass {named[key]}=... instead")
+    for name, wire_name in wire_names(struct).items():
+        if wire_name in extra:
+            raise ValueError(f"{where}[{wire_name!r}]: this field has a name of its own. Pass {name}=... instead")
