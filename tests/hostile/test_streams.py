@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import tracemalloc
-import zlib
 
 import anyio
 import pytest
@@ -26,7 +25,7 @@ from enclave import (
     UnknownFrame,
 )
 from tests.support import NO_WAITS, PATIENCE_SECONDS
-from tests.support.messages import END, SSE
+from tests.support.messages import END, SSE, bomb
 from tests.support.plane import (
     ControlPlane,
     Flood,
@@ -52,18 +51,13 @@ async def read(server: ControlPlane, **options: object) -> list[StreamFrame]:
         return [frame async for frame in frames]
 
 
-def zip_bomb() -> bytes:
-    compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return b"".join(compressor.compress(b"data: " + bytes(MIB)) for _ in range(256)) + compressor.flush()
-
-
 FATAL: dict[str, tuple[Handler, type[EnclaveError]]] = {
     "a line without end": (endless(SSE + b"data: ", b"x" * 65_536), EventTooLargeError),
     "an event without end": (endless(SSE, b"data: x\n" * 8192), EventTooLargeError),
     "a comment without end": (endless(SSE + b": ", b"x" * 65_536), EventTooLargeError),
     "a field name without end": (endless(SSE, b"x" * 65_536), EventTooLargeError),
     "an id without end": (endless(SSE + b"id: ", b"x" * 65_536), EventTooLargeError),
-    "a gzip bomb": (closing(GZIP_HEAD + zip_bomb()), EventTooLargeError),
+    "a gzip bomb": (closing(GZIP_HEAD + bomb(b"data: " + bytes(MIB), 256)), EventTooLargeError),
     "gzip that is none": (closing(GZIP_HEAD + OUT), MalformedResponseError),
     "an unknown encoding": (closing(SSE[:-2] + b"content-encoding: zstd\r\n\r\n" + OUT), MalformedResponseError),
     "HTML": (closing(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n<html>"), MalformedResponseError),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -25,6 +26,13 @@ def response(body: bytes | Any = b"", status: int = 200, **headers: str) -> byte
 def with_body(body: bytes, head: bytes = JSON_HEAD) -> bytes:
     """The response of an unfinished head, completed by the length of this body."""
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def bomb(filler: bytes, times: int, wbits: int = 16 + zlib.MAX_WBITS) -> bytes:
+    """What inflates to `filler` so many times over. It has no end, for nobody is to read that far."""
+    packer = zlib.compressobj(9, wbits=wbits)
+    first, second = (packer.compress(filler) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + second * (times - 1)  # after a full flush a piece refers to nothing before it
 
 
 def chunk(data: bytes) -> bytes:
