@@ -9,15 +9,15 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # Twice as many as processors: the tests wait for other processes for half of their time.
 WORKERS := $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
-ELSEWHERE := --ignore tests/proxies --ignore tests/ray --ignore tests/dask --ignore tests/website --ignore tests/recipes \
+ELSEWHERE := -m "not long" --ignore tests/proxies --ignore tests/ray --ignore tests/dask --ignore tests/website --ignore tests/recipes \
 	--ignore tests/test_notebooks.py --ignore tests/test_web_frameworks.py
 PROGRAMS := build/programs
 RECIPES := build/recipes
 # The newest that Node 20 runs.
 INSPECTOR := 0.15.0
 
-.PHONY: help demo test lint types types-linux types-others types-pyright unit coverage mutants docs test-docs test-newer \
-	test-lowest test-browser test-proxies test-inspector test-frameworks test-ray test-dask test-recipes fuzz soak bench format clean
+.PHONY: help demo test lint types types-linux types-pyright types-others unit coverage mutants docs test-docs test-newer \
+	test-lowest test-long test-browser test-proxies test-inspector test-frameworks test-ray test-dask test-recipes fuzz soak bench format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,28 +36,28 @@ $(READY): $(PACKAGE)
 demo: $(PACKAGE)  ## run real code against the embedded simulator
 	$(BIN)/python examples/quickstart.py
 
-test: $(READY)  ## lint, type-check and test everything
+test: $(READY)  ## lint, type-check and test everything, and with UNIT=coverage measure which branches the tests reach
 	$(MAKE) --jobs 2 --output-sync=target lint types
-	$(MAKE) unit
+	$(MAKE) $(or $(UNIT),unit)
 
 lint: $(READY)  ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: types-linux types-others types-pyright  ## check the types: the three that follow
+types: types-linux types-pyright  ## check the types: the two that follow
 
 types-linux: $(READY)  ## check them for Linux
 	$(BIN)/mypy
-
-types-others: $(READY)  ## check them for macOS and Windows
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 enclave enclave_pytest tests/typing
 
 types-pyright: $(READY) types-linux  ## check them with pyright, and those of the programs in the docs
 	$(BIN)/pyright --warnings
 	$(BIN)/python -m tests.support.programs $(PROGRAMS)
 	$(BIN)/mypy $(PROGRAMS)
 	$(BIN)/pyright --warnings $(PROGRAMS)
+
+types-others: $(READY)  ## check them for macOS and Windows
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 enclave enclave_pytest tests/typing
 
 unit: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ELSEWHERE)
@@ -89,9 +89,12 @@ test-lowest:  ## run the tests on the oldest releases that we support
 	.venv-lowest/bin/python $(PIP_INSTALL) --editable '.[simulator,cli]' --group test --constraint tests/lowest-pins.txt
 	.venv-lowest/bin/python -m pytest --numprocesses $(WORKERS) --deselect tests/test_benchmarks.py $(ELSEWHERE)
 
+test-long: $(READY)  ## run the tests that take half a minute each
+	$(BIN)/python -m pytest --numprocesses auto -m long
+
 test-browser: $(READY)  ## run the tests that need Chromium, which it installs where it may
 	.ci/apt-get chromium
-	$(BIN)/python -m pytest -m browser $(ELSEWHERE)
+	$(BIN)/python -m pytest $(ELSEWHERE) -m browser
 
 test-proxies: $(READY)  ## read streams through nginx and HAProxy, which it installs where it may, about 2 minutes
 	.ci/apt-get nginx haproxy

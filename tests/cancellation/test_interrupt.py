@@ -73,7 +73,9 @@ def test_an_interrupt_at_the_worst_moment_of_a_programs_first_action_breaks_noth
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("action", ["run", "stream", "session", "fan_out"])
+@pytest.mark.parametrize(
+    "action", ["run", "stream", *(pytest.param(action, marks=pytest.mark.long) for action in ("session", "fan_out"))]
+)
 def test_an_interrupt_at_any_line_of_a_programs_first_action_breaks_nothing(backend: str, action: str) -> None:
     program = [sys.executable, "-W", "error", str(PROGRAM.with_name("interrupted_lines.py")), action, backend]
     # The path is for the tests' own helpers. Coverage cannot be measured, since it needs the same hook.

@@ -433,7 +433,7 @@ async def test_a_flood_leaves_most_of_the_event_loops_time_to_others(serving, un
     async with serving(bounds=Bounds(max_log_bytes=100_000)) as api:
         cpu, wall = time.process_time(), time.perf_counter()
         run = await api.run(
-            f"import os\nblock = {unit!r} * 5000\nwhile True: os.write(1, block)", limits={"wallClockMs": 1000}
+            f"import os\nblock = {unit!r} * 5000\nwhile True: os.write(1, block)", limits={"wallClockMs": 500}
         )
         share = (time.process_time() - cpu) / (time.perf_counter() - wall)
         assert run.session["killReason"] == "wall_clock_exceeded"
