@@ -7,8 +7,8 @@ READY := $(VENV)/.ready
 # Thousands of processes start in the tests. Where this is set, as in many containers, each compiles all its modules.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-# Twice as many as processors: the tests wait for other processes for half of their time.
-WORKERS := $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
+# More than processors: the tests wait for other processes, and for time to pass, for more than half of their time.
+WORKERS := $(shell $(PYTHON) -c "import os; print(3 * (os.cpu_count() or 1))")
 ELSEWHERE := -m "not long" --ignore tests/proxies --ignore tests/ray --ignore tests/dask --ignore tests/website --ignore tests/recipes \
 	--ignore tests/test_notebooks.py --ignore tests/test_web_frameworks.py
 PROGRAMS := build/programs
