@@ -10,16 +10,17 @@ gets it when that is done. Under asyncio it cancels the main task, and needs no 
 from __future__ import annotations
 
 import math
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import RunVar, current_token
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
 
 _uninterrupted: list[Callable[..., Any]] = []  # those whose mark does not count yet
 
@@ -75,6 +76,16 @@ def current_time() -> float:
     return clock()()
 
 
+def one_per_loop(kept: RunVar[T], make: Callable[[], T]) -> T:
+    """What a variable of the running event loop holds, made when it is first asked for."""
+    try:
+        return kept.get()
+    except LookupError:
+        made = make()
+        kept.set(made)
+        return made
+
+
 def run_soon(loop: Any, call: Callable[[], object]) -> None:
     """Have an event loop make a call that waits for nothing. From any thread.
 
@@ -86,11 +97,11 @@ def run_soon(loop: Any, call: Callable[[], object]) -> None:
     schedule(call)
 
 
-def wake_those_who_wait_for(raw: socket.socket) -> None:
-    """Before a socket is closed: end all waits for it on trio, with `ClosedResourceError`. asyncio has no need."""
+def wake_those_who_wait_for(file: Any) -> None:
+    """Before what a task waits for is closed: end the wait on trio, with `ClosedResourceError`. asyncio has no need."""
     trio = sys.modules.get("trio")
     if trio is not None and not runs_on_asyncio():
-        trio.lowlevel.notify_closing(raw)
+        trio.lowlevel.notify_closing(file)
 
 
 def loop_is_over(loop: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anyio.lowlevel import RunVar, checkpoint
 
+from ._loop import one_per_loop
 from ._slots import Slots
 
 BEGUN_PER_TURN = 32
@@ -14,11 +15,7 @@ _slots_of_loop: RunVar[Slots] = RunVar("enclave pace")
 
 async def begin_in_turn() -> None:
     """Return in this turn of the event loop or in a later one, so that few who call this go on in the same turn."""
-    try:
-        slots = _slots_of_loop.get()
-    except LookupError:
-        slots = Slots(BEGUN_PER_TURN)
-        _slots_of_loop.set(slots)
+    slots = one_per_loop(_slots_of_loop, lambda: Slots(BEGUN_PER_TURN))
     if not slots.take():
         await slots.wait()
     try:

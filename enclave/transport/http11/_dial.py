@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 from anyio.lowlevel import RunVar
 
-from enclave._loop import runs_on_asyncio
+from enclave._loop import one_per_loop, runs_on_asyncio
 from enclave.errors import ConfigurationError, ConnectTimeoutError
 from enclave.transport._exceptions import FOREIGN, raise_mapped
 from enclave.transport._time_limit import TimeLimit
@@ -18,6 +18,7 @@ from enclave.transport._time_limit import TimeLimit
 from ._connection import MAX_READ_BYTES, Connection
 from ._origin import Origin
 from ._race import connect_to_any
+from ._reactor import HAS_EPOLL, Reactor
 from ._resolver import Address, Resolver
 from ._socket_stream import SocketStream
 from ._stream import PlainStream, RawSocket, Stream
@@ -30,6 +31,7 @@ KEEPALIVE_PROBES = 3
 
 # One for each event loop: two of them may run at once in two threads, and would read into each other's bytes.
 _read_buffer_of_loop: RunVar[memoryview] = RunVar("enclave read buffer")
+_reactor_of_loop: RunVar[Reactor] = RunVar("enclave reactor")
 
 
 def default_ssl_context() -> ssl.SSLContext:
@@ -105,7 +107,7 @@ class Dialer:
         """The stream of a connected socket, on whichever loop is running."""
         try:
             if not runs_on_asyncio():
-                return SocketStream(raw, _read_buffer())
+                return SocketStream(raw, _read_buffer(), _reactor())
             from ._asyncio_stream import AsyncioStream  # noqa: PLC0415 - brings in asyncio, which trio does without
 
             return await AsyncioStream.wrap(raw, _read_buffer())
@@ -133,12 +135,11 @@ class Dialer:
 
 def _read_buffer() -> memoryview:
     """What all connections of the running event loop are read into, of this client and others: nothing stays in it."""
-    try:
-        return _read_buffer_of_loop.get()
-    except LookupError:
-        buffer = memoryview(bytearray(MAX_READ_BYTES))
-        _read_buffer_of_loop.set(buffer)
-        return buffer
+    return one_per_loop(_read_buffer_of_loop, lambda: memoryview(bytearray(MAX_READ_BYTES)))
+
+
+def _reactor() -> Reactor | None:
+    return one_per_loop(_reactor_of_loop, Reactor) if HAS_EPOLL else None
 
 
 def _set_options(raw: RawSocket) -> None:

@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from enclave._loop import wake_those_who_wait_for
 
+from ._reactor import Reactor
 from ._stream import hold_back
 
 _CALLS_PER_CHECKPOINT = 8
@@ -26,17 +27,31 @@ class SocketStream:
     has_unread = False
     """Nothing is read ahead."""
 
-    __slots__ = ("_calls", "_is_closed", "_is_receiving", "_is_sending", "_scratch", "socket")
+    __slots__ = (
+        "_calls",
+        "_failure",
+        "_is_closed",
+        "_is_receiving",
+        "_is_sending",
+        "_reactor",
+        "_scratch",
+        "_take",
+        "socket",
+    )
 
-    def __init__(self, raw: socket.socket, scratch: memoryview) -> None:
+    def __init__(self, raw: socket.socket, scratch: memoryview, reactor: Reactor | None) -> None:
         """Take over a socket.
 
         Args:
             raw: the socket.
             scratch: what the socket is read into, shared by all streams of one event loop: nothing stays in it.
+            reactor: that of the event loop. None where there is no such thing, and each stream waits for its own.
         """
         self.socket = raw
         self._scratch = scratch
+        self._reactor = reactor
+        self._take: Callable[[bytes], bool] | None = None  # gets the bytes while a task waits in `deliver`
+        self._failure: BaseException | None = None  # of a read that the reactor had us make, until it is raised
         self._calls = 0
         self._is_closed = self._is_receiving = self._is_sending = False
 
@@ -61,8 +76,36 @@ class SocketStream:
 
     async def deliver(self, take: Callable[[bytes], bool]) -> None:
         """See `Stream.deliver`."""
-        while not take(await self.receive()):
-            pass
+        if self._is_receiving:
+            raise anyio.BusyResourceError("reading from")
+        self._is_receiving = True
+        self._take = take
+        try:
+            while self._take is not None:
+                await self._give_way()
+                size = self._receive_now()
+                if size is None:
+                    await self._readable()
+                elif not size:
+                    raise anyio.EndOfStream
+                else:
+                    self._hand_over(size, take)
+        except OSError as error:
+            self._raise(error)
+        finally:
+            self._take = None
+            self._is_receiving = False
+
+    def read_on(self) -> bool:
+        """See `Waiter.read_on`."""
+        try:
+            size = self._receive_now()
+            if size and self._take is not None:
+                self._hand_over(size, self._take)
+        except BaseException as error:  # noqa: BLE001 - for the task that waits, and this may be another one
+            self._failure = error
+            return False
+        return size != 0 and self._take is not None
 
     async def send(self, item: bytes | memoryview) -> None:
         """See `Stream.send`."""
@@ -94,6 +137,9 @@ class SocketStream:
         """See `Stream.close`."""
         if not self._is_closed:
             self._is_closed = True
+            self._failure = None
+            if self._reactor is not None:
+                self._reactor.leave(self)
             # Before the close, after which the system may give the descriptor to another socket.
             wake_those_who_wait_for(self.socket)
             self.socket.close()
@@ -101,6 +147,9 @@ class SocketStream:
     # The waits are outside of the handlers of these exceptions, which a stream that waits for long would keep.
 
     def _receive_now(self) -> int | None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
         try:
             return self.socket.recv_into(self._scratch)
         except BlockingIOError:
@@ -111,6 +160,18 @@ class SocketStream:
             return self.socket.send(item)
         except BlockingIOError:
             return None
+
+    def _hand_over(self, size: int, take: Callable[[bytes], bool]) -> None:
+        # Copied at once, because the next socket is read into the same buffer.
+        if take(bytes(self._scratch[:size])):
+            self._take = None
+
+    async def _readable(self) -> None:
+        """Wait until there may be something to read. It may have been taken already."""
+        if self._reactor is None:
+            await anyio.wait_readable(self.socket)
+        else:
+            await self._reactor.wait(self)
 
     async def _give_way(self) -> None:
         """Before anything is taken or sent, so that a cancellation here loses nothing."""
