@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -122,7 +121,7 @@ def held() -> int:
     count = open_sockets()
     for descriptor in Path("/dev/fd").iterdir():
         with contextlib.suppress(OSError):  # the one that lists the directory is closed by now
-            count += "eventpoll" in os.readlink(descriptor)
+            count += "eventpoll" in str(descriptor.readlink())
     return count
 
 
