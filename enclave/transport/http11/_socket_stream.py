@@ -140,8 +140,9 @@ class SocketStream:
             self._failure = None
             if self._reactor is not None:
                 self._reactor.leave(self)
-            # Before the close, after which the system may give the descriptor to another socket.
-            wake_those_who_wait_for(self.socket)
+            if self._is_receiving or self._is_sending:
+                # Before the close, after which the system may give the descriptor to another socket.
+                wake_those_who_wait_for(self.socket)
             self.socket.close()
 
     # The waits are outside of the handlers of these exceptions, which a stream that waits for long would keep.
