@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -19,6 +19,9 @@ from ._stream import hold_back
 
 _CALLS_PER_CHECKPOINT = 8
 """A call that need not wait gives way to other tasks once in so many."""
+
+_READS_AT_ONCE = 4
+"""How often a stream reads in a row as long as each read fills the buffer. Then others have their turn."""
 
 
 class SocketStream:
@@ -57,16 +60,12 @@ class SocketStream:
 
     async def receive(self) -> bytes:
         """See `Stream.receive`."""
-        if self._is_receiving:
-            raise anyio.BusyResourceError("reading from")
-        self._is_receiving = True
+        self._begin_receiving()
         try:
             await self._give_way()
             # Tried before it is waited for: where the server is the faster one, that is the only system call.
             while (size := self._receive_now()) is None:
-                await anyio.wait_readable(self.socket)
-        except OSError as error:
-            self._raise(error)
+                await self._readable()
         finally:
             self._is_receiving = False
         if not size:
@@ -76,9 +75,7 @@ class SocketStream:
 
     async def deliver(self, take: Callable[[bytes], bool]) -> None:
         """See `Stream.deliver`."""
-        if self._is_receiving:
-            raise anyio.BusyResourceError("reading from")
-        self._is_receiving = True
+        self._begin_receiving()
         self._take = take
         try:
             while self._take is not None:
@@ -90,22 +87,33 @@ class SocketStream:
                     raise anyio.EndOfStream
                 else:
                     self._hand_over(size, take)
-        except OSError as error:
-            self._raise(error)
         finally:
             self._take = None
             self._is_receiving = False
 
     def read_on(self) -> bool:
         """See `Waiter.read_on`."""
+        take = cast("Callable[[bytes], bool]", self._take)  # a stream waits here in `deliver` alone
         try:
-            size = self._receive_now()
-            if size and self._take is not None:
-                self._hand_over(size, self._take)
-        except BaseException as error:  # noqa: BLE001 - for the task that waits, and this may be another one
-            self._failure = error
+            for _ in range(_READS_AT_ONCE):
+                size = self._receive_now()
+                if size == 0:
+                    return False
+                if size is not None:
+                    self._hand_over(size, take)
+                if size != len(self._scratch) or self._take is None:
+                    break
+        except BaseException as error:
+            self._failure = error  # for the task that waits, and this may be another one
+            if not isinstance(error, Exception):
+                raise
             return False
-        return size != 0 and self._take is not None
+        return self._take is not None
+
+    def _begin_receiving(self) -> None:
+        if self._is_receiving:
+            raise anyio.BusyResourceError("reading from")
+        self._is_receiving = True
 
     async def send(self, item: bytes | memoryview) -> None:
         """See `Stream.send`."""
@@ -150,11 +158,16 @@ class SocketStream:
     def _receive_now(self) -> int | None:
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback refers to this frame
         try:
             return self.socket.recv_into(self._scratch)
         except BlockingIOError:
             return None
+        except OSError as error:
+            self._raise(error)
 
     def _send_now(self, item: bytes | memoryview) -> int | None:
         try:
@@ -168,11 +181,14 @@ class SocketStream:
             self._take = None
 
     async def _readable(self) -> None:
-        """Wait until there may be something to read. It may have been taken already."""
-        if self._reactor is None:
-            await anyio.wait_readable(self.socket)
-        else:
-            await self._reactor.wait(self)
+        """Wait until there may be something to read. In `deliver` it may have been taken already."""
+        try:
+            if self._reactor is None or self._take is None:
+                await anyio.wait_readable(self.socket)
+            else:
+                await self._reactor.wait(self)
+        except OSError as error:
+            self._raise(error)
 
     async def _give_way(self) -> None:
         """Before anything is taken or sent, so that a cancellation here loses nothing."""
