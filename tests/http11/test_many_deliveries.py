@@ -357,5 +357,5 @@ async def test_others_have_their_turn_while_many_are_read():
                 others.start_soon(other)
             others.cancel_scope.cancel()
     assert sum(taken_in_a_turn) == 300 * len("hello!")
-    # 128 streams have their turn at once, each with at most four reads. Two such turns may come between two of the other.
+    # 128 streams read in one turn, each four times at most. Two such turns may come between two of the other task's.
     assert max(taken_in_a_turn) <= 2 * 128 * 4
