@@ -90,7 +90,7 @@ test-lowest:  ## run the tests on the oldest releases that we support
 	.venv-lowest/bin/python -m pytest --numprocesses $(WORKERS) --deselect tests/test_benchmarks.py $(ELSEWHERE)
 
 test-long: $(READY)  ## run the tests that take half a minute each
-	$(BIN)/python -m pytest --numprocesses auto -m long
+	$(BIN)/python -m pytest --numprocesses auto $(ELSEWHERE) -m long
 
 test-browser: $(READY)  ## run the tests that need Chromium, which it installs where it may
 	.ci/apt-get chromium

@@ -21,7 +21,6 @@ from anyio.lowlevel import RunVar, current_token
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-
 _uninterrupted: list[Callable[..., Any]] = []  # those whose mark does not count yet
 
 

@@ -11,7 +11,7 @@ from .types import CreateSessionRequest, SessionFields, SessionLimits
 from .types._encode import wire_names
 
 _FIELDS = CreateSessionRequest.__struct_fields__
-_WIRE_NAMES = {name: wire_names(CreateSessionRequest).get(name, name) for name in _FIELDS}
+_WIRE_NAMES = wire_names(CreateSessionRequest) | {"extra": "extra"}
 
 
 def as_request(request: CreateSessionRequest | str | None, fields: SessionFields) -> CreateSessionRequest:

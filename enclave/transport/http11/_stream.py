@@ -62,7 +62,8 @@ class Stream(Protocol):
     async def deliver(self, take: Callable[[bytes], bool]) -> None:
         """Call `take` with what comes, until it gives True, which means that it wants no more for now, or earlier.
 
-        The event loop may make the call, between two steps of tasks. So `take` waits for nothing and raises nothing.
+        The event loop may make the call, between two steps of tasks, or the task of another stream. So `take` waits
+        for nothing and raises nothing.
         A cancelled call has lost nothing: what came is with `take`, or is there for the next call.
 
         Raises:
