@@ -114,7 +114,7 @@ class Body(Protocol):
         """Call `take` with what comes, until it gives True, which means that it wants no more for now, or earlier.
 
         Args:
-            take: waits for nothing and raises nothing, since the event loop may call it between two steps of tasks.
+            take: waits for nothing and raises nothing, since the event loop may call it, or another task.
                 So a stream of many small reads need not wake a task for each.
 
         Returns:
