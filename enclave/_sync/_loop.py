@@ -34,8 +34,9 @@ Mail = SimpleQueue[Errand]
 Task = asyncio.Task[None]
 Cancelled = asyncio.CancelledError
 
-# On Windows no signal ends a wait for a lock, so that is done in pieces.
-_PIECE_SECONDS = 0.1 if sys.platform == "win32" else None
+# A thread waits in pieces, and Python calls signal handlers between them. On Windows no signal ends a wait for a lock.
+# Elsewhere one does, unless it arrives in the moment before the wait begins, or in another thread.
+_PIECE_SECONDS = 0.1 if sys.platform == "win32" else 1.0
 _CLOSED = "this SyncEnclaveClient is closed: make a new one"
 _OWN_THREAD = (
     "this call would wait for itself: it was made on the client's own event loop, by an observer, a token callable or "

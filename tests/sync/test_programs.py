@@ -27,7 +27,8 @@ INTERRUPTED = {
     "fan_out block": "with client.fan_out(['x'] * 3) as outcomes: list(outcomes)",
     "map": "client.map(['x'] * 3)",
     # A stream that nothing refers to would be closed by its finalizer, and Python loses a Ctrl-C that strikes there.
-    "body": "with client.session('x') as session: frames = iter(session.stream()); next(frames); time.sleep(60)",
+    # It sleeps in pieces, since a Ctrl-C that arrives in the moment before a sleep does not end that sleep.
+    "body": "with client.session('x') as session: frames = iter(session.stream()); next(frames); sleep()",
 }
 
 
@@ -40,6 +41,9 @@ def test_an_interrupted_call_tears_down_what_it_holds(simulator: SyncSimulator, 
         import time
         from enclave import SyncEnclaveClient
 
+        def sleep():
+            while True: time.sleep(0.05)
+
         with SyncEnclaveClient() as client:
             {call}
         """)
@@ -51,6 +55,29 @@ def test_an_interrupted_call_tears_down_what_it_holds(simulator: SyncSimulator, 
     assert stderr.rstrip().endswith("KeyboardInterrupt"), stderr
     for word in ("never retrieved", "never awaited", "ResourceWarning", "ExceptionGroup", "is pending", "ignored"):
         assert word not in stderr, stderr
+
+
+@pytest.mark.parametrize("call", [INTERRUPTED[name] for name in ("result", "fan_out", "map")])
+def test_an_interrupt_that_wakes_no_thread_ends_the_call(simulator: SyncSimulator, start_program, call: str) -> None:
+    sessions = 3 if "['x'] * 3" in call else 1
+    for _ in range(sessions):
+        simulator.script([StdoutFrame("hello")], hold=True)
+    # The system gives the signal to the thread of the client's loop, since that was started before the main thread
+    # blocked it. Then nothing wakes the main thread, as when a signal arrives in the moment before a wait begins.
+    program = start_program(f"""
+        import signal
+        from enclave import SyncEnclaveClient
+
+        with SyncEnclaveClient() as client:
+            client.health()
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            {call}
+        """)
+    simulator.wait_until(lambda simulator: simulator.open_streams == sessions, seconds=SECONDS)
+    program.send_signal(signal.SIGINT)
+    _, stderr = program.communicate(timeout=SECONDS)
+    assert list(simulator.phases.values()) == ["torn_down"] * sessions
+    assert stderr.rstrip().endswith("KeyboardInterrupt"), stderr
 
 
 @pytest.mark.parametrize("action", ["run", "session", "stream", "fan_out"])
