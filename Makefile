@@ -4,19 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
+COMPILED := $(VENV)/.compiled
 # Thousands of processes start in the tests. Where this is set, as in many containers, each compiles all its modules.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # More than processors: the tests wait for other processes, and for time to pass, for more than half of their time.
 WORKERS := $(shell $(PYTHON) -c "import os; print(3 * (os.cpu_count() or 1))")
-ELSEWHERE := -m "not long" --ignore tests/proxies --ignore tests/ray --ignore tests/dask --ignore tests/website --ignore tests/recipes \
+ELSEWHERE := -m "not long and not guides" --ignore tests/proxies --ignore tests/ray --ignore tests/dask --ignore tests/website --ignore tests/recipes \
 	--ignore tests/test_notebooks.py --ignore tests/test_web_frameworks.py
 PROGRAMS := build/programs
 RECIPES := build/recipes
 # The newest that Node 20 runs.
 INSPECTOR := 0.15.0
 
-.PHONY: help demo test lint types types-linux types-pyright types-others unit coverage mutants docs test-docs test-newer \
+.PHONY: help demo test lint types types-linux types-pyright types-programs types-others unit coverage mutants docs test-docs test-newer \
 	test-lowest test-long test-browser test-proxies test-inspector test-frameworks test-ray test-dask test-recipes fuzz soak bench format clean
 
 help:  ## list the targets
@@ -30,27 +31,34 @@ $(PACKAGE): pyproject.toml
 
 $(READY): $(PACKAGE)
 	$(BIN)/python $(PIP_INSTALL) --upgrade 'pip>=25.1'
-	$(BIN)/python $(PIP_INSTALL) --editable '.[simulator,cli,mcp,otel]' --group dev
+	$(BIN)/python $(PIP_INSTALL) --no-compile --editable '.[simulator,cli,mcp,otel]' --group dev
+	touch $@
+
+# Beside the checks of style and types. What does not compile is no module that is imported here.
+$(COMPILED): $(READY)
+	$(BIN)/python -W ignore -m compileall -qq $(VENV)/lib || true
 	touch $@
 
 demo: $(PACKAGE)  ## run real code against the embedded simulator
 	$(BIN)/python examples/quickstart.py
 
 test: $(READY)  ## lint, type-check and test everything, and with UNIT=coverage measure which branches the tests reach
-	$(MAKE) --jobs 2 --output-sync=target lint types
+	$(MAKE) --jobs 2 --output-sync=target lint types $(COMPILED)
 	$(MAKE) $(or $(UNIT),unit)
 
 lint: $(READY)  ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: types-linux types-pyright  ## check the types: the two that follow
+types: types-linux types-pyright types-programs  ## check the types: the three that follow
 
 types-linux: $(READY)  ## check them for Linux
 	$(BIN)/mypy
 
-types-pyright: $(READY) types-linux  ## check them with pyright, and those of the programs in the docs
+types-pyright: $(READY)  ## check them with pyright
 	$(BIN)/pyright --warnings
+
+types-programs: types-linux types-pyright  ## check those of the programs in the docs
 	$(BIN)/python -m tests.support.programs $(PROGRAMS)
 	$(BIN)/mypy $(PROGRAMS)
 	$(BIN)/pyright --warnings $(PROGRAMS)
@@ -59,10 +67,10 @@ types-others: $(READY)  ## check them for macOS and Windows
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 enclave enclave_pytest tests/typing
 
-unit: $(READY)  ## run the tests
+unit: $(COMPILED)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ELSEWHERE)
 
-coverage: $(READY)  ## measure which branches the tests reach, and hold the floor
+coverage: $(COMPILED)  ## measure which branches the tests reach, and hold the floor
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses $(WORKERS) $(ELSEWHERE)
 	$(BIN)/coverage combine --quiet
@@ -76,8 +84,9 @@ docs: $(READY)  ## build the guides and the reference into site/, where a warnin
 	$(BIN)/python $(PIP_INSTALL) --group docs
 	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 
-test-docs: docs  ## check links, reference and looks of the built site, the last in Chromium, which it installs where it may
+test-docs: docs $(COMPILED)  ## run the programs of the docs, and check the built site, also in Chromium, which it installs where it may
 	.ci/apt-get chromium
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ELSEWHERE) -m guides
 	$(BIN)/python -m pytest tests/website
 
 test-newer:  ## run the tests on every newer Python that this machine has

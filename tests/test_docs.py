@@ -43,7 +43,7 @@ RUN_ELSEWHERE = {
 }
 RUN_HERE = [page for page in PAGES if page not in RUN_ELSEWHERE]
 PROGRAMS = [
-    pytest.param(program, output, id=f"{page}-{number}")
+    pytest.param(program, output, id=f"{page}-{number}", marks=[] if page == "README.md" else pytest.mark.guides)
     for page in RUN_HERE
     for number, (program, output) in enumerate(programs(page))
 ]
@@ -251,6 +251,7 @@ PROGRESS_BARS = {
 }
 
 
+@pytest.mark.guides
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("kind", PROGRESS_BARS)
 def test_the_lines_for_progress_bars_work_as_they_stand(kind: str, backend: str) -> None:

@@ -48,6 +48,7 @@ def prepared(tmp_path, monkeypatch, cli, simulator):
     cli("rm", "--older-than", "0s")
 
 
+@pytest.mark.guides
 @pytest.mark.parametrize("example", [e for e in EXAMPLES if is_plain(e) and "simulator" not in e])
 def test_an_example_works_as_it_stands(cli, prepared, example) -> None:
     name, *arguments = shlex.split(example.replace("s-6b44fc-2", prepared))
@@ -56,6 +57,7 @@ def test_an_example_works_as_it_stands(cli, prepared, example) -> None:
     assert (done.code, "Traceback" in done.err) == (0, False), done
 
 
+@pytest.mark.guides
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if not is_plain(example)])
 def test_an_example_works_in_a_shell(prepared, example) -> None:
     line = example.replace("s-6b44fc-2", prepared)
@@ -64,6 +66,7 @@ def test_an_example_works_in_a_shell(prepared, example) -> None:
     assert done.stdout
 
 
+@pytest.mark.guides
 @pytest.mark.parametrize("example", [example for example in EXAMPLES if "simulator" in example])
 def test_an_example_serves(command, example) -> None:
     _, *arguments = shlex.split(example)

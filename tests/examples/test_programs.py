@@ -26,6 +26,7 @@ def run(name: str, *arguments: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.guides
 def test_the_first_agent_whose_program_passes_wins_and_nothing_is_left_running() -> None:
     lines = run("agents_trio.py")
     reports = [line.split(" | ", 1) for line in lines if " | " in line]
@@ -35,6 +36,7 @@ def test_the_first_agent_whose_program_passes_wins_and_nothing_is_left_running()
     assert lines[-1] == "Sessions left running: 0"
 
 
+@pytest.mark.guides
 def test_every_submission_is_graded_and_each_kind_gets_what_it_deserves() -> None:
     lines = run("grade_submissions.py", "--submissions", "60", "--backend", "trio")
     assert lines[:10] == [f"graded {n} of 60" for n in range(6, 61, 6)]
@@ -45,6 +47,7 @@ def test_every_submission_is_graded_and_each_kind_gets_what_it_deserves() -> Non
     assert lines[-1] == "Sessions left running: 0"
 
 
+@pytest.mark.guides
 def test_the_agent_loop_gets_its_answer_through_the_mcp_server() -> None:
     pytest.importorskip("mcp.server", reason="the extra mcp is not installed")
     lines = run("agent_loop_mcp.py")

@@ -19,6 +19,7 @@ from tests.support.browser import browser_page
 
 pytest.importorskip("uvicorn", reason="the service's example needs uvicorn")
 
+pytestmark = pytest.mark.guides
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_SECONDS = 60.0
 ENDLESS = "import time\nprint('up', flush=True)\ntime.sleep(600)"

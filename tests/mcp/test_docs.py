@@ -22,6 +22,7 @@ from tests.support.programs import PAGES, programs
 PAGE = PAGES["docs/mcp.md"]
 
 
+@pytest.mark.guides
 def test_the_program_of_the_page_prints_what_the_page_says() -> None:
     ((program, output),) = programs("docs/mcp.md")
     done = subprocess.run(
@@ -69,6 +70,7 @@ def test_the_page_has_the_forms_of_the_hosts() -> None:
     assert all(server.get("env", {}).keys() in (configured, set()) for server in SERVERS)
 
 
+@pytest.mark.guides
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: shlex.join([server["command"], *server.get("args", [])]))
 def test_a_configuration_on_the_page_starts_a_server_that_answers(server) -> None:
     command = [server["command"], *server.get("args", [])]
