@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 READY := $(VENV)/.ready
 COMPILED := $(VENV)/.compiled
+GUIDES := $(VENV)/.guides
 # Thousands of processes start in the tests. Where this is set, as in many containers, each compiles all its modules.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
@@ -39,6 +40,11 @@ $(COMPILED): $(READY)
 	$(BIN)/python -W ignore -m compileall -qq $(VENV)/lib || true
 	touch $@
 
+# What the programs of the guides use. Most of it is large, and nothing else needs it.
+$(GUIDES): $(READY)
+	$(BIN)/python $(PIP_INSTALL) --group guides
+	touch $@
+
 demo: $(PACKAGE)  ## run real code against the embedded simulator
 	$(BIN)/python examples/quickstart.py
 
@@ -50,7 +56,7 @@ lint: $(READY)  ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: types-linux types-pyright types-programs  ## check the types: the three that follow
+types: types-linux types-pyright  ## check the types: the two that follow
 
 types-linux: $(READY)  ## check them for Linux
 	$(BIN)/mypy
@@ -58,7 +64,7 @@ types-linux: $(READY)  ## check them for Linux
 types-pyright: $(READY)  ## check them with pyright
 	$(BIN)/pyright --warnings
 
-types-programs: types-linux types-pyright  ## check those of the programs in the docs
+types-programs: $(GUIDES)  ## check those of the programs in the docs
 	$(BIN)/python -m tests.support.programs $(PROGRAMS)
 	$(BIN)/mypy $(PROGRAMS)
 	$(BIN)/pyright --warnings $(PROGRAMS)
@@ -84,7 +90,7 @@ docs: $(READY)  ## build the guides and the reference into site/, where a warnin
 	$(BIN)/python $(PIP_INSTALL) --group docs
 	NO_MKDOCS_2_WARNING=1 PATH="$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 
-test-docs: docs $(COMPILED)  ## run the programs of the docs, and check the built site, also in Chromium, which it installs where it may
+test-docs: docs types-programs $(COMPILED)  ## run the programs of the docs, and check the built site, also in Chromium, which it installs where it may
 	.ci/apt-get chromium
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ELSEWHERE) -m guides
 	$(BIN)/python -m pytest tests/website
@@ -114,7 +120,7 @@ test-inspector: $(READY)  ## call the tools of enclave-mcp with the MCP Inspecto
 		@modelcontextprotocol/inspector@$(INSPECTOR); fi
 	$(BIN)/python -m pytest tests/mcp/test_inspector.py
 
-test-frameworks: $(READY)  ## run notebooks in a kernel, and programs of Flask, Django, Celery and gunicorn
+test-frameworks: $(GUIDES)  ## run notebooks in a kernel, and programs of Flask, Django, Celery and gunicorn
 	$(BIN)/python -m pytest tests/test_notebooks.py tests/test_web_frameworks.py
 
 test-ray:  ## kill workers, drivers and nodes of a real Ray, which it installs (290 MB), about 10 minutes
