@@ -1,8 +1,8 @@
 """Every Python program in the README and the guides runs as it stands, and prints what the page says it prints.
 
 A program is a block of Python with its output in a block of text behind it. Pages with blocks of another kind are run
-by a test beside what they describe, which is named here. `make types-programs` checks the types of all of them. A block of
-`python3` is only shown: it is written for another SDK, or needs a control plane.
+by a test beside what they describe, which is named here. `make types-programs` checks the types of all of them. A block
+of `python3` is only shown: it is written for another SDK, or needs a control plane.
 """
 
 from __future__ import annotations
