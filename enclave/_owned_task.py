@@ -162,9 +162,7 @@ class OwnedTask:
 
     async def _join(self) -> BaseException | None:
         """Wait for the end of the task, and leave it. Give what cancelled the owner meanwhile."""
-        if self._nursery is not None:
-            return await self._leave_nursery()
-        if self._asyncio_task is None:
+        if self._asyncio_task is None and self._nursery is None:
             return None
         cancellation: BaseException | None = None
         while not self._has_ended:
@@ -175,21 +173,24 @@ class OwnedTask:
             # Somebody throws this coroutine away, and to wait again would be an error.
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001 - Task.cancel() passes the shield
+            except BaseException as error:  # noqa: BLE001 - Task.cancel() and trio's Ctrl-C pass the shield
                 cancellation = error
         task, self._asyncio_task = self._asyncio_task, None
+        if task is None:
+            return await self._leave_nursery() or cancellation
         # asyncio warns of an exception that nobody has asked the task for.
         failure: BaseException | None = None if task.cancelled() else task.exception()
         return failure or cancellation
 
     async def _leave_nursery(self) -> BaseException | None:
         nursery, self._nursery = self._nursery, None
+        if nursery is None:
+            return None
         try:
             with plain_exceptions():
-                # It waits for the end of the task, also where the owner is cancelled.
                 await nursery.__aexit__(None, None, None)
         except GeneratorExit:
             raise
-        except BaseException as error:  # noqa: BLE001 - trio's Ctrl-C, or what cancelled the task beside its scopes
+        except BaseException as error:  # noqa: BLE001 - as above
             return error
         return None
