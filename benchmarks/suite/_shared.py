@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 LOOPS = {"asyncio": "enclave", "trio": "enclave-trio"}
-"""Our rows that have targets. asyncio must reach them; for trio, which costs more in itself, they are goals."""
+"""Our rows that have targets. Where trio costs more in itself, its rows are goals, see `is_goal`."""
 SMALL_STACK = ("enclave", "enclave-trio", "enclave-uvloop", "aiohttp-lines", "httpx-json")
 """The rows where it does not matter how frames are taken out of a read."""
 
@@ -20,4 +20,5 @@ def label(size: int) -> str:
 
 
 def is_goal(loop: str) -> bool:
+    """Whether what asyncio must reach is no more than a goal on this loop, since the loop itself costs more."""
     return loop != "asyncio"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from benchmarks._model import Benchmark, Case, Options, Results, Table, Target, number, per
 from benchmarks._process import case
 
-from ._shared import LOOPS, is_goal
+from ._shared import LOOPS
 
 ROOM, SECONDS, RETRY_AFTER = 20, 0.5, 1.0
 COUNT, QUICK_COUNT = 500, 60
@@ -32,10 +32,8 @@ def targets(results: Results, options: Options) -> list[Target]:
     for loop, row in LOOPS.items():
         refused = results.value(row, _point(options), REFUSED)
         slower = results.value(row, _point(options), per("wall", "best"))
-        found.append(
-            Target(f"refused creates a session, {loop}", refused, 1.5, at_least=False, goal=is_goal(loop), unit="")
-        )
-        found.append(Target(f"time over the best possible, {loop}", slower, 1.2, at_least=False, goal=is_goal(loop)))
+        found.append(Target(f"refused creates a session, {loop}", refused, 1.5, at_least=False, unit=""))
+        found.append(Target(f"time over the best possible, {loop}", slower, 1.2, at_least=False))
     return found
 
 

@@ -54,7 +54,6 @@ def targets(results: Results, options: Options) -> list[Target]:
                 left,
                 0,
                 at_least=False,
-                goal=goal,
                 form=".0f",
                 unit="",
             )

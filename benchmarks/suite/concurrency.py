@@ -9,7 +9,7 @@ from benchmarks._model import Benchmark, Case, Options, Results, Table, Target, 
 from benchmarks._process import case
 from benchmarks.source._plan import burst_id, paced_id
 
-from ._shared import AIOHTTP, LOOPS, SMALL_STACK, is_goal, label
+from ._shared import AIOHTTP, LOOPS, SMALL_STACK, label
 
 ROWS = (*SMALL_STACK, "httpx-closing")
 
@@ -50,18 +50,15 @@ def targets(results: Results, options: Options) -> list[Target]:
     few, middle, many, *more = map(label, QUICK_SIZES if options.quick else SIZES)
     found = []
     for loop, ours in LOOPS.items():
-        goal = is_goal(loop)
         cost = {size: results.value(ours, size, CPU_MS) for size in (few, many, *more)}
         growth = ratio(cost[many], cost[few])
-        found.append(
-            Target(f"CPU per stream, {loop}, {many} streams against {few}", growth, 1.3, at_least=False, goal=goal)
-        )
-        if not goal:
+        found.append(Target(f"CPU per stream, {loop}, {many} streams against {few}", growth, 1.3, at_least=False))
+        if loop == "asyncio":
             found.append(_against_pool(results, cost[many], middle, many))
         for size in (many, *more):
             aiohttp = ratio(cost[size], results.value(AIOHTTP, size, CPU_MS))
             what = f"CPU per stream, {loop}, {size} streams, against aiohttp"
-            found.append(Target(what, aiohttp, AGAINST_AIOHTTP[loop], at_least=False, goal=goal))
+            found.append(Target(what, aiohttp, AGAINST_AIOHTTP[loop], at_least=False))
     return found
 
 

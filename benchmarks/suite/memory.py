@@ -8,7 +8,7 @@ from benchmarks._model import Benchmark, Case, Measured, Options, Results, Table
 from benchmarks._process import case
 from benchmarks.source._plan import IDLE_ID
 
-from ._shared import LOOPS, SMALL_STACK, is_goal
+from ._shared import LOOPS, SMALL_STACK
 
 POINT = "idle stream"
 SLOW = "httpx-json"
@@ -34,7 +34,6 @@ def targets(results: Results, options: Options) -> list[Target]:  # noqa: ARG001
             results.value(row, POINT, kilobytes),
             LIMIT_KB,
             at_least=False,
-            goal=is_goal(loop),
             form=".1f",
             unit=" KB",
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from benchmarks._model import Benchmark, Case, Options, Results, Table, Target, per, ratio
 from benchmarks._process import case
 
-from ._shared import AIOHTTP, LOOPS, SMALL_STACK, is_goal, label
+from ._shared import AIOHTTP, LOOPS, SMALL_STACK, label
 
 SIZES, QUICK_SIZES = (500, 2_000, 5_000), (20, 40, 60)
 SLOW, SLOW_SIZES = "httpx-json", (500, 2_000)
@@ -32,10 +32,10 @@ def targets(results: Results, options: Options) -> list[Target]:
     for loop, row in LOOPS.items():
         growth = ratio(results.value(row, many, CPU_US), results.value(row, few, CPU_US))
         what = f"CPU per request, {loop}, {many} at once against {few}"
-        found.append(Target(what, growth, 1.2, at_least=False, goal=is_goal(loop)))
+        found.append(Target(what, growth, 1.2, at_least=False))
         aiohttp = ratio(results.value(row, many, CPU_US), results.value(AIOHTTP, many, CPU_US))
         what = f"CPU per request, {loop}, {many} at once, against aiohttp"
-        found.append(Target(what, aiohttp, 1.2, at_least=False, goal=is_goal(loop)))
+        found.append(Target(what, aiohttp, 1.2, at_least=False))
     return found
 
 
