@@ -1,4 +1,4 @@
-"""A program for `test_programs`: Ctrl-C at one call after the other within the blocking client, each in a new client.
+"""A program for `test_interrupts`: Ctrl-C at one call after the other within the blocking client, each in a new client.
 
 A signal handler runs where Python begins a function, or comes back from one that is not Python's. It prints the places
 at which that went wrong, and how.
